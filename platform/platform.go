@@ -1,0 +1,135 @@
+// Package platform is the small interface behind which the machines that run guest code stand.
+//
+// Nothing above it asks which machine runs, and it knows nothing of the sentry. An AddressSpace is the host side of
+// one guest address space; a Thread is the host side of one guest thread, for its whole life. Every page that a guest
+// sees is a page of a host file (the sandbox's memory file, or a file handed over by the gofer) named by a descriptor
+// of the sentry's own table.
+package platform
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
+)
+
+// Regs are a guest thread's general registers, with orig_rax, fs_base and gs_base: Linux's struct user_regs_struct.
+type Regs = unix.PtraceRegs
+
+// Platform makes address spaces.
+type Platform interface {
+	// Name is the platform's name on the command line: "ptrace", "trap", "kvm".
+	Name() string
+
+	// UserRange is the range of addresses that a guest may map.
+	// Everything outside it belongs to the platform: an AddressSpace refuses to change it.
+	UserRange() hostarch.AddrRange
+
+	// NewAddressSpace returns an address space with nothing mapped in UserRange. It may come from a warm pool.
+	NewAddressSpace() (AddressSpace, error)
+
+	// Close ends every stub. No AddressSpace may be used afterwards.
+	Close()
+}
+
+// AddressSpace is the host side of one guest address space.
+//
+// Map, Unmap and Protect are queued; they take effect, in order and in one batch, before the next Thread.Run of any
+// thread of the space executes guest code, or at Flush. They are safe for concurrent use with each other and with
+// running threads. An operation that the host refuses for want of memory or map entries (ENOMEM) surfaces from Flush
+// or from Thread.Run as an error; the caller then kills the guest process, never the sandbox.
+type AddressSpace interface {
+	// Map maps ar to the file fd from offset off with protection at (MAP_SHARED|MAP_FIXED), replacing what was there.
+	// at never holds Execute for a range that the guest has not mapped executable. fd must stay open until the
+	// mapping has been flushed. ar and off are page-aligned; ar lies within UserRange.
+	Map(ar hostarch.AddrRange, fd int, off uint64, at hostarch.AccessType)
+
+	// Unmap removes every mapping in ar. Later accesses there fault.
+	Unmap(ar hostarch.AddrRange)
+
+	// Protect changes the protection of what is mapped in ar; holes are allowed and left alone.
+	Protect(ar hostarch.AddrRange, at hostarch.AccessType)
+
+	// Flush carries out what is queued and returns when it is in force in every thread.
+	Flush() error
+
+	// Fork flushes, then returns a new address space that maps the same pages with the same protections.
+	// (The caller has made private writable pages read-only before.)
+	Fork() (AddressSpace, error)
+
+	// NewThread makes a host thread in the space for one guest thread. It starts with initial FPU state.
+	NewThread() (Thread, error)
+
+	// Release frees the space after all its threads were released. Idempotent.
+	Release()
+}
+
+// Thread is the host side of one guest thread. Run, FPState, SetFPState and Release are called by one goroutine at a
+// time, which has locked itself to its OS thread (runtime.LockOSThread) for as long as the Thread lives.
+// Thread values are created by that same goroutine (AddressSpace.NewThread).
+type Thread interface {
+	// Run loads regs, executes guest code until something happens, and stores the registers back in regs.
+	// For EventSyscall regs.Orig_rax is the call's number, regs.Rip is behind the syscall instruction, and regs.Rax
+	// is -ENOSYS, as Linux shows it to a tracer. For the other events Orig_rax is ^0.
+	// regs are not trusted: a register state that the host would refuse (bad segment, non-canonical base) must be
+	// reported as an EventFault or EventSignal, never as an error.
+	// An error means that the stub is gone or broken (killed from outside, host out of memory): the guest process
+	// cannot go on. The error says what happened to the stub.
+	Run(regs *Regs) (Event, error)
+
+	// Interrupt makes the Run in progress, or if there is none the next one, return EventInterrupted soon. It may be
+	// called from any goroutine, at any time, also after Release.
+	Interrupt()
+
+	// FPState returns the thread's extended state in the standard (non-compacted) XSAVE layout, as in a Linux signal
+	// frame. The slice is valid until the next call of any method.
+	FPState() ([]byte, error)
+
+	// SetFPState replaces the extended state; nil resets it to the initial state. Garbage is sanitised (reserved
+	// bits, MXCSR mask) as Linux's sigreturn does, or refused with EINVAL.
+	SetFPState(b []byte) error
+
+	// CPUTime is the host CPU time that guest code of this thread has used.
+	CPUTime() time.Duration
+
+	// SetIdentity publishes what calls answered in place may answer. A platform that answers none ignores it.
+	SetIdentity(id Identity)
+
+	// Release ends the host thread. Idempotent.
+	Release()
+}
+
+// Identity is what a guest thread may learn of itself without a hand-over.
+type Identity struct {
+	PID, TID, PPID       int32
+	UID, EUID, GID, EGID uint32
+	// Valid is false when nothing may be answered in place (the thread is traced, filtered or straced).
+	Valid bool
+}
+
+// EventKind says why Thread.Run returned.
+type EventKind uint8
+
+const (
+	// EventSyscall: the guest executed a syscall instruction.
+	EventSyscall EventKind = iota
+	// EventFault: a memory access faulted (SIGSEGV or SIGBUS of the stub). Addr and Access say where and how.
+	EventFault
+	// EventSignal: guest code raised a synchronous signal other than a page fault (SIGFPE, SIGILL, SIGTRAP, or
+	// SIGSEGV without an address: a general-protection fault). Signal, Code and Addr are the siginfo's.
+	EventSignal
+	// EventInterrupted: Interrupt was called.
+	EventInterrupted
+)
+
+// Event is what ended a Thread.Run.
+type Event struct {
+	Kind   EventKind
+	Signal unix.Signal
+	// Code is si_code.
+	Code int32
+	// Addr is the fault address, or si_addr.
+	Addr hostarch.Addr
+	// Access is the kind of access that faulted; all false where the platform cannot tell.
+	Access hostarch.AccessType
+}

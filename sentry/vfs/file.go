@@ -1,0 +1,100 @@
+package vfs
+
+import (
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/waiter"
+	"moat/sentry/memmap"
+	"moat/sentry/usermem"
+)
+
+// IOFlags change one read or write.
+type IOFlags uint32
+
+const (
+	// IOAppend writes at the end of the file (O_APPEND, RWF_APPEND).
+	IOAppend IOFlags = 1 << iota
+	// IONonblock returns EAGAIN instead of waiting (O_NONBLOCK, RWF_NOWAIT).
+	IONonblock
+	// IODsync and IOSync are O_DSYNC and O_SYNC.
+	IODsync
+	IOSync
+)
+
+// Stream is the offset that files without a position are read and written at.
+const Stream = -1
+
+// FileImpl is what an open file does; FileDescription is the state around it. Implementations embed FileDefaults.
+//
+// FileImpl never blocks inside Read and Write: when there is nothing to do now it returns linuxerr/EAGAIN
+// (unix.EWOULDBLOCK), and FileDescription waits for readiness and tries again unless the file is non-blocking. So the
+// same code serves blocking and non-blocking files, and waiting is in one place.
+type FileImpl interface {
+	// Release is called once, when the last reference is gone.
+	Release(ctx Context, fd *FileDescription)
+
+	// Read copies into dst from off, or the next bytes if the file is a stream (off == Stream).
+	Read(ctx Context, fd *FileDescription, dst usermem.IOSequence, off int64, flags IOFlags) (int64, error)
+	// Write copies from src to off (or to the end, with IOAppend), and returns the offset behind the last byte written.
+	Write(ctx Context, fd *FileDescription, src usermem.IOSequence, off int64, flags IOFlags) (n, end int64, err error)
+	// Seekable reports whether the file has a position. Others get Stream as the offset, and ESPIPE for lseek and pread.
+	Seekable() bool
+	// SeekEnd is the size that SEEK_END starts from; SeekData implements SEEK_DATA and SEEK_HOLE (data = true for SEEK_DATA).
+	SeekEnd(ctx Context) (int64, error)
+	SeekData(ctx Context, off int64, data bool) (int64, error)
+
+	// ReadDir emits entries from off on until emit returns an error (which ends it without an error) or the end. The offset
+	// that a Dirent carries in Off is where the entry after it is found.
+	// "." and ".." are emitted by the FileImpl, first. It returns the new offset.
+	ReadDir(ctx Context, fd *FileDescription, off int64, emit func(Dirent) error) (int64, error)
+
+	Ioctl(ctx Context, fd *FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error)
+	ConfigureMMap(ctx Context, fd *FileDescription, opts *memmap.MMapOpts) error
+	Fsync(ctx Context, dataOnly bool) error
+	Allocate(ctx Context, mode uint32, off, length int64) error
+	// SetFlags is told of F_SETFL after VFS checked it.
+	SetFlags(ctx Context, old, new uint32) error
+
+	// Readiness and the event registration are poll(2)'s. waiter.Waitable's contract.
+	Readiness(mask waiter.EventMask) waiter.EventMask
+	EventRegister(e *waiter.Entry) error
+	EventUnregister(e *waiter.Entry)
+}
+
+// Dirent is one directory entry.
+type Dirent struct {
+	Name string
+	Type uint8 // DT_*
+	Ino  uint64
+	Off  int64
+}
+
+// FileDefaults answers what an open file may lack as Linux does for a file without the operation.
+type FileDefaults struct{}
+
+func (FileDefaults) Release(Context, *FileDescription) {}
+func (FileDefaults) Read(Context, *FileDescription, usermem.IOSequence, int64, IOFlags) (int64, error) {
+	return 0, unix.EINVAL
+}
+func (FileDefaults) Write(Context, *FileDescription, usermem.IOSequence, int64, IOFlags) (int64, int64, error) {
+	return 0, 0, unix.EINVAL
+}
+func (FileDefaults) Seekable() bool                               { return false }
+func (FileDefaults) SeekEnd(Context) (int64, error)               { return 0, unix.EINVAL }
+func (FileDefaults) SeekData(Context, int64, bool) (int64, error) { return 0, unix.EINVAL }
+func (FileDefaults) ReadDir(Context, *FileDescription, int64, func(Dirent) error) (int64, error) {
+	return 0, unix.ENOTDIR
+}
+func (FileDefaults) Ioctl(Context, *FileDescription, usermem.IO, uint32, uintptr) (uintptr, error) {
+	return 0, unix.ENOTTY
+}
+func (FileDefaults) ConfigureMMap(Context, *FileDescription, *memmap.MMapOpts) error {
+	return unix.ENODEV
+}
+func (FileDefaults) Fsync(Context, bool) error                    { return unix.EINVAL }
+func (FileDefaults) Allocate(Context, uint32, int64, int64) error { return unix.EOPNOTSUPP }
+func (FileDefaults) SetFlags(Context, uint32, uint32) error       { return nil }
+func (FileDefaults) Readiness(mask waiter.EventMask) waiter.EventMask {
+	return mask & (waiter.ReadableEvents | waiter.WritableEvents)
+}
+func (FileDefaults) EventRegister(*waiter.Entry) error { return nil }
+func (FileDefaults) EventUnregister(*waiter.Entry)     {}
