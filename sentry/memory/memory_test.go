@@ -1,0 +1,135 @@
+package memory
+
+import (
+	"math/rand"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"moat/sentry/memmap"
+)
+
+func newFile(t testing.TB, limit uint64) *File {
+	f, err := New(-1, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Close)
+	return f
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// TestAllocator: pages are handed out once, zeroed when asked, and given back to the host in the end.
+func TestAllocator(t *testing.T) {
+	f := newFile(t, 256<<20)
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			r := rand.New(rand.NewSource(int64(g)))
+			var mine []memmap.FileRange
+			for range 20000 {
+				if len(mine) > 0 && (r.Intn(2) == 0 || len(mine) > 60) {
+					i := r.Intn(len(mine))
+					fr := mine[i]
+					b := f.Bytes(fr.Start, fr.Length())
+					if b[0] != byte(g+1) || b[len(b)-1] != byte(g+1) {
+						t.Errorf("page at %#x was overwritten", fr.Start)
+						return
+					}
+					f.DecRef(fr)
+					mine[i] = mine[len(mine)-1]
+					mine = mine[:len(mine)-1]
+					continue
+				}
+				n := uint64(1+r.Intn(64)) * PageSize
+				if r.Intn(50) == 0 {
+					n = HugePage
+				}
+				var fr memmap.FileRange
+				var err error
+				switch r.Intn(3) {
+				case 0:
+					fr, err = f.Allocate(n, true)
+				case 1:
+					fr, err = f.AllocateIn(uint64(r.Intn(512))<<PageShift, 0, n, true)
+				case 2:
+					if len(mine) == 0 {
+						continue
+					}
+					off := mine[r.Intn(len(mine))].End
+					n = f.AllocateAt(off, n, true)
+					fr = memmap.FileRange{Start: off, End: off + n}
+				}
+				if err == unix.ENOMEM || fr.Length() == 0 {
+					continue
+				}
+				b := f.Bytes(fr.Start, fr.Length())
+				if !allZero(b) {
+					t.Errorf("pages at %#x are not zero", fr.Start)
+					return
+				}
+				b[0], b[len(b)-1] = byte(g+1), byte(g+1)
+				mine = append(mine, fr)
+			}
+			for _, fr := range mine {
+				f.DecRef(fr)
+			}
+		}()
+	}
+	wg.Wait()
+	if f.Used() != 0 {
+		t.Errorf("%d bytes in use at the end", f.Used())
+	}
+	var st unix.Stat_t
+	for range 100 {
+		if unix.Fstat(f.fd, &st); st.Blocks == 0 {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if st.Blocks != 0 {
+		t.Errorf("host still holds %d KiB", st.Blocks/2)
+	}
+}
+
+func TestLimit(t *testing.T) {
+	f := newFile(t, 16<<20)
+	var got []memmap.FileRange
+	for {
+		fr, err := f.Allocate(3<<20, false)
+		if err != nil {
+			break
+		}
+		got = append(got, fr)
+	}
+	if f.Used() != 16<<20 {
+		t.Errorf("%d bytes in use at the limit", f.Used())
+	}
+	f.IncRef(got[0])
+	for _, fr := range got {
+		f.DecRef(fr)
+	}
+	if f.Used() != got[0].Length() || f.Sole(got[0]) != got[0].Length() {
+		t.Errorf("%d bytes in use", f.Used())
+	}
+	f.DecRef(got[0])
+}
+
+func BenchmarkAllocFree64K(b *testing.B) {
+	f := newFile(b, 1<<30)
+	for b.Loop() {
+		fr, _ := f.Allocate(64<<10, false)
+		f.DecRef(fr)
+	}
+}
