@@ -1,0 +1,323 @@
+package fsgofer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"moat/fsgofer/wire"
+)
+
+// TestMain is also the gofer: each test starts the test binary as a server process, with its filter on.
+func TestMain(m *testing.M) {
+	if os.Getenv("GOFER_TEST") != "" {
+		err := Serve(Options{Conn: 3, ProcFD: -1, Mounts: []Mount{{ID: 1, FD: 4}, {ID: 2, FD: 5, ReadOnly: true}, {ID: 3, FD: 6, Shared: true}}})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(3)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+type env struct {
+	*wire.Client
+	dir  string
+	root wire.Handle
+	cmd  *exec.Cmd
+	died chan error
+}
+
+func start(t testing.TB) *env {
+	e := &env{dir: t.TempDir(), died: make(chan error, 1)}
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.Open(e.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := os.NewFile(uintptr(p[1]), "srv")
+	exe, _ := os.Executable()
+	e.cmd = exec.Command(exe)
+	e.cmd.Env = append(os.Environ(), "GOFER_TEST=1")
+	e.cmd.Stderr = os.Stderr
+	e.cmd.ExtraFiles = []*os.File{srv, root, root, root}
+	if err := e.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	srv.Close()
+	root.Close()
+	if e.Client, err = wire.NewClient(p[0], func(err error) { e.died <- err }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Shutdown(p[0], unix.SHUT_RDWR); unix.Close(p[0]); e.cmd.Wait() })
+	e.root = e.attach(t, 1)
+	return e
+}
+
+func (e *env) attach(t testing.TB, id uint32) wire.Handle {
+	var rep wire.AttachRep
+	if _, err := e.Call(wire.OpAttach, &wire.AttachReq{Mount: id}, &rep); err != nil {
+		t.Fatal("attach", err)
+	}
+	return rep.Root
+}
+
+func (e *env) walk(dir wire.Handle, names ...string) (*wire.WalkRep, error) {
+	rep := &wire.WalkRep{}
+	_, err := e.Call(wire.OpWalk, &wire.WalkReq{Dir: dir, Handle: true, Names: names}, rep)
+	return rep, err
+}
+
+func (e *env) create(t testing.TB, dir wire.Handle, name string) int {
+	var rep wire.NodeRep
+	fd, err := e.Call(wire.OpCreate, &wire.CreateReq{Dir: dir, Name: name, Mode: 0644}, &rep)
+	if err != nil || rep.Node.Attr.Mode != unix.S_IFREG|0644 {
+		t.Fatalf("create %s: %v %#o", name, err, rep.Node.Attr.Mode)
+	}
+	return fd
+}
+
+func (e *env) make(dir wire.Handle, name string, mode uint32, target string, rdev uint64) (wire.Node, error) {
+	var rep wire.NodeRep
+	_, err := e.Call(wire.OpMake, &wire.MakeReq{Dir: dir, Name: name, Mode: mode, Target: target, Rdev: rdev, UID: 7, GID: 8}, &rep)
+	return rep.Node, err
+}
+
+func want(t *testing.T, what string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) || (want == nil && err != nil) {
+		t.Errorf("%s: %v, want %v", what, err, want)
+	}
+}
+
+func TestFiles(t *testing.T) {
+	e := start(t)
+	fd := e.create(t, e.root, "f")
+	if n, err := unix.Pwrite(fd, []byte("hello"), 0); n != 5 || err != nil {
+		t.Fatal(n, err)
+	}
+	unix.Close(fd)
+	d, err := e.make(e.root, "d", unix.S_IFDIR|0750, "", 0)
+	want(t, "mkdir", err, nil)
+	if d.Handle == 0 || d.Attr.Mode != unix.S_IFDIR|0750 || d.Attr.UID != 7 || d.Attr.GID != 8 {
+		t.Errorf("mkdir: %+v", d)
+	}
+	_, err = e.make(d.Handle, "l", unix.S_IFLNK|0777, "../../etc/passwd", 0)
+	want(t, "symlink", err, nil)
+	_, err = e.make(d.Handle, "p", unix.S_IFIFO|04777, "", 0)
+	want(t, "mkfifo", err, nil)
+	rep, err := e.walk(e.root, "d", "l", "x")
+	if err != nil || len(rep.Nodes) != 2 || rep.Errno != 0 || rep.Nodes[1].Target != "../../etc/passwd" {
+		t.Errorf("walk: %v %+v", err, rep)
+	}
+	_, err = e.walk(e.root, "nothing")
+	want(t, "walk", err, unix.ENOENT)
+	var a wire.AttrRep
+	_, err = e.Call(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: d.Handle, Name: "p"}, Write: true}, &a)
+	want(t, "open of a FIFO", err, unix.EINVAL)
+	fd, err = e.Call(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: e.root, Name: "f"}}, &a)
+	want(t, "open", err, nil)
+	b := make([]byte, 10)
+	if n, _ := unix.Pread(fd, b, 0); string(b[:n]) != "hello" || a.Attr.Size != 5 {
+		t.Errorf("read %q, size %d", b[:n], a.Attr.Size)
+	}
+	if _, err := unix.Write(fd, b); err != unix.EBADF {
+		t.Errorf("a read-only descriptor can be written: %v", err)
+	}
+	unix.Close(fd)
+	_, err = e.Call(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: e.root, Name: "f", Ino: a.Attr.Ino + 1}}, &a)
+	want(t, "open of another inode", err, unix.ESTALE)
+
+	var h wire.HandleRep
+	_, err = e.Call(wire.OpUnlink, &wire.UnlinkReq{Dir: e.root, Name: "f", Keep: true}, &h)
+	want(t, "unlink", err, nil)
+	_, err = e.Call(wire.OpSetAttr, &wire.SetAttrReq{Ref: wire.Ref{H: h.Handle}, Valid: wire.SetMode | wire.SetSize | wire.SetMtime, Mode: 04711, Size: 3, Mtime: -1}, &a)
+	if err != nil || a.Attr.Mode != unix.S_IFREG|04711 || a.Attr.Size != 3 || a.Attr.Mtime != -1 || a.Attr.Nlink != 0 {
+		t.Errorf("setattr of an unlinked file: %v %+v", err, a.Attr)
+	}
+	fd, err = e.Call(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: h.Handle}, Write: true}, &a)
+	want(t, "open of an unlinked file", err, nil)
+	unix.Close(fd)
+	_, err = e.Call(wire.OpSetXattr, &wire.XattrReq{Ref: wire.Ref{H: h.Handle}, Name: "user.x", Value: []byte("v")}, &wire.Empty{})
+	if err != nil && err != unix.EOPNOTSUPP {
+		t.Error("setxattr", err)
+	}
+	_, err = e.Call(wire.OpSetXattr, &wire.XattrReq{Ref: wire.Ref{H: h.Handle}, Name: "trusted.x"}, &wire.Empty{})
+	want(t, "setxattr trusted", err, unix.EOPNOTSUPP)
+	e.CloseHandle(h.Handle, true)
+	var sf wire.StatFSRep
+	_, err = e.Call(wire.OpStatFS, &wire.RefReq{Ref: wire.Ref{H: e.root}}, &sf)
+	want(t, "statfs", err, nil)
+	_, err = e.Call(wire.OpSync, &wire.SyncReq{Ref: wire.Ref{H: e.root}}, &wire.Empty{})
+	want(t, "fsync", err, nil)
+	_, err = e.Call(wire.OpSetAttr, &wire.SetAttrReq{Ref: wire.Ref{H: d.Handle, Name: "l"}, Valid: wire.SetMtime, Mtime: 5e9}, &a)
+	if err != nil || a.Attr.Mtime != 5e9 {
+		t.Error("times of a symlink", err, a.Attr.Mtime)
+	}
+	_, err = e.Call(wire.OpLink, &wire.LinkReq{Target: wire.Ref{H: d.Handle, Name: "l"}, Dir: e.root, Name: "l2"}, &a)
+	if err != nil || a.Attr.Nlink != 2 {
+		t.Error("link of a symlink", err, a.Attr.Nlink)
+	}
+	fd, err = e.Call(wire.OpCreate, &wire.CreateReq{Dir: e.root, Mode: 0600}, &wire.NodeRep{})
+	if err != unix.EOPNOTSUPP {
+		want(t, "tmpfile", err, nil)
+		unix.Close(fd)
+	}
+}
+
+func TestReadOnlyAndShared(t *testing.T) {
+	e := start(t)
+	ro, sh := e.attach(t, 2), e.attach(t, 3)
+	unix.Close(e.create(t, e.root, "f"))
+	_, err := e.make(ro, "d", unix.S_IFDIR, "", 0)
+	want(t, "mkdir", err, unix.EROFS)
+	var a wire.AttrRep
+	_, err = e.Call(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: ro, Name: "f"}, Write: true}, &a)
+	want(t, "open for writing", err, unix.EROFS)
+	fd, err := e.Call(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: ro, Name: "f"}}, &a)
+	want(t, "open", err, nil)
+	unix.Close(fd)
+	_, err = e.Call(wire.OpRename, &wire.RenameReq{OldDir: e.root, OldName: "f", NewDir: sh, NewName: "g"}, &wire.HandleRep{})
+	want(t, "rename across mounts", err, unix.EXDEV)
+	_, err = e.make(sh, "dev", unix.S_IFCHR|0666, "", unix.Mkdev(1, 3))
+	want(t, "mknod on a shared mount", err, unix.EPERM)
+	_, err = e.Call(wire.OpAttach, &wire.AttachReq{Mount: 9}, &wire.AttachRep{})
+	want(t, "attach of no mount", err, unix.ENODEV)
+}
+
+func TestReadDir(t *testing.T) {
+	e := start(t)
+	const n = 5000
+	for i := range n {
+		if err := os.WriteFile(filepath.Join(e.dir, fmt.Sprintf("file-%d", i)), nil, 0600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, attrs := range []bool{false, true} {
+		seen := map[string]bool{}
+		for off := int64(0); ; {
+			var rep wire.ReadDirRep
+			if _, err := e.Call(wire.OpReadDir, &wire.ReadDirReq{Dir: e.root, Off: off, Attrs: attrs}, &rep); err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range rep.Entries {
+				if seen[d.Name] || attrs && d.Node.Attr.Ino != d.Ino {
+					t.Fatalf("%+v", d)
+				}
+				seen[d.Name] = true
+			}
+			if off = rep.Next; rep.EOF {
+				break
+			}
+		}
+		if len(seen) != n {
+			t.Errorf("attrs %v: %d entries of %d", attrs, len(seen), n)
+		}
+	}
+}
+
+func TestConcurrent(t *testing.T) {
+	e := start(t)
+	var wg sync.WaitGroup
+	for g := range 100 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for i := range 50 {
+				name := fmt.Sprintf("%d-%d", g, i)
+				var rep wire.NodeRep
+				fd, err := e.Call(wire.OpCreate, &wire.CreateReq{Dir: e.root, Name: name, Mode: 0600}, &rep)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				unix.Close(fd)
+				w, err := e.walk(e.root, name)
+				if err != nil || w.Nodes[0].Attr.Ino != rep.Node.Attr.Ino {
+					t.Error("another reply", err)
+					return
+				}
+				if _, err := e.Call(wire.OpUnlink, &wire.UnlinkReq{Dir: e.root, Name: name}, &wire.HandleRep{}); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+	}
+	wg.Wait()
+}
+
+// TestDeath: SIGKILL is noticed without a request, and calls return EIO.
+func TestDeath(t *testing.T) {
+	e := start(t)
+	e.cmd.Process.Kill()
+	select {
+	case err := <-e.died:
+		if !strings.Contains(err.Error(), "gone") {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("nobody noticed")
+	}
+	_, err := e.walk(e.root, "x")
+	want(t, "walk", err, unix.EIO)
+}
+
+// TestBadRequest: a name that leads out ends the gofer. Names like that cannot be encoded by wire, so the bytes are patched.
+func TestBadRequest(t *testing.T) {
+	for _, name := range []string{"..", "a/b", "/x", "a\x00", "."} {
+		b := make([]byte, 1000)
+		fill := strings.Repeat("z", len(name))
+		n, err := wire.Encode(b, wire.Header{Op: wire.OpWalk}, &wire.WalkReq{Dir: 1, Names: []string{fill}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		copy(b[strings.Index(string(b[:n]), fill):], name)
+		if err := wire.DecodeBody(b[:n], &wire.WalkReq{}); err != unix.EBADMSG {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+func FuzzRequest(f *testing.F) {
+	b := make([]byte, wire.MaxMessage)
+	n, _ := wire.Encode(b, wire.Header{Op: wire.OpWalk}, &wire.WalkReq{Dir: 1, Handle: true, Names: []string{"a", "b"}})
+	f.Add(uint16(wire.OpWalk), append([]byte(nil), b[8:n]...))
+	n, _ = wire.Encode(b, wire.Header{}, &wire.XattrReq{Ref: wire.Ref{H: 1, Name: "a"}, Name: "user.x", Value: []byte("y")})
+	f.Add(uint16(wire.OpSetXattr), append([]byte(nil), b[8:n]...))
+	n, _ = wire.Encode(b, wire.Header{}, &wire.ReadDirReq{Dir: 1})
+	f.Add(uint16(wire.OpReadDir), append([]byte(nil), b[8:n]...))
+	n, _ = wire.Encode(b, wire.Header{}, &wire.RenameReq{OldDir: 1, NewDir: 1, OldName: "a", NewName: "b", Keep: true})
+	f.Add(uint16(wire.OpRename), append([]byte(nil), b[8:n]...))
+	dir := f.TempDir()
+	fd, err := unix.Open(dir, unix.O_PATH, 0)
+	if err != nil {
+		f.Fatal(err)
+	}
+	s := &Server{conn: -1, lifeline: -1, maxHandles: 100, mounts: map[uint32]*mount{}, handles: map[wire.Handle]*handle{}}
+	m := &mount{Mount{ID: 1, FD: fd}, &handle{fd: fd, dir: -1, refs: 1}}
+	m.file.mount = m
+	s.mounts[1] = m
+	if err := unix.Chdir("/proc/self/fd"); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, op uint16, body []byte) {
+		s.addHandle(m.file)
+		msg := append(make([]byte, wire.HeaderLen), body...)
+		_, fd, _ := s.handle(wire.Op(op), msg)
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	})
+}

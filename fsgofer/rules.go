@@ -1,0 +1,116 @@
+package fsgofer
+
+import (
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/seccomp"
+)
+
+// Rule is one host call that the gofer may make, with what its arguments are held to.
+type Rule struct {
+	Name string
+	NR   uintptr
+	Args seccomp.SyscallRule
+	Why  string
+}
+
+type args = seccomp.PerArg
+
+var (
+	free = seccomp.AnyValue{}
+	// cwd is AT_FDCWD (-100): the working directory, /proc/self/fd. The C int is extended by Go's calls as a uintptr.
+	cwd = seccomp.EqualTo(^uintptr(99))
+)
+
+func eq(v uintptr) seccomp.ValueMatcher { return seccomp.EqualTo(v) }
+
+// Rules are the calls that the gofer makes once it serves; any other kills it. `moat surface` prints them.
+// Paths cannot be seen by a filter: that names stay below their directory is openat2's doing, and the mount namespace's.
+func Rules() []Rule {
+	return []Rule{
+		// Talking to the sentry.
+		{"recvmsg", unix.SYS_RECVMSG, args{free, free, eq(unix.MSG_CMSG_CLOEXEC)}, "requests"},
+		{"sendmsg", unix.SYS_SENDMSG, args{free, free, eq(unix.MSG_NOSIGNAL)}, "replies and donated descriptors"},
+		{"close", unix.SYS_CLOSE, seccomp.MatchAll{}, "handles and donated descriptors"},
+		// Finding files.
+		{"openat2", unix.SYS_OPENAT2, args{free, free, free, eq(unix.SizeofOpenHow)}, "names below a directory; descriptors reopened for data"},
+		{"statx", unix.SYS_STATX, args{free, free, free, eq(statMask)}, "attributes"},
+		{"readlinkat", unix.SYS_READLINKAT, seccomp.MatchAll{}, "targets of symlinks"},
+		{"getdents64", unix.SYS_GETDENTS64, seccomp.MatchAll{}, "directories"},
+		{"lseek", unix.SYS_LSEEK, args{free, free, seccomp.BitsAllowlist(7)}, "going on in a directory; SEEK_DATA, SEEK_HOLE"},
+		{"fstatfs", unix.SYS_FSTATFS, seccomp.MatchAll{}, "statfs"},
+		{"getxattr", unix.SYS_GETXATTR, seccomp.MatchAll{}, "user.*, security.capability"},
+		{"listxattr", unix.SYS_LISTXATTR, seccomp.MatchAll{}, "user.*, security.capability"},
+		// Changing them.
+		{"mkdirat", unix.SYS_MKDIRAT, seccomp.MatchAll{}, "mkdir"},
+		{"mknodat", unix.SYS_MKNODAT, seccomp.MatchAll{}, "mknod"},
+		{"symlinkat", unix.SYS_SYMLINKAT, seccomp.MatchAll{}, "symlink"},
+		{"linkat", unix.SYS_LINKAT, args{cwd, free, free, free, eq(unix.AT_SYMLINK_FOLLOW)}, "link, by /proc/self/fd"},
+		{"renameat2", unix.SYS_RENAMEAT2, args{free, free, free, free, seccomp.BitsAllowlist(7)}, "rename"},
+		{"unlinkat", unix.SYS_UNLINKAT, args{free, free, seccomp.BitsAllowlist(unix.AT_REMOVEDIR)}, "unlink, rmdir"},
+		{"fchownat", unix.SYS_FCHOWNAT, args{free, free, free, free, eq(unix.AT_EMPTY_PATH | unix.AT_SYMLINK_NOFOLLOW)}, "owner"},
+		{"fchmodat", unix.SYS_FCHMODAT, args{cwd}, "mode, by /proc/self/fd"},
+		{"utimensat", unix.SYS_UTIMENSAT, args{free, free, free, eq(unix.AT_EMPTY_PATH | unix.AT_SYMLINK_NOFOLLOW)}, "times"},
+		{"truncate", unix.SYS_TRUNCATE, seccomp.MatchAll{}, "size, by /proc/self/fd"},
+		{"fallocate", unix.SYS_FALLOCATE, seccomp.MatchAll{}, "fallocate"},
+		{"setxattr", unix.SYS_SETXATTR, seccomp.MatchAll{}, "user.*"},
+		{"removexattr", unix.SYS_REMOVEXATTR, seccomp.MatchAll{}, "user.*"},
+		{"fsync", unix.SYS_FSYNC, seccomp.MatchAll{}, "fsync"},
+		{"syncfs", unix.SYS_SYNCFS, seccomp.MatchAll{}, "syncfs"},
+		// The Go runtime.
+		{"futex", unix.SYS_FUTEX, seccomp.Or{
+			args{free, eq(futexWait | futexPrivate)},
+			args{free, eq(futexWake | futexPrivate)},
+			// Panic paths of the runtime wake without the private flag.
+			args{free, eq(futexWake)},
+		}, "runtime: locks, sleeping threads"},
+		{"nanosleep", unix.SYS_NANOSLEEP, seccomp.MatchAll{}, "runtime: sysmon"},
+		{"sched_yield", unix.SYS_SCHED_YIELD, seccomp.MatchAll{}, "runtime: spinning"},
+		{"mmap", unix.SYS_MMAP, seccomp.Or{
+			args{free, free, eq(unix.PROT_NONE), eq(anon)},
+			args{free, free, eq(unix.PROT_NONE), eq(anon | unix.MAP_FIXED)},
+			args{free, free, eq(unix.PROT_READ | unix.PROT_WRITE), eq(anon)},
+			args{free, free, eq(unix.PROT_READ | unix.PROT_WRITE), eq(anon | unix.MAP_FIXED)},
+		}, "runtime: heap and stacks; never executable"},
+		{"munmap", unix.SYS_MUNMAP, seccomp.MatchAll{}, "runtime: heap"},
+		{"madvise", unix.SYS_MADVISE, seccomp.MatchAll{}, "runtime: heap"},
+		{"prctl", unix.SYS_PRCTL, args{eq(prSetVMA)}, "runtime: names of its mappings"},
+		{"clone", unix.SYS_CLONE, args{eq(unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD | unix.CLONE_SETTLS)},
+			"runtime: threads, never processes"},
+		{"rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, seccomp.MatchAll{}, "runtime: new threads"},
+		{"sigaltstack", unix.SYS_SIGALTSTACK, seccomp.MatchAll{}, "runtime: new threads"},
+		{"gettid", unix.SYS_GETTID, seccomp.MatchAll{}, "runtime: new threads"},
+		{"getpid", unix.SYS_GETPID, seccomp.MatchAll{}, "runtime: tgkill"},
+		{"tgkill", unix.SYS_TGKILL, seccomp.MatchAll{}, "runtime: preemption"},
+		{"rt_sigreturn", unix.SYS_RT_SIGRETURN, seccomp.MatchAll{}, "runtime: preemption"},
+		{"rt_sigaction", unix.SYS_RT_SIGACTION, seccomp.MatchAll{}, "runtime: dying of a signal"},
+		{"write", unix.SYS_WRITE, args{seccomp.EqualTo(2)}, "last words on stderr"},
+		{"exit_group", unix.SYS_EXIT_GROUP, seccomp.MatchAll{}, "the end"},
+		{"restart_syscall", unix.SYS_RESTART_SYSCALL, seccomp.MatchAll{}, "the host kernel, after a stop"},
+	}
+}
+
+// FUTEX_WAIT, FUTEX_WAKE, FUTEX_PRIVATE_FLAG; PR_SET_VMA; what the runtime's mappings are.
+const (
+	futexWait    = 0
+	futexWake    = 1
+	futexPrivate = 128
+	prSetVMA     = 0x53564d41
+	anon         = unix.MAP_PRIVATE | unix.MAP_ANON
+)
+
+// installFilter puts every thread of the process, and those to come, under Rules.
+func installFilter() error {
+	set := seccomp.NewSyscallRules()
+	for _, r := range Rules() {
+		set.Add(r.NR, r.Args)
+	}
+	p := seccomp.Program{
+		RuleSets: []seccomp.RuleSet{{Rules: set, Action: seccomp.Allow}},
+		Options:  seccomp.ProgramOptions{DefaultAction: seccomp.KillProcess, BadArchAction: seccomp.KillProcess},
+	}
+	instrs, _, err := p.Build()
+	if err != nil {
+		return err
+	}
+	return seccomp.SetFilter(instrs)
+}

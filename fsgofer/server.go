@@ -1,0 +1,287 @@
+package fsgofer
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"moat/fsgofer/wire"
+)
+
+// Mount is one tree to serve.
+type Mount struct {
+	// ID is how the sentry asks for it.
+	ID uint32
+	// FD is its root, a directory or (for a bind-mounted file) any file; O_PATH suffices. The server owns it.
+	FD int
+	// ReadOnly refuses every change with EROFS.
+	ReadOnly bool
+	// Shared says that others on the host see the tree: no device nodes are made there.
+	Shared bool
+}
+
+// Options say what to serve and how.
+type Options struct {
+	// Conn is the server's end of a SOCK_SEQPACKET socket pair.
+	Conn   int
+	Mounts []Mount
+	// ProcFD is a descriptor of this process's /proc/self/fd; -1: open it by path.
+	ProcFD int
+	// NoSeccomp leaves the filter out (--debug-unsafe, tests in process).
+	NoSeccomp bool
+	// Workers is the number of requests carried out at a time; 0 is 4.
+	Workers int
+}
+
+// reserveFDs are descriptors that are not handles: files being opened, directories being read.
+const (
+	reserveFDs = 256
+	maxReading = 64
+)
+
+// Server serves one sentry.
+type Server struct {
+	conn       int
+	mounts     map[uint32]*mount
+	lifeline   int // the sentry's end, until Hello
+	maxHandles int
+
+	mu sync.Mutex
+	// +checklocks:mu
+	handles map[wire.Handle]*handle
+	// +checklocks:mu
+	last wire.Handle
+	// reading is the number of open handle.dir descriptors.
+	// +checklocks:mu
+	reading int
+}
+
+type mount struct {
+	Mount
+	file *handle
+}
+
+// Serve serves until the sentry closes the connection (nil) or breaks the protocol (an error). Before it reads the first
+// request it raises RLIMIT_NOFILE, makes /proc/self/fd its working directory, clears the umask and installs the filter: it is
+// for a process of its own.
+func Serve(opts Options) error {
+	s := &Server{conn: opts.Conn, mounts: map[uint32]*mount{}, handles: map[wire.Handle]*handle{}}
+	for _, m := range opts.Mounts {
+		if s.mounts[m.ID] != nil {
+			return fmt.Errorf("gofer: two mounts with ID %d", m.ID)
+		}
+		s.mounts[m.ID] = &mount{m, &handle{fd: m.FD, dir: -1, refs: 1}}
+	}
+	for _, m := range s.mounts {
+		m.file.mount = m
+	}
+	if err := s.prepare(opts.ProcFD); err != nil {
+		return err
+	}
+	if !opts.NoSeccomp {
+		if err := installFilter(); err != nil {
+			return fmt.Errorf("gofer: seccomp: %w", err)
+		}
+	}
+	n := opts.Workers
+	if n <= 0 {
+		n = 4
+	}
+	errs := make(chan error, n)
+	for range n {
+		go func() { errs <- s.work() }()
+	}
+	return <-errs
+}
+
+// prepare does what the filter will no longer allow.
+func (s *Server) prepare(procFD int) error {
+	if procFD < 0 {
+		fd, err := unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("gofer: open /proc/self/fd: %w", err)
+		}
+		procFD = fd
+	}
+	if err := unix.Fchdir(procFD); err != nil {
+		return fmt.Errorf("gofer: fchdir to /proc/self/fd: %w", err)
+	}
+	unix.Close(procFD)
+	unix.Umask(0)
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return fmt.Errorf("gofer: getrlimit: %w", err)
+	}
+	if lim.Cur < lim.Max {
+		want := unix.Rlimit{Cur: lim.Max, Max: lim.Max}
+		if unix.Setrlimit(unix.RLIMIT_NOFILE, &want) == nil {
+			lim = want
+		}
+	}
+	if lim.Cur < reserveFDs+128 {
+		return fmt.Errorf("gofer: at most %d open files (RLIMIT_NOFILE) are too few, need %d", lim.Cur, reserveFDs+128)
+	}
+	s.maxHandles = int(min(lim.Cur-reserveFDs, 1<<17))
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("gofer: socketpair: %w", err)
+	}
+	s.lifeline = p[1] // p[0] stays open as long as the process lives
+	// The server's live heap is small and its garbage short-lived strings; its OS threads are few.
+	debug.SetGCPercent(400)
+	// A GOMAXPROCS that was set is not updated by the runtime, which would read cgroup files for it.
+	runtime.GOMAXPROCS(runtime.NumCPU())
+	debug.SetMaxThreads(64)
+	return nil
+}
+
+// work carries out requests until the connection ends.
+func (s *Server) work() error {
+	b := wire.NewBuffer()
+	for {
+		n, fd, err := b.Recv(s.conn)
+		if fd >= 0 {
+			unix.Close(fd) // nobody sends us descriptors
+			err = unix.EBADMSG
+		}
+		if err == unix.ECONNRESET || err == nil && n == 0 {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("gofer: receive: %w", err)
+		}
+		h, err := wire.DecodeHeader(b.B[:n])
+		if err != nil {
+			return fmt.Errorf("gofer: the sentry sent a bad message of %d bytes", n)
+		}
+		rep, fd, err := s.handle(h.Op, b.B[:n])
+		if err == unix.EBADMSG {
+			return fmt.Errorf("gofer: the sentry sent a bad request (operation %d)", h.Op)
+		}
+		if h.Op == wire.OpClose {
+			continue
+		}
+		h.Errno = errnoOf(err)
+		if err != nil {
+			rep = nil
+		}
+		n, err = wire.Encode(b.B, h, rep)
+		if err != nil {
+			h.Errno = uint32(unix.EOVERFLOW)
+			n, _ = wire.Encode(b.B, h, nil)
+		}
+		err = b.Send(s.conn, n, fd)
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		if err == unix.EPIPE || err == unix.ECONNRESET {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("gofer: send: %w", err)
+		}
+	}
+}
+
+func errnoOf(err error) uint32 {
+	if err == nil {
+		return 0
+	}
+	if e, ok := err.(unix.Errno); ok && e > 0 && e < 512 {
+		return uint32(e)
+	}
+	return uint32(unix.EIO)
+}
+
+// do decodes a request of type Req and calls f.
+func do[Req any, P interface {
+	*Req
+	wire.Message
+}](b []byte, f func(*Req) (wire.Message, int, error)) (wire.Message, int, error) {
+	req := new(Req)
+	if err := wire.DecodeBody(b, P(req)); err != nil {
+		return nil, -1, unix.EBADMSG
+	}
+	return f(req)
+}
+
+// handle carries out one request: the reply, a descriptor to donate (or -1), an errno. EBADMSG ends the connection.
+func (s *Server) handle(op wire.Op, b []byte) (wire.Message, int, error) {
+	switch op {
+	case wire.OpHello:
+		return do(b, s.hello)
+	case wire.OpAttach:
+		return do(b, s.attach)
+	case wire.OpWalk:
+		return do(b, s.walk)
+	case wire.OpOpen:
+		return do(b, s.open)
+	case wire.OpCreate:
+		return do(b, s.create)
+	case wire.OpMake:
+		return do(b, s.makeNode)
+	case wire.OpLink:
+		return do(b, s.link)
+	case wire.OpRename:
+		return do(b, s.rename)
+	case wire.OpUnlink:
+		return do(b, s.unlink)
+	case wire.OpGetAttr:
+		return do(b, s.getAttr)
+	case wire.OpSetAttr:
+		return do(b, s.setAttr)
+	case wire.OpReadDir:
+		return do(b, s.readDir)
+	case wire.OpReadlink:
+		return do(b, s.readlink)
+	case wire.OpGetXattr:
+		return do(b, s.getXattr)
+	case wire.OpSetXattr:
+		return do(b, s.setXattr)
+	case wire.OpListXattr:
+		return do(b, s.listXattr)
+	case wire.OpRemoveXattr:
+		return do(b, s.removeXattr)
+	case wire.OpStatFS:
+		return do(b, s.statFS)
+	case wire.OpSync:
+		return do(b, s.sync)
+	case wire.OpAllocate:
+		return do(b, s.allocate)
+	case wire.OpSeek:
+		return do(b, s.seek)
+	case wire.OpClose:
+		return do(b, s.close)
+	}
+	return nil, -1, unix.EBADMSG
+}
+
+func (s *Server) hello(r *wire.HelloReq) (wire.Message, int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.Version != wire.Version || s.lifeline < 0 {
+		return nil, -1, unix.EBADMSG
+	}
+	fd := s.lifeline
+	s.lifeline = -1
+	return &wire.HelloRep{MaxHandles: uint32(s.maxHandles)}, fd, nil
+}
+
+func (s *Server) attach(r *wire.AttachReq) (wire.Message, int, error) {
+	m := s.mounts[r.Mount]
+	if m == nil {
+		return nil, -1, unix.ENODEV
+	}
+	a, _, err := stat(m.FD, "")
+	if err != nil {
+		return nil, -1, err
+	}
+	h, err := s.addHandle(m.file) // which is never closed: the mount has a reference
+	if err != nil {
+		return nil, -1, err
+	}
+	return &wire.AttachRep{Root: h, ReadOnly: m.ReadOnly, Attr: a}, -1, nil
+}

@@ -1,0 +1,277 @@
+package wire
+
+import (
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// inFlight bounds the requests in flight, and with them the Client's buffers.
+const inFlight = 64
+
+// Client is the sentry's side: it sends requests and waits for their replies. It needs no host call but sendmsg and
+// recvmsg (and close, for descriptors that nobody asked for).
+//
+// There is no reader thread. Of the goroutines that wait for replies one, the leader, is blocked in recvmsg; it hands others theirs
+// and, when its own came, makes the next waiter leader. So an uncontended call wakes no thread but its own.
+type Client struct {
+	conn    int
+	onDeath func(error)
+
+	slots chan *call // free calls
+
+	mu sync.Mutex
+	// pending has the calls in flight by tag.
+	// +checklocks:mu
+	pending [inFlight]*call
+	// leading: a goroutine is in recvmsg.
+	// +checklocks:mu
+	leading bool
+	// dead is why no further call can be made.
+	// +checklocks:mu
+	dead error
+	// closes are handles to give back with the next Close.
+	// +checklocks:mu
+	closes []Handle
+
+	// MaxHandles is how many handles the gofer keeps.
+	MaxHandles int
+}
+
+// call is one request; it owns its buffer. wake is signalled when done is set or the call is to lead.
+type call struct {
+	tag  uint16
+	buf  *Buffer
+	n    int
+	fd   int
+	full bool // the descriptor was lost: our table is full
+	done bool
+	wake chan struct{}
+}
+
+// NewClient starts the conversation over the socket conn, which the Client owns from now on. onDeath is called once, from a goroutine of its
+// own, when the gofer is gone or breaks the protocol; all calls then return EIO.
+func NewClient(conn int, onDeath func(error)) (*Client, error) {
+	c := &Client{conn: conn, onDeath: onDeath, slots: make(chan *call, inFlight)}
+	for i := range inFlight {
+		c.slots <- &call{tag: uint16(i), wake: make(chan struct{}, 1)}
+	}
+	var rep HelloRep
+	lifeline, err := c.Call(OpHello, &HelloReq{Version}, &rep)
+	if err != nil {
+		return nil, fmt.Errorf("gofer did not answer: %w", err)
+	}
+	if lifeline < 0 || rep.MaxHandles < 64 {
+		return nil, fmt.Errorf("gofer: bad hello")
+	}
+	c.MaxHandles = int(min(rep.MaxHandles, 1<<20))
+	go c.watch(lifeline)
+	return c, nil
+}
+
+// watch waits for the gofer's end, so that it is noticed while no request is in flight.
+func (c *Client) watch(lifeline int) {
+	b := &Buffer{B: make([]byte, 64)}
+	b.Recv(lifeline)
+	unix.Close(lifeline)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.die(fmt.Errorf("the gofer is gone"))
+}
+
+// die ends the connection.
+// +checklocks:c.mu
+func (c *Client) die(why error) {
+	if c.dead != nil {
+		return
+	}
+	c.dead = why
+	for _, k := range c.pending {
+		if k != nil {
+			k.signal()
+		}
+	}
+	if c.onDeath != nil {
+		go c.onDeath(why)
+	}
+}
+
+func (k *call) signal() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Call sends req and waits for the reply, which is decoded into rep. It returns the descriptor that came with it, or -1.
+// The error is the gofer's errno, or EIO if the connection is broken.
+func (c *Client) Call(op Op, req, rep Message) (int, error) {
+	k := <-c.slots
+	if k.buf == nil {
+		k.buf = NewBuffer()
+	}
+	fd, err := c.call(k, op, req, rep)
+	c.slots <- k
+	return fd, err
+}
+
+func (c *Client) call(k *call, op Op, req, rep Message) (int, error) {
+	n, err := Encode(k.buf.B, Header{Tag: k.tag, Op: op}, req)
+	if err != nil {
+		return -1, err
+	}
+	k.done, k.full, k.fd, k.n = false, false, -1, 0
+	select {
+	case <-k.wake:
+	default:
+	}
+	c.mu.Lock()
+	if c.dead != nil {
+		c.mu.Unlock()
+		return -1, unix.EIO
+	}
+	c.pending[k.tag] = k
+	c.mu.Unlock()
+	if err := k.buf.Send(c.conn, n, -1); err != nil {
+		c.mu.Lock()
+		c.die(fmt.Errorf("send to the gofer: %w", err))
+		c.pending[k.tag] = nil
+		c.mu.Unlock()
+		return -1, unix.EIO
+	}
+	if !c.wait(k) {
+		return -1, unix.EIO
+	}
+	h, err := DecodeHeader(k.buf.B[:k.n])
+	if err == nil && h.Op != op {
+		err = unix.EBADMSG
+	}
+	if err == nil && h.Errno != 0 {
+		if k.fd >= 0 {
+			unix.Close(k.fd)
+		}
+		// Only errnos; the restart codes and beyond are the sentry's own.
+		if h.Errno >= 512 {
+			return -1, unix.EIO
+		}
+		return -1, unix.Errno(h.Errno)
+	}
+	if err == nil {
+		err = DecodeBody(k.buf.B[:k.n], rep)
+	}
+	if err != nil {
+		if k.fd >= 0 {
+			unix.Close(k.fd)
+		}
+		c.mu.Lock()
+		c.die(fmt.Errorf("the gofer sent a bad reply to operation %d", op))
+		c.mu.Unlock()
+		return -1, unix.EIO
+	}
+	if k.full {
+		return -1, unix.EMFILE
+	}
+	return k.fd, nil
+}
+
+// wait returns when k is done; false if the connection is dead instead.
+func (c *Client) wait(k *call) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for !k.done && c.dead == nil {
+		if c.leading {
+			c.mu.Unlock()
+			<-k.wake
+			c.mu.Lock()
+			continue
+		}
+		c.leading = true
+		buf := k.buf
+		c.mu.Unlock()
+		n, fd, err := buf.Recv(c.conn)
+		c.mu.Lock()
+		c.leading = false
+		c.dispatch(k, n, fd, err)
+	}
+	c.pending[k.tag] = nil
+	if !c.leading {
+		for _, o := range c.pending {
+			if o != nil && !o.done {
+				o.signal()
+				break
+			}
+		}
+	}
+	return k.done
+}
+
+// dispatch gives the message in leader's buffer to the call it answers.
+// +checklocks:c.mu
+func (c *Client) dispatch(leader *call, n, fd int, err error) {
+	full := err == unix.EMFILE
+	if err != nil && !full {
+		c.die(fmt.Errorf("receive from the gofer: %w", err))
+		return
+	}
+	if n == 0 {
+		c.die(fmt.Errorf("the gofer is gone"))
+		return
+	}
+	h, err := DecodeHeader(leader.buf.B[:n])
+	if err != nil || h.Tag >= inFlight || c.pending[h.Tag] == nil || c.pending[h.Tag].done {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		c.die(fmt.Errorf("the gofer answered a question that nobody asked"))
+		return
+	}
+	k := c.pending[h.Tag]
+	k.buf, leader.buf = leader.buf, k.buf
+	k.n, k.fd, k.full, k.done = n, fd, full, true
+	if k != leader {
+		k.signal()
+	}
+}
+
+// CloseHandle gives a handle back, now or some time soon.
+func (c *Client) CloseHandle(h Handle, now bool) {
+	if h == 0 {
+		return
+	}
+	c.mu.Lock()
+	c.closes = append(c.closes, h)
+	flush := now || len(c.closes) >= 128
+	c.mu.Unlock()
+	if flush {
+		c.FlushCloses()
+	}
+}
+
+// FlushCloses gives back what CloseHandle collected.
+func (c *Client) FlushCloses() {
+	k := <-c.slots
+	defer func() { c.slots <- k }()
+	if k.buf == nil {
+		k.buf = NewBuffer()
+	}
+	c.mu.Lock()
+	req := CloseReq{c.closes}
+	c.closes = nil
+	dead := c.dead != nil
+	c.mu.Unlock()
+	for len(req.Handles) > 0 && !dead {
+		part := CloseReq{req.Handles[:min(len(req.Handles), MaxCloses)]}
+		req.Handles = req.Handles[len(part.Handles):]
+		n, err := Encode(k.buf.B, Header{Tag: k.tag, Op: OpClose}, &part)
+		if err == nil {
+			err = k.buf.Send(c.conn, n, -1)
+		}
+		if err != nil {
+			c.mu.Lock()
+			c.die(fmt.Errorf("send to the gofer: %w", err))
+			c.mu.Unlock()
+			return
+		}
+	}
+}

@@ -1,0 +1,453 @@
+package wire
+
+// Op is an operation.
+type Op uint16
+
+// The operations. Each has a request XReq and a reply; an error is a header with Errno set and no body.
+const (
+	OpNone        Op = iota
+	OpHello          // HelloReq -> HelloRep, a descriptor: the lifeline
+	OpAttach         // AttachReq -> AttachRep
+	OpWalk           // WalkReq -> WalkRep
+	OpOpen           // OpenReq -> AttrRep, a descriptor
+	OpCreate         // CreateReq -> NodeRep, a descriptor
+	OpMake           // MakeReq -> NodeRep
+	OpLink           // LinkReq -> AttrRep
+	OpRename         // RenameReq -> HandleRep
+	OpUnlink         // UnlinkReq -> HandleRep
+	OpGetAttr        // RefReq -> AttrRep
+	OpSetAttr        // SetAttrReq -> AttrRep
+	OpReadDir        // ReadDirReq -> ReadDirRep
+	OpReadlink       // RefReq -> StringRep
+	OpGetXattr       // XattrReq -> BytesRep
+	OpSetXattr       // XattrReq -> Empty
+	OpListXattr      // RefReq -> BytesRep
+	OpRemoveXattr    // XattrReq -> Empty
+	OpStatFS         // RefReq -> StatFSRep
+	OpSync           // SyncReq -> Empty
+	OpAllocate       // AllocateReq -> AttrRep
+	OpSeek           // SeekReq -> SeekRep
+	OpClose          // CloseReq, no reply
+	OpMax
+)
+
+// Version is the protocol's version; both sides are one binary, so it only finds a wrong binary.
+const Version = 1
+
+// Handle names a directory, or a file without a name, in the gofer. 0 is none.
+type Handle uint32
+
+func (c *Coder) handle(h *Handle) { c.u32((*uint32)(h)) }
+
+// Ref names a file: the file of handle H if Name is empty, else Name in the directory H.
+// If Ino is not 0 and the file found has another inode number, the answer is ESTALE.
+type Ref struct {
+	H    Handle
+	Ino  uint64
+	Name string
+}
+
+func (c *Coder) ref(r *Ref) {
+	c.handle(&r.H)
+	c.u64(&r.Ino)
+	c.str(&r.Name, MaxName)
+	if r.Name != "" && !ValidName(r.Name) {
+		c.bad = true
+	}
+}
+
+// Attr are a file's attributes (statx(2)). Times are nanoseconds since the epoch. IDs are as the gofer sees them.
+type Attr struct {
+	Ino, Dev                   uint64
+	Mode, Nlink, UID, GID      uint32
+	Rdev                       uint64
+	Size, Blocks               int64
+	Blksize                    uint32
+	Atime, Mtime, Ctime, Btime int64
+	Attributes                 uint64
+}
+
+func (c *Coder) attr(a *Attr) {
+	c.u64(&a.Ino)
+	c.u64(&a.Dev)
+	c.u32(&a.Mode)
+	c.u32(&a.Nlink)
+	c.u32(&a.UID)
+	c.u32(&a.GID)
+	c.u64(&a.Rdev)
+	c.i64(&a.Size)
+	c.i64(&a.Blocks)
+	c.u32(&a.Blksize)
+	c.i64(&a.Atime)
+	c.i64(&a.Mtime)
+	c.i64(&a.Ctime)
+	c.i64(&a.Btime)
+	c.u64(&a.Attributes)
+}
+
+// Empty is a body without fields.
+type Empty struct{}
+
+func (*Empty) code(*Coder) {}
+
+// HelloReq opens the conversation.
+type HelloReq struct{ Version uint32 }
+
+func (m *HelloReq) code(c *Coder) { c.u32(&m.Version) }
+
+// HelloRep comes with the lifeline: a socket that reads as closed when the gofer is gone.
+type HelloRep struct{ MaxHandles uint32 }
+
+func (m *HelloRep) code(c *Coder) { c.u32(&m.MaxHandles) }
+
+// AttachReq asks for the root of the mount with the given ID.
+type AttachReq struct{ Mount uint32 }
+
+func (m *AttachReq) code(c *Coder) { c.u32(&m.Mount) }
+
+// AttachRep is a mount's root.
+type AttachRep struct {
+	Root     Handle
+	ReadOnly bool
+	Attr     Attr
+}
+
+func (m *AttachRep) code(c *Coder) {
+	c.handle(&m.Root)
+	c.bool(&m.ReadOnly)
+	c.attr(&m.Attr)
+}
+
+// WalkReq walks Names from directory Dir. With Handle the last one, if it is a directory, comes with a handle.
+type WalkReq struct {
+	Dir    Handle
+	Handle bool
+	Names  []string
+}
+
+func (m *WalkReq) code(c *Coder) {
+	c.handle(&m.Dir)
+	c.bool(&m.Handle)
+	list(c, &m.Names, MaxNames, (*Coder).name)
+}
+
+// Node is what Walk found under one name. Handle is set for directories (see WalkReq), Target for symlinks.
+type Node struct {
+	Handle Handle
+	Attr   Attr
+	Target string
+}
+
+func (c *Coder) node(n *Node) {
+	c.handle(&n.Handle)
+	c.attr(&n.Attr)
+	c.cstr(&n.Target, MaxPath)
+}
+
+// WalkRep has the nodes found, in order. If there are fewer than names, Errno says what stopped the walk, or it is 0: the
+// last node is not a directory.
+type WalkRep struct {
+	Nodes []Node
+	Errno uint32
+}
+
+func (m *WalkRep) code(c *Coder) {
+	list(c, &m.Nodes, MaxNames, (*Coder).node)
+	c.u32(&m.Errno)
+}
+
+// OpenReq opens a regular file for reading, or for reading and writing.
+type OpenReq struct {
+	Ref   Ref
+	Write bool
+}
+
+func (m *OpenReq) code(c *Coder) {
+	c.ref(&m.Ref)
+	c.bool(&m.Write)
+}
+
+// AttrRep is the file's attributes after the operation.
+type AttrRep struct{ Attr Attr }
+
+func (m *AttrRep) code(c *Coder) { c.attr(&m.Attr) }
+
+// CreateReq makes a regular file (O_CREAT|O_EXCL) and opens it for reading and writing. An empty name makes a file without a name
+// (O_TMPFILE), which comes with a handle.
+type CreateReq struct {
+	Dir            Handle
+	Mode, UID, GID uint32
+	Name           string
+}
+
+func (m *CreateReq) code(c *Coder) {
+	c.handle(&m.Dir)
+	c.u32(&m.Mode)
+	c.u32(&m.UID)
+	c.u32(&m.GID)
+	c.str(&m.Name, MaxName)
+	if m.Name != "" && !ValidName(m.Name) {
+		c.bad = true
+	}
+}
+
+// NodeRep is a new file.
+type NodeRep struct{ Node Node }
+
+func (m *NodeRep) code(c *Coder) { c.node(&m.Node) }
+
+// MakeReq makes what the type in Mode says: a directory (the reply has its handle), symlink, FIFO, socket, or device.
+type MakeReq struct {
+	Dir            Handle
+	Mode, UID, GID uint32
+	Rdev           uint64
+	Name, Target   string
+}
+
+func (m *MakeReq) code(c *Coder) {
+	c.handle(&m.Dir)
+	c.u32(&m.Mode)
+	c.u32(&m.UID)
+	c.u32(&m.GID)
+	c.u64(&m.Rdev)
+	c.name(&m.Name)
+	c.cstr(&m.Target, MaxPath)
+}
+
+// LinkReq makes Name in Dir a link to Target (link(2)).
+type LinkReq struct {
+	Target Ref
+	Dir    Handle
+	Name   string
+}
+
+func (m *LinkReq) code(c *Coder) {
+	c.ref(&m.Target)
+	c.handle(&m.Dir)
+	c.name(&m.Name)
+}
+
+// RenameReq is renameat2(2). With Keep the reply has a handle of the file that was replaced.
+type RenameReq struct {
+	OldDir, NewDir   Handle
+	Flags            uint32
+	Keep             bool
+	OldName, NewName string
+}
+
+func (m *RenameReq) code(c *Coder) {
+	c.handle(&m.OldDir)
+	c.handle(&m.NewDir)
+	c.u32(&m.Flags)
+	c.bool(&m.Keep)
+	c.name(&m.OldName)
+	c.name(&m.NewName)
+}
+
+// UnlinkReq is unlinkat(2). With Keep the reply has a handle of the file.
+type UnlinkReq struct {
+	Dir   Handle
+	Rmdir bool
+	Keep  bool
+	Name  string
+}
+
+func (m *UnlinkReq) code(c *Coder) {
+	c.handle(&m.Dir)
+	c.bool(&m.Rmdir)
+	c.bool(&m.Keep)
+	c.name(&m.Name)
+}
+
+// HandleRep has the handle that was asked for, or 0.
+type HandleRep struct{ Handle Handle }
+
+func (m *HandleRep) code(c *Coder) { c.handle(&m.Handle) }
+
+// RefReq is a request about one file.
+type RefReq struct{ Ref Ref }
+
+func (m *RefReq) code(c *Coder) { c.ref(&m.Ref) }
+
+// What SetAttrReq.Valid says is to be changed. The Now bits set the host's current time.
+const (
+	SetMode uint32 = 1 << iota
+	SetUID
+	SetGID
+	SetSize
+	SetAtime
+	SetMtime
+	setMask = 1<<iota - 1
+)
+
+// SetAttrReq changes attributes.
+type SetAttrReq struct {
+	Ref            Ref
+	Valid          uint32
+	Mode, UID, GID uint32
+	Size           int64
+	Atime, Mtime   int64
+}
+
+func (m *SetAttrReq) code(c *Coder) {
+	c.ref(&m.Ref)
+	c.u32(&m.Valid)
+	c.u32(&m.Mode)
+	c.u32(&m.UID)
+	c.u32(&m.GID)
+	c.i64(&m.Size)
+	c.i64(&m.Atime)
+	c.i64(&m.Mtime)
+	if m.Valid&^setMask != 0 {
+		c.bad = true
+	}
+}
+
+// ReadDirReq reads entries of Dir from Off: 0, or the Off of an entry read before. With Attrs each comes with its node.
+type ReadDirReq struct {
+	Dir   Handle
+	Off   int64
+	Attrs bool
+}
+
+func (m *ReadDirReq) code(c *Coder) {
+	c.handle(&m.Dir)
+	c.i64(&m.Off)
+	c.bool(&m.Attrs)
+}
+
+// Dirent is a directory entry; "." and ".." are left out. Node is set only if attributes were asked for and could be had
+// (Attr.Ino is not 0 then).
+type Dirent struct {
+	Ino  uint64
+	Off  int64
+	Type uint8
+	Name string
+	Node Node
+}
+
+const maxDirents = MaxMessage / 16
+
+// ReadDirRep has the next entries. Next is the offset to go on from; EOF: there are no more.
+type ReadDirRep struct {
+	Attrs   bool
+	EOF     bool
+	Next    int64
+	Entries []Dirent
+}
+
+func (m *ReadDirRep) code(c *Coder) {
+	c.bool(&m.Attrs)
+	c.bool(&m.EOF)
+	c.i64(&m.Next)
+	list(c, &m.Entries, maxDirents, func(c *Coder, e *Dirent) { c.dirent(e, m.Attrs) })
+}
+
+func (c *Coder) dirent(e *Dirent, attrs bool) {
+	c.u64(&e.Ino)
+	c.i64(&e.Off)
+	c.u8(&e.Type)
+	c.name(&e.Name)
+	if attrs {
+		c.node(&e.Node)
+	}
+}
+
+// DirentLen is the encoded length of e.
+func DirentLen(e *Dirent, attrs bool) int {
+	n := 8 + 8 + 1 + 4 + len(e.Name)
+	if attrs {
+		n += 4 + attrLen + 4 + len(e.Node.Target)
+	}
+	return n
+}
+
+// attrLen is the encoded length of an Attr, and ReadDirFixed that of a ReadDirRep without entries and its header.
+const (
+	attrLen      = 8*2 + 4*4 + 8*3 + 4 + 8*5
+	ReadDirFixed = HeaderLen + 1 + 1 + 8 + 4
+)
+
+// StringRep is a symlink's target.
+type StringRep struct{ S string }
+
+func (m *StringRep) code(c *Coder) { c.cstr(&m.S, MaxPath) }
+
+// XattrReq is about one extended attribute (xattr(7)); Flags are setxattr(2)'s.
+type XattrReq struct {
+	Ref   Ref
+	Flags uint32
+	Name  string
+	Value []byte
+}
+
+func (m *XattrReq) code(c *Coder) {
+	c.ref(&m.Ref)
+	c.u32(&m.Flags)
+	c.cstr(&m.Name, MaxXattrName)
+	c.bytes(&m.Value, MaxXattrValue)
+}
+
+// BytesRep is an xattr's value, or the NUL-terminated names of all.
+type BytesRep struct{ B []byte }
+
+func (m *BytesRep) code(c *Coder) { c.bytes(&m.B, MaxXattrValue) }
+
+// StatFSRep is statfs(2).
+type StatFSRep struct {
+	Type, Bsize, Blocks, Bfree, Bavail, Files, Ffree, Namelen, Frsize, Flags uint64
+}
+
+func (m *StatFSRep) code(c *Coder) {
+	for _, p := range []*uint64{&m.Type, &m.Bsize, &m.Blocks, &m.Bfree, &m.Bavail, &m.Files, &m.Ffree, &m.Namelen, &m.Frsize, &m.Flags} {
+		c.u64(p)
+	}
+}
+
+// SyncReq is fsync(2) of a file or directory, or with All syncfs(2).
+type SyncReq struct {
+	Ref Ref
+	All bool
+}
+
+func (m *SyncReq) code(c *Coder) {
+	c.ref(&m.Ref)
+	c.bool(&m.All)
+}
+
+// AllocateReq is fallocate(2).
+type AllocateReq struct {
+	Ref         Ref
+	Mode        uint32
+	Off, Length int64
+}
+
+func (m *AllocateReq) code(c *Coder) {
+	c.ref(&m.Ref)
+	c.u32(&m.Mode)
+	c.i64(&m.Off)
+	c.i64(&m.Length)
+}
+
+// SeekReq is lseek(2) with SEEK_DATA, or with Hole SEEK_HOLE.
+type SeekReq struct {
+	Ref  Ref
+	Off  int64
+	Hole bool
+}
+
+func (m *SeekReq) code(c *Coder) {
+	c.ref(&m.Ref)
+	c.i64(&m.Off)
+	c.bool(&m.Hole)
+}
+
+// SeekRep is an offset.
+type SeekRep struct{ Off int64 }
+
+func (m *SeekRep) code(c *Coder) { c.i64(&m.Off) }
+
+// CloseReq gives handles back.
+type CloseReq struct{ Handles []Handle }
+
+func (m *CloseReq) code(c *Coder) { list(c, &m.Handles, MaxCloses, (*Coder).handle) }
