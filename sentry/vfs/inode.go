@@ -134,8 +134,13 @@ type Inode interface {
 	ListXattr(ctx Context) ([]string, error)
 	RemoveXattr(ctx Context, name string) error
 
-	// Evict is called when VFS drops its last reference (dentry pruned, or unlinked and closed).
+	// Evict is called when VFS drops its last reference (dentry pruned, or unlinked and closed). A later Lookup may return
+	// the inode again, unless Evict called InodeDefaults.MarkDead: then VFS takes it for stale and asks Lookup once
+	// more. Evict excludes VFS taking a new reference; it must not call VFS.
 	Evict()
+
+	// vfsState is promoted from InodeDefaults, which every inode embeds (by value, and is used by pointer).
+	vfsState() *inodeState
 }
 
 // CreateOptions says how a new file is made. UID, GID and Mode are final (umask, set-group-id directories applied).
@@ -171,26 +176,28 @@ type TmpfileMaker interface {
 }
 
 // InodeDefaults answers every operation that a file may lack as Linux does for a file system without it.
-type InodeDefaults struct{}
+type InodeDefaults struct{ state inodeState }
 
-func (InodeDefaults) SetAttr(Context, SetAttr) error                       { return unix.EPERM }
-func (InodeDefaults) Open(Context, *Dentry, uint32) (FileImpl, error)      { return nil, unix.ENXIO }
-func (InodeDefaults) Lookup(Context, string) (Inode, error)                { return nil, unix.ENOTDIR }
-func (InodeDefaults) Create(Context, string, CreateOptions) (Inode, error) { return nil, unix.EPERM }
-func (InodeDefaults) Mkdir(Context, string, CreateOptions) (Inode, error)  { return nil, unix.EPERM }
-func (InodeDefaults) Symlink(Context, string, string, CreateOptions) (Inode, error) {
+func (i *InodeDefaults) vfsState() *inodeState { return &i.state }
+
+func (*InodeDefaults) SetAttr(Context, SetAttr) error                       { return unix.EPERM }
+func (*InodeDefaults) Open(Context, *Dentry, uint32) (FileImpl, error)      { return nil, unix.ENXIO }
+func (*InodeDefaults) Lookup(Context, string) (Inode, error)                { return nil, unix.ENOTDIR }
+func (*InodeDefaults) Create(Context, string, CreateOptions) (Inode, error) { return nil, unix.EPERM }
+func (*InodeDefaults) Mkdir(Context, string, CreateOptions) (Inode, error)  { return nil, unix.EPERM }
+func (*InodeDefaults) Symlink(Context, string, string, CreateOptions) (Inode, error) {
 	return nil, unix.EPERM
 }
-func (InodeDefaults) Link(Context, string, Inode) error   { return unix.EPERM }
-func (InodeDefaults) Unlink(Context, string, Inode) error { return unix.EPERM }
-func (InodeDefaults) Rmdir(Context, string, Inode) error  { return unix.EPERM }
-func (InodeDefaults) Rename(Context, string, Inode, Inode, string, Inode, uint32) error {
+func (*InodeDefaults) Link(Context, string, Inode) error   { return unix.EPERM }
+func (*InodeDefaults) Unlink(Context, string, Inode) error { return unix.EPERM }
+func (*InodeDefaults) Rmdir(Context, string, Inode) error  { return unix.EPERM }
+func (*InodeDefaults) Rename(Context, string, Inode, Inode, string, Inode, uint32) error {
 	return unix.EPERM
 }
-func (InodeDefaults) Readlink(Context) (string, error)               { return "", unix.EINVAL }
-func (InodeDefaults) FollowLink(Context) (string, Path, error)       { return "", Path{}, unix.EINVAL }
-func (InodeDefaults) GetXattr(Context, string) ([]byte, error)       { return nil, unix.EOPNOTSUPP }
-func (InodeDefaults) SetXattr(Context, string, []byte, uint32) error { return unix.EOPNOTSUPP }
-func (InodeDefaults) ListXattr(Context) ([]string, error)            { return nil, nil }
-func (InodeDefaults) RemoveXattr(Context, string) error              { return unix.EOPNOTSUPP }
-func (InodeDefaults) Evict()                                         {}
+func (*InodeDefaults) Readlink(Context) (string, error)               { return "", unix.EINVAL }
+func (*InodeDefaults) FollowLink(Context) (string, Path, error)       { return "", Path{}, unix.EINVAL }
+func (*InodeDefaults) GetXattr(Context, string) ([]byte, error)       { return nil, unix.EOPNOTSUPP }
+func (*InodeDefaults) SetXattr(Context, string, []byte, uint32) error { return unix.EOPNOTSUPP }
+func (*InodeDefaults) ListXattr(Context) ([]string, error)            { return nil, nil }
+func (*InodeDefaults) RemoveXattr(Context, string) error              { return unix.EOPNOTSUPP }
+func (*InodeDefaults) Evict()                                         {}

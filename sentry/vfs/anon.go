@@ -1,0 +1,117 @@
+package vfs
+
+import (
+	"strconv"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"moat/sentry/kernel/auth"
+)
+
+// Files without a name in any tree: anon_inode:[eventfd], pipe:[123], socket:[124]. Each kind of them lives on a kernel mount
+// of its own, as on Linux.
+
+// pseudoFS is such a file system.
+type pseudoFS struct {
+	typ   string
+	magic uint64
+	dev   uint64
+	mnt   *Mount
+	sb    *super
+	root  *pseudoInode
+}
+
+// anonDev hands out st_dev numbers for file systems without a device.
+var anonDevs atomic.Uint32
+
+// NewAnonDev returns an unused st_dev for a file system without a block device (0:n).
+func NewAnonDev() uint64 { return unix.Mkdev(0, anonDevs.Add(1)) }
+
+func newPseudoFS(typ string, magic uint64) *pseudoFS {
+	fs := &pseudoFS{typ: typ, magic: magic, dev: NewAnonDev()}
+	fs.root = &pseudoInode{fs: fs, mode: unix.S_IFDIR | 0o555, ino: 1}
+	sb, err := newSuper(fs)
+	if err != nil {
+		panic("vfs: " + err.Error()) // A fresh inode is not dead.
+	}
+	fs.sb = sb
+	fs.mnt = newMount(sb, sb.root, unix.ST_NOEXEC, "none")
+	return fs
+}
+
+func (fs *pseudoFS) Type() string { return fs.typ }
+func (fs *pseudoFS) Root() Inode  { return fs.root }
+func (fs *pseudoFS) StatFS(Context) (linux.Statfs, error) {
+	return linux.Statfs{Type: fs.magic, BlockSize: 4096, NameLength: 255, FragmentSize: 4096}, nil
+}
+func (fs *pseudoFS) Dev() uint64              { return fs.dev }
+func (fs *pseudoFS) MountOptions() string     { return "" }
+func (fs *pseudoFS) CachePolicy() CachePolicy { return CacheNone }
+func (fs *pseudoFS) Sync(Context) error       { return nil }
+func (fs *pseudoFS) Release()                 {}
+
+// pseudoInode is the inode of an anonymous file.
+type pseudoInode struct {
+	InodeDefaults
+	fs    *pseudoFS
+	mode  uint16
+	ino   uint64
+	uid   auth.KUID
+	gid   auth.KGID
+	times atomic.Int64
+}
+
+func (i *pseudoInode) FS() FileSystem { return i.fs }
+func (i *pseudoInode) Mode() uint16   { return i.mode }
+func (i *pseudoInode) Attr(Context) (Attr, error) {
+	t := Time(i.times.Load())
+	return Attr{Ino: i.ino, Mode: i.mode, Nlink: 1, UID: i.uid, GID: i.gid, Blksize: 4096, Atime: t, Mtime: t, Ctime: t}, nil
+}
+func (i *pseudoInode) SetAttr(Context, SetAttr) error { return nil }
+
+var (
+	anonFS = newPseudoFS("anon_inodefs", linux.ANON_INODE_FS_MAGIC)
+	pipeFS = newPseudoFS("pipefs", linux.PIPEFS_MAGIC)
+	sockFS = newPseudoFS("sockfs", linux.SOCKFS_MAGIC)
+	// The one inode that all anon_inode files share.
+	anonIno = &pseudoInode{fs: anonFS, mode: 0o600, ino: pseudoInos.Add(1)}
+)
+
+var pseudoInos atomic.Uint64
+
+// file makes the path of a new anonymous file: a dentry without a parent, with a display name.
+func (fs *pseudoFS) path(inode Inode, name string) Path {
+	attach(inode)
+	d := newDentry(fs.sb, nil, name, inode)
+	d.flags.Or(dUnhashed)
+	fs.mnt.IncRef()
+	return Path{fs.mnt, d}
+}
+
+// NewAnonFile returns an open file that /proc/PID/fd shows as anon_inode:NAME ("[eventfd]"); flags are open(2)'s, with
+// access mode.
+func NewAnonFile(ctx Context, name string, impl FileImpl, flags uint32) *FileDescription {
+	return NewFile(ctx.Credentials(), impl, anonFS.path(anonIno, "anon_inode:"+name), flags)
+}
+
+// PseudoPath returns a path with references for a new file of pipefs or sockfs (mode S_IFIFO or S_IFSOCK), which /proc/PID/fd shows as pipe:[INO]. Both
+// ends of a pipe share it (IncRef).
+func PseudoPath(ctx Context, mode uint16) Path {
+	c := ctx.Credentials()
+	fs, name := sockFS, "socket:["
+	if mode&unix.S_IFMT == unix.S_IFIFO {
+		fs, name = pipeFS, "pipe:["
+	}
+	i := &pseudoInode{fs: fs, mode: mode, ino: pseudoInos.Add(1), uid: c.FSUID, gid: c.FSGID}
+	i.times.Store(int64(ctx.Now()))
+	return fs.path(i, name+strconv.FormatUint(i.ino, 10)+"]")
+}
+
+// NewPseudoInode returns an inode number of the series that pipes and sockets use (for namespaces, pidfds).
+func NewPseudoInode() uint64 { return pseudoInos.Add(1) }
+
+// NewPseudoFile returns an open file of a kind with a pseudo file system of its own (pipe, socket): see PseudoPath.
+func NewPseudoFile(ctx Context, mode uint16, impl FileImpl, flags uint32) *FileDescription {
+	return NewFile(ctx.Credentials(), impl, PseudoPath(ctx, mode), flags)
+}

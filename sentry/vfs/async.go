@@ -1,0 +1,5 @@
+package vfs
+
+type asyncState struct{}
+
+func (fd *FileDescription) setAsync(bool) {}

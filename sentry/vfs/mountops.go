@@ -1,0 +1,516 @@
+package vfs
+
+import (
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+)
+
+// FileSystemType makes a file system for mount(2).
+type FileSystemType func(ctx Context, source, data string) (FileSystem, error)
+
+var fsTypes struct {
+	mu sync.RWMutex
+	// +checklocks:mu
+	m map[string]FileSystemType
+}
+
+// RegisterFileSystem makes a type known to mount(2).
+func RegisterFileSystem(name string, t FileSystemType) {
+	fsTypes.mu.Lock()
+	defer fsTypes.mu.Unlock()
+	if fsTypes.m == nil {
+		fsTypes.m = make(map[string]FileSystemType)
+	}
+	fsTypes.m[name] = t
+}
+
+// FileSystemTypes are the names that mount(2) knows.
+func FileSystemTypes() []string {
+	fsTypes.mu.RLock()
+	defer fsTypes.mu.RUnlock()
+	var out []string
+	for n := range fsTypes.m {
+		out = append(out, n)
+	}
+	return out
+}
+
+// Remounter is implemented by file systems whose own options can change on remount.
+type Remounter interface {
+	Remount(ctx Context, data string) error
+}
+
+// namespaceOf returns the caller's mount namespace if the caller may change it: EPERM.
+func namespaceOf(ctx Context) (*MountNamespace, error) {
+	m := ctx.Root().Mount
+	if m == nil {
+		return nil, nil // the kernel itself
+	}
+	ns := m.Namespace()
+	if ns == nil {
+		return nil, unix.EINVAL
+	}
+	if !ctx.Credentials().HasCapIn(linux.CAP_SYS_ADMIN, ns.Owner) {
+		return nil, unix.EPERM
+	}
+	return ns, nil
+}
+
+// MountFlags turns mount(2)'s MS_* flags into a mount's ST_* flags.
+func MountFlags(ms uint64) uint32 {
+	var f uint32
+	for _, p := range [...]struct {
+		ms uint64
+		st uint32
+	}{{unix.MS_RDONLY, unix.ST_RDONLY}, {unix.MS_NOSUID, unix.ST_NOSUID}, {unix.MS_NODEV, unix.ST_NODEV},
+		{unix.MS_NOEXEC, unix.ST_NOEXEC}, {unix.MS_NOATIME, unix.ST_NOATIME}, {unix.MS_NODIRATIME, unix.ST_NODIRATIME},
+		{unix.MS_NOSYMFOLLOW, 0x2000}} {
+		if ms&p.ms != 0 {
+			f |= p.st
+		}
+	}
+	if ms&(unix.MS_NOATIME|unix.MS_STRICTATIME) == 0 {
+		f |= unix.ST_RELATIME
+	}
+	return f
+}
+
+// DoMount is mount(2). target is consumed neither way; source is resolved for MS_BIND and MS_MOVE only.
+func DoMount(ctx Context, source string, target Path, fstype string, flags uint64, data string) error {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return err
+	}
+	if ns != nil && target.Mount.Namespace() != ns {
+		return unix.EINVAL
+	}
+	const propagation = unix.MS_SHARED | unix.MS_PRIVATE | unix.MS_SLAVE | unix.MS_UNBINDABLE
+	switch {
+	case flags&(unix.MS_REMOUNT) != 0:
+		return remount(ctx, target, flags, data)
+	case flags&unix.MS_BIND != 0:
+		src, err := Resolve(ctx, ctx.Cwd(), source, 0)
+		if err != nil {
+			return err
+		}
+		defer src.DecRef()
+		return BindMount(src, target, flags&unix.MS_REC != 0)
+	case flags&propagation != 0:
+		return setPropagation(target, flags)
+	case flags&unix.MS_MOVE != 0:
+		src, err := Resolve(ctx, ctx.Cwd(), source, 0)
+		if err != nil {
+			return err
+		}
+		defer src.DecRef()
+		return moveMount(src, target)
+	}
+	fsTypes.mu.RLock()
+	t := fsTypes.m[fstype]
+	fsTypes.mu.RUnlock()
+	if t == nil {
+		return unix.ENODEV
+	}
+	fs, err := t(ctx, source, data)
+	if err != nil {
+		return err
+	}
+	if source == "" {
+		source = "none"
+	}
+	if err := MountFS(fs, target, source, MountFlags(flags)); err != nil {
+		fs.Release()
+		return err
+	}
+	return nil
+}
+
+// MountFS mounts fs on target with ST_* flags.
+func MountFS(fs FileSystem, target Path, source string, flags uint32) error {
+	sb, err := newSuper(fs)
+	if err != nil {
+		return err
+	}
+	if (sb.root.dir != nil) != (target.Dentry.dir != nil) {
+		return unix.ENOTDIR
+	}
+	m := newMount(sb, sb.root, flags, source)
+	mountMu.Lock()
+	defer mountMu.Unlock()
+	return m.graftAtLocked(target)
+}
+
+// graftAtLocked attaches m at target after the checks that all ways to mount share.
+func (m *Mount) graftAtLocked(target Path) error {
+	switch {
+	case target.Dentry.Deleted():
+		return unix.ENOENT
+	case target.Mount.ns == nil:
+		return unix.EINVAL
+	case len(target.Mount.ns.mounts) >= 100000: // fs.mount-max
+		return unix.ENOSPC
+	}
+	m.graftLocked(target.Mount, target.Dentry)
+	return nil
+}
+
+// BindMount makes the tree at src visible at target too; rec takes the mounts below along (MS_REC).
+func BindMount(src, target Path, rec bool) error {
+	if (src.Dentry.dir != nil) != (target.Dentry.dir != nil) {
+		return unix.ENOTDIR
+	}
+	mountMu.Lock()
+	if src.Mount.unbind {
+		mountMu.Unlock()
+		return unix.EINVAL
+	}
+	m := src.Mount.copyTreeLocked(src.Dentry, rec, false, nil)
+	err := m.graftAtLocked(target)
+	var gone []*Mount
+	if err != nil {
+		gone = m.detachTreeLocked()
+	}
+	mountMu.Unlock()
+	for _, g := range gone {
+		g.drop()
+	}
+	return err
+}
+
+// detachTreeLocked detaches m and all below; the caller drops what it returns.
+func (m *Mount) detachTreeLocked() []*Mount {
+	var gone []*Mount
+	m.walkLocked(func(x *Mount) { gone = append(gone, x) })
+	for _, x := range gone {
+		x.detachLocked()
+	}
+	return gone
+}
+
+func setPropagation(target Path, flags uint64) error {
+	if target.Dentry != target.Mount.root {
+		return unix.EINVAL
+	}
+	mountMu.Lock()
+	defer mountMu.Unlock()
+	set := func(m *Mount) {
+		switch {
+		case flags&unix.MS_SHARED != 0:
+			m.makeSharedLocked()
+			m.unbind = false
+		case flags&unix.MS_SLAVE != 0:
+			if g := m.group; g != nil {
+				m.leaveGroupLocked()
+				if len(g.members) > 0 {
+					m.setMasterLocked(g)
+				}
+			}
+		default:
+			m.leaveGroupLocked()
+			m.setMasterLocked(nil)
+			m.unbind = flags&unix.MS_UNBINDABLE != 0
+		}
+	}
+	if flags&unix.MS_REC != 0 {
+		target.Mount.walkLocked(set)
+	} else {
+		set(target.Mount)
+	}
+	target.Mount.ns.changedLocked()
+	return nil
+}
+
+func remount(ctx Context, target Path, flags uint64, data string) error {
+	m := target.Mount
+	if target.Dentry != m.root {
+		return unix.EINVAL
+	}
+	if r, ok := m.FS().(Remounter); ok && flags&unix.MS_BIND == 0 && data != "" {
+		if err := r.Remount(ctx, data); err != nil {
+			return err
+		}
+	}
+	f := MountFlags(flags)
+	mountMu.Lock()
+	defer mountMu.Unlock()
+	if f&unix.ST_RDONLY != 0 && !m.ReadOnly() {
+		// Block new writers while the flag is set.
+		if m.writers.Add(remounting) != remounting {
+			m.writers.Add(-remounting)
+			return unix.EBUSY
+		}
+		defer m.writers.Add(-remounting)
+	}
+	if flags&(unix.MS_NOATIME|unix.MS_STRICTATIME|unix.MS_RELATIME|unix.MS_NODIRATIME) == 0 {
+		const atime = unix.ST_NOATIME | unix.ST_RELATIME | unix.ST_NODIRATIME
+		f = f&^atime | m.flags.Load()&atime
+	}
+	m.flags.Store(f)
+	m.ns.changedLocked()
+	return nil
+}
+
+func moveMount(src, target Path) error {
+	mountMu.Lock()
+	m := src.Mount
+	at := m.place.Load()
+	err := func() error {
+		switch {
+		case src.Dentry != m.root, at == nil, m.ns != target.Mount.ns, at.parent.group != nil:
+			return unix.EINVAL
+		case (m.root.dir != nil) != (target.Dentry.dir != nil):
+			return unix.ENOTDIR
+		case target.Dentry.Deleted():
+			return unix.ENOENT
+		}
+		for x := target.Mount; ; {
+			if x == m {
+				return unix.ELOOP
+			}
+			p := x.place.Load()
+			if p == nil {
+				break
+			}
+			x = p.parent
+		}
+		m.unplaceLocked()
+		m.graftLocked(target.Mount, target.Dentry)
+		return nil
+	}()
+	mountMu.Unlock()
+	m.dropPlace()
+	return err
+}
+
+// Unmount is umount2(2).
+func Unmount(ctx Context, target Path, flags int32) error {
+	if _, err := namespaceOf(ctx); err != nil {
+		return err
+	}
+	m := target.Mount
+	if target.Dentry != m.root {
+		return unix.EINVAL
+	}
+	if flags&unix.MNT_EXPIRE != 0 && flags&(unix.MNT_FORCE|unix.MNT_DETACH) != 0 {
+		return unix.EINVAL
+	}
+	mountMu.Lock()
+	gone, err := unmountLocked(ctx, m, flags)
+	mountMu.Unlock()
+	for _, g := range gone {
+		g.drop()
+	}
+	return err
+}
+
+func unmountLocked(ctx Context, m *Mount, flags int32) ([]*Mount, error) {
+	at := m.place.Load()
+	// The caller's path and the namespace hold a reference each.
+	busy := func(x *Mount, own int64) bool { return x.refs.Load() > own || len(x.children) > 0 }
+	root := ctx.Root()
+	switch {
+	case m.ns == nil || root.Ok() && root.Mount.ns != m.ns:
+		return nil, unix.EINVAL
+	case at == nil:
+		return nil, unix.EINVAL // the root of the namespace
+	case flags&unix.MNT_EXPIRE != 0:
+		if busy(m, 2) {
+			return nil, unix.EBUSY
+		}
+		if !m.expire {
+			m.expire = true
+			return nil, unix.EAGAIN
+		}
+	case flags&unix.MNT_DETACH == 0 && busy(m, 2):
+		return nil, unix.EBUSY
+	}
+	ns := m.ns
+	var gone []*Mount
+	for _, q := range at.parent.targetsLocked(at.point) {
+		if c := q.child(at.point); c != nil {
+			if flags&unix.MNT_DETACH != 0 || !busy(c, 2) {
+				qns := q.ns
+				gone = append(gone, c.detachTreeLocked()...)
+				qns.changedLocked()
+			}
+			c.DecRef()
+		}
+	}
+	gone = append(gone, m.detachTreeLocked()...)
+	ns.changedLocked()
+	return gone, nil
+}
+
+// PivotRoot is pivot_root(2). The caller then moves the roots and working directories of tasks from old to newRoot.
+func PivotRoot(ctx Context, newRoot, putOld Path) (old Path, err error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return Path{}, err
+	}
+	root := ctx.Root()
+	nm, rm := newRoot.Mount, root.Mount
+	if newRoot.Dentry.dir == nil || putOld.Dentry.dir == nil {
+		return Path{}, unix.ENOTDIR
+	}
+	mountMu.Lock()
+	defer func() {
+		mountMu.Unlock()
+		if err == nil {
+			nm.dropPlace()
+			rm.dropPlace()
+		}
+	}()
+	shared := func(m *Mount) bool {
+		p := m.place.Load()
+		return p != nil && p.parent.group != nil
+	}
+	switch {
+	case nm.ns != ns || putOld.Mount.ns != ns || rm.ns != ns, putOld.Mount.group != nil, shared(nm), shared(rm):
+		return Path{}, unix.EINVAL
+	case newRoot.Dentry.Deleted():
+		return Path{}, unix.ENOENT
+	case nm == rm || putOld.Mount == rm:
+		return Path{}, unix.EBUSY
+	case root.Dentry != rm.root, newRoot.Dentry != nm.root, nm.place.Load() == nil:
+		return Path{}, unix.EINVAL
+	case !below(newRoot, putOld), !below(root, newRoot):
+		return Path{}, unix.EINVAL
+	}
+	at := rm.place.Load()
+	nm.unplaceLocked()
+	if at != nil {
+		rm.unplaceLocked()
+		nm.attachLocked(at.parent, at.point)
+	} else {
+		ns.root = nm
+	}
+	rm.attachLocked(putOld.Mount, putOld.Dentry)
+	ns.changedLocked()
+	return root, nil
+}
+
+// below reports whether p is at or below root (mountMu held).
+func below(root, p Path) bool {
+	m, d := p.Mount, p.Dentry
+	for m != root.Mount {
+		at := m.place.Load()
+		if at == nil {
+			return false
+		}
+		m, d = at.parent, at.point
+	}
+	return isAncestor(root.Dentry, d)
+}
+
+// Copy returns a copy of ns for clone(2) with CLONE_NEWNS, and the paths that correspond to ps in it, with references (those outside ns are kept as
+// they are).
+func (ns *MountNamespace) Copy(ctx Context, ps ...Path) (*MountNamespace, []Path) {
+	c := &MountNamespace{ID: nsIDs.Add(1), Owner: ctx.Credentials().UserNS}
+	c.refs.Store(1)
+	mountMu.Lock()
+	defer mountMu.Unlock()
+	twin := make(map[*Mount]*Mount)
+	slave := c.Owner != ns.Owner
+	c.root = ns.root.copyTreeLocked(ns.root.root, true, true, func(from, to *Mount) {
+		twin[from] = to
+		if slave && to.group != nil {
+			g := to.group
+			to.leaveGroupLocked()
+			to.setMasterLocked(g)
+		}
+	})
+	c.root.setNSLocked(c)
+	// Keep the table in ns's order.
+	c.mounts = c.mounts[:0]
+	for _, m := range ns.mounts {
+		if t := twin[m]; t != nil {
+			c.mounts = append(c.mounts, t)
+		}
+	}
+	out := make([]Path, len(ps))
+	for i, p := range ps {
+		if t := twin[p.Mount]; t != nil {
+			p.Mount = t
+		}
+		out[i] = p.IncRef()
+	}
+	return c, out
+}
+
+// MountInfo is one line of /proc/PID/mountinfo.
+type MountInfo struct {
+	ID, ParentID   uint64
+	Dev            uint64
+	Root, Point    string
+	Flags          uint32 // ST_*
+	Type, Source   string
+	Options        string // the file system's own
+	Shared, Master uint64 // peer group IDs, 0 for none
+	Unbindable     bool
+}
+
+// FlagString is flags as in the options column: "rw,nosuid,relatime".
+func (mi *MountInfo) FlagString() string {
+	var b strings.Builder
+	b.WriteString("rw")
+	if mi.Flags&unix.ST_RDONLY != 0 {
+		b.Reset()
+		b.WriteString("ro")
+	}
+	for _, f := range [...]struct {
+		bit  uint32
+		name string
+	}{{unix.ST_NOSUID, ",nosuid"}, {unix.ST_NODEV, ",nodev"}, {unix.ST_NOEXEC, ",noexec"}, {unix.ST_NOATIME, ",noatime"},
+		{unix.ST_NODIRATIME, ",nodiratime"}, {unix.ST_RELATIME, ",relatime"}, {0x2000, ",nosymfollow"}} {
+		if mi.Flags&f.bit != 0 {
+			b.WriteString(f.name)
+		}
+	}
+	return b.String()
+}
+
+// Mounts lists the mounts of ns that are reachable from root, in order of mounting.
+func (ns *MountNamespace) Mounts(root Path) []MountInfo {
+	mountMu.RLock()
+	defer mountMu.RUnlock()
+	var out []MountInfo
+	for _, m := range ns.mounts {
+		point, ok := GetPath(root, Path{m, m.root})
+		if !ok {
+			continue
+		}
+		mi := MountInfo{ID: m.id, ParentID: m.id, Dev: m.sb.fs.Dev(), Root: mountRoot(m), Point: point, Flags: m.flags.Load(),
+			Type: m.sb.fs.Type(), Source: m.source, Options: m.sb.fs.MountOptions(), Unbindable: m.unbind}
+		if p := m.place.Load(); p != nil {
+			mi.ParentID = p.parent.id
+		}
+		if m.group != nil {
+			mi.Shared = m.group.id
+		}
+		if m.master != nil {
+			mi.Master = m.master.id
+		}
+		out = append(out, mi)
+	}
+	return out
+}
+
+// mountRoot is the path of m's root within its file system.
+func mountRoot(m *Mount) string {
+	s := ""
+	for d := m.root; ; {
+		l := d.loc.Load()
+		if l.parent == d {
+			break
+		}
+		s = "/" + l.name + s
+		d = l.parent
+	}
+	if s == "" {
+		s = "/"
+	}
+	return s
+}
