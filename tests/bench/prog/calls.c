@@ -1,6 +1,6 @@
 /* calls measures what single system calls and hand-overs cost, in nanoseconds a call.
  *
- * usage: calls DIR [NAME...]
+ * usage: calls DIR [NAME...] | calls --list
  * DIR is a writable directory for the file cases. Prints "NAME NS" a line. Each case runs for about 100 ms after a
  * warm-up, five times, and the least is printed: noise only ever adds.
  */
@@ -332,6 +332,11 @@ int main(int argc, char **argv)
 {
 	if (argc > 1 && !strcmp(argv[1], "--nop"))
 		return 0;
+	if (argc > 1 && !strcmp(argv[1], "--list")) {
+		for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+			puts(cases[i].name);
+		return 0;
+	}
 	if (argc < 2) {
 		fprintf(stderr, "usage: calls DIR [NAME...]\n");
 		return 2;
