@@ -56,7 +56,7 @@ func (s *Server) create(r *wire.CreateReq) (wire.Message, int, error) {
 		unix.Unlinkat(e.fd, r.Name, 0)
 		return nil, -1, err
 	}
-	return &wire.NodeRep{Node: wire.Node{Attr: a}}, fd, nil
+	return &wire.NodeRep{Node: wire.Node{Attr: a}, Dir: dirAttr(e)}, fd, nil
 }
 
 // tmpfile makes a file without a name, which the sentry names by a handle.
@@ -126,7 +126,7 @@ func (s *Server) makeNode(r *wire.MakeReq) (wire.Message, int, error) {
 	} else if n.Handle, err = s.add(e.mount, fd); err != nil {
 		return nil, -1, err
 	}
-	return &wire.NodeRep{Node: n}, -1, nil
+	return &wire.NodeRep{Node: n, Dir: dirAttr(e)}, -1, nil
 }
 
 func (s *Server) link(r *wire.LinkReq) (wire.Message, int, error) {
@@ -147,7 +147,14 @@ func (s *Server) link(r *wire.LinkReq) (wire.Message, int, error) {
 	if err := unix.Linkat(unix.AT_FDCWD, self(t.fd), d.fd, r.Name, unix.AT_SYMLINK_FOLLOW); err != nil {
 		return nil, -1, err
 	}
-	return attrRep(t.fd)
+	a, _, err := stat(t.fd, "")
+	return &wire.LinkRep{Attr: a, Dir: dirAttr(d)}, -1, err
+}
+
+// dirAttr are the attributes of a directory after it was changed. They cannot fail for an open file; if they do, Ino is 0.
+func dirAttr(e *handle) wire.Attr {
+	a, _, _ := stat(e.fd, "")
+	return a
 }
 
 // keep opens name before it is unlinked, for a reply with a handle; 0 if there is nothing to keep.
@@ -164,16 +171,19 @@ func keep(dirfd int, name string, want bool) int {
 
 // kept turns keep's descriptor into the reply after the operation that ended with err. The name is gone even if no handle is to be had
 // any more, so that is no error: the sentry then knows the file no longer.
-func (s *Server) kept(m *mount, fd int, err error) (wire.Message, int, error) {
+func (s *Server) kept(dir, newDir *handle, fd int, err error) (wire.Message, int, error) {
 	if err != nil {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
 		return nil, -1, err
 	}
-	rep := &wire.HandleRep{}
+	rep := &wire.GoneRep{Dir: dirAttr(dir)}
+	if newDir != nil {
+		rep.New = dirAttr(newDir)
+	}
 	if fd >= 0 {
-		rep.Handle, _ = s.add(m, fd)
+		rep.Handle, _ = s.add(dir.mount, fd)
 	}
 	return rep, -1, nil
 }
@@ -196,7 +206,7 @@ func (s *Server) rename(r *wire.RenameReq) (wire.Message, int, error) {
 		return nil, -1, unix.EINVAL
 	}
 	fd := keep(n.fd, r.NewName, r.Keep)
-	return s.kept(n.mount, fd, unix.Renameat2(o.fd, r.OldName, n.fd, r.NewName, uint(r.Flags)))
+	return s.kept(o, n, fd, unix.Renameat2(o.fd, r.OldName, n.fd, r.NewName, uint(r.Flags)))
 }
 
 func (s *Server) unlink(r *wire.UnlinkReq) (wire.Message, int, error) {
@@ -210,7 +220,7 @@ func (s *Server) unlink(r *wire.UnlinkReq) (wire.Message, int, error) {
 		flags = unix.AT_REMOVEDIR
 	}
 	fd := keep(e.fd, r.Name, r.Keep)
-	return s.kept(e.mount, fd, unix.Unlinkat(e.fd, r.Name, flags))
+	return s.kept(e, nil, fd, unix.Unlinkat(e.fd, r.Name, flags))
 }
 
 // setAttr changes attributes, size first (it changes mtime) and mode after owner.

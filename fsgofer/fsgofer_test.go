@@ -140,7 +140,7 @@ func TestFiles(t *testing.T) {
 	_, err = e.Call(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: e.root, Name: "f", Ino: a.Attr.Ino + 1}}, &a)
 	want(t, "open of another inode", err, unix.ESTALE)
 
-	var h wire.HandleRep
+	var h wire.GoneRep
 	_, err = e.Call(wire.OpUnlink, &wire.UnlinkReq{Dir: e.root, Name: "f", Keep: true}, &h)
 	want(t, "unlink", err, nil)
 	_, err = e.Call(wire.OpSetAttr, &wire.SetAttrReq{Ref: wire.Ref{H: h.Handle}, Valid: wire.SetMode | wire.SetSize | wire.SetMtime, Mode: 04711, Size: 3, Mtime: -1}, &a)
@@ -166,9 +166,10 @@ func TestFiles(t *testing.T) {
 	if err != nil || a.Attr.Mtime != 5e9 {
 		t.Error("times of a symlink", err, a.Attr.Mtime)
 	}
-	_, err = e.Call(wire.OpLink, &wire.LinkReq{Target: wire.Ref{H: d.Handle, Name: "l"}, Dir: e.root, Name: "l2"}, &a)
-	if err != nil || a.Attr.Nlink != 2 {
-		t.Error("link of a symlink", err, a.Attr.Nlink)
+	var l wire.LinkRep
+	_, err = e.Call(wire.OpLink, &wire.LinkReq{Target: wire.Ref{H: d.Handle, Name: "l"}, Dir: e.root, Name: "l2"}, &l)
+	if err != nil || l.Attr.Nlink != 2 {
+		t.Error("link of a symlink", err, l.Attr.Nlink)
 	}
 	fd, err = e.Call(wire.OpCreate, &wire.CreateReq{Dir: e.root, Mode: 0600}, &wire.NodeRep{})
 	if err != unix.EOPNOTSUPP {
@@ -189,7 +190,7 @@ func TestReadOnlyAndShared(t *testing.T) {
 	fd, err := e.Call(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: ro, Name: "f"}}, &a)
 	want(t, "open", err, nil)
 	unix.Close(fd)
-	_, err = e.Call(wire.OpRename, &wire.RenameReq{OldDir: e.root, OldName: "f", NewDir: sh, NewName: "g"}, &wire.HandleRep{})
+	_, err = e.Call(wire.OpRename, &wire.RenameReq{OldDir: e.root, OldName: "f", NewDir: sh, NewName: "g"}, &wire.GoneRep{})
 	want(t, "rename across mounts", err, unix.EXDEV)
 	_, err = e.make(sh, "dev", unix.S_IFCHR|0666, "", unix.Mkdev(1, 3))
 	want(t, "mknod on a shared mount", err, unix.EPERM)
@@ -249,7 +250,7 @@ func TestConcurrent(t *testing.T) {
 					t.Error("another reply", err)
 					return
 				}
-				if _, err := e.Call(wire.OpUnlink, &wire.UnlinkReq{Dir: e.root, Name: name}, &wire.HandleRep{}); err != nil {
+				if _, err := e.Call(wire.OpUnlink, &wire.UnlinkReq{Dir: e.root, Name: name}, &wire.GoneRep{}); err != nil {
 					t.Error(err)
 				}
 			}

@@ -27,44 +27,58 @@ func (s *Server) readDir(r *wire.ReadDirReq) (wire.Message, int, error) {
 		}
 	}
 	e.pos = -1 // unknown, until all goes well
+	buf := make([]byte, 48<<10)
+	rep := &wire.ReadDirRep{Attrs: r.Attrs, Next: r.Off}
+	room := wire.MaxMessage - wire.ReadDirFixed
 	size := 48 << 10
 	if r.Attrs {
 		size = 12 << 10
 	}
-	buf := make([]byte, size)
-	rep := &wire.ReadDirRep{Attrs: r.Attrs, Next: r.Off}
-	room := wire.MaxMessage - wire.ReadDirFixed
-	n, err := unix.Getdents(e.dir, buf)
-	if err != nil {
-		return nil, -1, err
+	// A directory that fits is read to its end, so that it takes one request.
+	for room >= size/4 {
+		n, err := unix.Getdents(e.dir, buf[:min(size, room)])
+		if err != nil {
+			return nil, -1, err
+		}
+		if n == 0 {
+			rep.EOF = true
+			s.closeDir(e)
+			return rep, -1, nil
+		}
+		if room, err = takeDirents(e.fd, buf[:n], rep, room); err != nil {
+			return nil, -1, err
+		}
 	}
-	if n == 0 {
-		rep.EOF = true
-		s.closeDir(e)
-		return rep, -1, nil
+	if room >= 0 {
+		e.pos = rep.Next
 	}
-	for buf = buf[:n]; len(buf) >= direntName; {
+	return rep, -1, nil
+}
+
+// takeDirents appends the entries in buf to rep, which has room for so many bytes more, and returns the room left; it is
+// negative if an entry did not fit: the descriptor is then past rep.Next.
+func takeDirents(dir int, buf []byte, rep *wire.ReadDirRep, room int) (int, error) {
+	for len(buf) >= direntName {
 		d, size := parseDirent(buf)
 		if size == 0 {
-			return nil, -1, unix.EIO
+			return room, unix.EIO
 		}
 		buf = buf[size:]
 		if wire.ValidName(d.Name) {
-			if r.Attrs {
-				d.Node.Attr, d.Node.Target, err = stat(e.fd, d.Name)
-				if err != nil {
+			if rep.Attrs {
+				var err error
+				if d.Node.Attr, d.Node.Target, err = stat(dir, d.Name); err != nil {
 					d.Node = wire.Node{} // gone by now: the entry was there when it was read
 				}
 			}
-			if room -= wire.DirentLen(&d, r.Attrs); room < 0 {
-				return rep, -1, nil // e.pos stays unknown: the next request seeks
+			if room -= wire.DirentLen(&d, rep.Attrs); room < 0 {
+				return room, nil
 			}
 			rep.Entries = append(rep.Entries, d)
 		}
 		rep.Next = d.Off
 	}
-	e.pos = rep.Next
-	return rep, -1, nil
+	return room, nil
 }
 
 // direntName is the offset of d_name in struct linux_dirent64.

@@ -12,9 +12,9 @@ const (
 	OpOpen           // OpenReq -> AttrRep, a descriptor
 	OpCreate         // CreateReq -> NodeRep, a descriptor
 	OpMake           // MakeReq -> NodeRep
-	OpLink           // LinkReq -> AttrRep
-	OpRename         // RenameReq -> HandleRep
-	OpUnlink         // UnlinkReq -> HandleRep
+	OpLink           // LinkReq -> LinkRep
+	OpRename         // RenameReq -> GoneRep
+	OpUnlink         // UnlinkReq -> GoneRep
 	OpGetAttr        // RefReq -> AttrRep
 	OpSetAttr        // SetAttrReq -> AttrRep
 	OpReadDir        // ReadDirReq -> ReadDirRep
@@ -191,10 +191,16 @@ func (m *CreateReq) code(c *Coder) {
 	}
 }
 
-// NodeRep is a new file.
-type NodeRep struct{ Node Node }
+// NodeRep is a new file, and its directory afterwards.
+type NodeRep struct {
+	Node Node
+	Dir  Attr
+}
 
-func (m *NodeRep) code(c *Coder) { c.node(&m.Node) }
+func (m *NodeRep) code(c *Coder) {
+	c.node(&m.Node)
+	c.attr(&m.Dir)
+}
 
 // MakeReq makes what the type in Mode says: a directory (the reply has its handle), symlink, FIFO, socket, or device.
 type MakeReq struct {
@@ -212,6 +218,14 @@ func (m *MakeReq) code(c *Coder) {
 	c.u64(&m.Rdev)
 	c.name(&m.Name)
 	c.cstr(&m.Target, MaxPath)
+}
+
+// LinkRep has the attributes of the file and of its new directory.
+type LinkRep struct{ Attr, Dir Attr }
+
+func (m *LinkRep) code(c *Coder) {
+	c.attr(&m.Attr)
+	c.attr(&m.Dir)
 }
 
 // LinkReq makes Name in Dir a link to Target (link(2)).
@@ -259,10 +273,18 @@ func (m *UnlinkReq) code(c *Coder) {
 	c.name(&m.Name)
 }
 
-// HandleRep has the handle that was asked for, or 0.
-type HandleRep struct{ Handle Handle }
+// GoneRep answers what took a name away: the handle that was asked for, or 0, and the directories afterwards (New is
+// a rename's; all zero otherwise).
+type GoneRep struct {
+	Handle   Handle
+	Dir, New Attr
+}
 
-func (m *HandleRep) code(c *Coder) { c.handle(&m.Handle) }
+func (m *GoneRep) code(c *Coder) {
+	c.handle(&m.Handle)
+	c.attr(&m.Dir)
+	c.attr(&m.New)
+}
 
 // RefReq is a request about one file.
 type RefReq struct{ Ref Ref }

@@ -14,8 +14,8 @@ func all() []Message {
 	r := Ref{H: 1, Ino: 2, Name: "n"}
 	return []Message{
 		&HelloReq{1}, &HelloRep{2}, &AttachReq{3}, &AttachRep{1, true, a}, &WalkReq{1, true, []string{"a", "b"}}, &WalkRep{[]Node{n, n}, 2},
-		&OpenReq{r, true}, &AttrRep{a}, &CreateReq{1, 2, 3, 4, "x"}, &NodeRep{n}, &MakeReq{1, 2, 3, 4, 5, "x", "y"}, &LinkReq{r, 1, "x"},
-		&RenameReq{1, 2, 3, true, "a", "b"}, &UnlinkReq{1, true, true, "a"}, &HandleRep{3}, &RefReq{r},
+		&OpenReq{r, true}, &AttrRep{a}, &CreateReq{1, 2, 3, 4, "x"}, &NodeRep{n, a}, &MakeReq{1, 2, 3, 4, 5, "x", "y"}, &LinkReq{r, 1, "x"},
+		&RenameReq{1, 2, 3, true, "a", "b"}, &UnlinkReq{1, true, true, "a"}, &GoneRep{3, a, a}, &LinkRep{a, a}, &RefReq{r},
 		&SetAttrReq{r, 3, 4, 5, 6, 7, 8, 9}, &ReadDirReq{1, 2, true},
 		&ReadDirRep{true, false, 5, []Dirent{{1, 2, 3, "e", n}}}, &ReadDirRep{false, true, 5, []Dirent{{1, 2, 3, "e", Node{}}}},
 		&StringRep{"s"}, &XattrReq{r, 1, "n", []byte("v")}, &BytesRep{[]byte("b")}, &StatFSRep{Type: 1, Flags: 2}, &SyncReq{r, true},
