@@ -1,5 +1,91 @@
 package vfs
 
-type asyncState struct{}
+import (
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
 
-func (fd *FileDescription) setAsync(bool) {}
+// AsyncOwner is who receives a file's SIGIO (F_SETOWN): a task, a process or a process group.
+type AsyncOwner interface {
+	// SendSIGIO sends sig (0: SIGIO without siginfo) with si_fd and si_band. It must not block.
+	SendSIGIO(sig int32, fd int32, band uint32)
+}
+
+// asyncState is O_ASYNC's part of a file; guarded by fileExt.mu.
+type asyncState struct {
+	owner AsyncOwner
+	sig   int32
+	fd    int32
+	entry *waiter.Entry
+}
+
+// SetAsyncOwner is F_SETOWN; nil for nobody. fdnum is the descriptor that si_fd will tell.
+func (fd *FileDescription) SetAsyncOwner(o AsyncOwner, fdnum int32) {
+	e := fd.extension()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.async.owner, e.async.fd = o, fdnum
+}
+
+// AsyncOwner is F_GETOWN's source, nil for nobody.
+func (fd *FileDescription) AsyncOwner() AsyncOwner {
+	e := fd.ext.Load()
+	if e == nil {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.async.owner
+}
+
+// SetAsyncSignal is F_SETSIG; 0 is SIGIO.
+func (fd *FileDescription) SetAsyncSignal(sig int32) {
+	e := fd.extension()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.async.sig = sig
+}
+
+// AsyncSignal is F_GETSIG.
+func (fd *FileDescription) AsyncSignal() int32 {
+	e := fd.ext.Load()
+	if e == nil {
+		return 0
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.async.sig
+}
+
+// setAsync starts or stops SIGIO delivery.
+func (fd *FileDescription) setAsync(on bool) {
+	e := fd.extension()
+	e.mu.Lock()
+	old := e.async.entry
+	e.async.entry = nil
+	var entry *waiter.Entry
+	if on {
+		n := waiter.NewFunctionEntry(waiter.AllEvents, fd.sigio)
+		entry = &n
+		e.async.entry = entry
+	}
+	e.mu.Unlock()
+	if old != nil {
+		fd.impl.EventUnregister(old)
+	}
+	if entry != nil && fd.impl.EventRegister(entry) != nil {
+		e.mu.Lock()
+		e.async.entry = nil
+		e.mu.Unlock()
+	}
+}
+
+func (fd *FileDescription) sigio(mask waiter.EventMask) {
+	e := fd.extension()
+	e.mu.Lock()
+	a := e.async
+	e.mu.Unlock()
+	if a.owner != nil && fd.flags.Load()&unix.O_ASYNC != 0 {
+		a.owner.SendSIGIO(a.sig, a.fd, mask.ToLinux())
+	}
+}

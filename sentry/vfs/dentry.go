@@ -125,6 +125,11 @@ func (d *Dentry) DecRef() {
 func (d *Dentry) destroy() *Dentry {
 	dcache.remove(d)
 	if d.inode != nil {
+		if d.Deleted() && watchTotal.Load() != 0 {
+			if a, err := d.inode.Attr(Background()); err == nil && a.Nlink == 0 || d.dir != nil {
+				deliver(d.inode, InDeleteSelf, 0, "", true)
+			}
+		}
 		detach(d.inode)
 	}
 	if p := d.loc.Load().parent; p != d {

@@ -35,6 +35,8 @@ type FileImpl interface {
 	// Read copies into dst from off, or the next bytes if the file is a stream (off == Stream).
 	Read(ctx Context, fd *FileDescription, dst usermem.IOSequence, off int64, flags IOFlags) (int64, error)
 	// Write copies from src to off (or to the end, with IOAppend), and returns the offset behind the last byte written.
+	// A stream that took a part and is full returns unix.EWOULDBLOCK beside the count: a blocking write then waits and
+	// goes on with the rest. A short count without an error is final.
 	Write(ctx Context, fd *FileDescription, src usermem.IOSequence, off int64, flags IOFlags) (n, end int64, err error)
 	// Seekable reports whether the file has a position. Others get Stream as the offset, and ESPIPE for lseek and pread.
 	Seekable() bool

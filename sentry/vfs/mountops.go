@@ -121,26 +121,28 @@ func DoMount(ctx Context, source string, target Path, fstype string, flags uint6
 	if source == "" {
 		source = "none"
 	}
-	if err := MountFS(fs, target, source, MountFlags(flags)); err != nil {
-		fs.Release()
-		return err
-	}
-	return nil
+	return MountFS(fs, target, source, MountFlags(flags))
 }
 
-// MountFS mounts fs on target with ST_* flags.
+// MountFS mounts fs on target with ST_* flags. fs is released if that fails.
 func MountFS(fs FileSystem, target Path, source string, flags uint32) error {
 	sb, err := newSuper(fs)
 	if err != nil {
+		fs.Release()
 		return err
 	}
+	m := newMount(sb, sb.root, flags, source)
 	if (sb.root.dir != nil) != (target.Dentry.dir != nil) {
+		m.DecRef()
 		return unix.ENOTDIR
 	}
-	m := newMount(sb, sb.root, flags, source)
 	mountMu.Lock()
-	defer mountMu.Unlock()
-	return m.graftAtLocked(target)
+	err = m.graftAtLocked(target)
+	mountMu.Unlock()
+	if err != nil {
+		m.DecRef()
+	}
+	return err
 }
 
 // graftAtLocked attaches m at target after the checks that all ways to mount share.

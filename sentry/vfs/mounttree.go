@@ -162,11 +162,6 @@ func (m *Mount) targetsLocked(d *Dentry) []*Mount {
 		if isAncestor(q.root, d) {
 			out = append(out, q)
 		}
-		if q.group != nil && q.group != m.group {
-			for _, x := range q.group.slaves {
-				seen[x] = seen[x] || false
-			}
-		}
 	}
 	groups := map[*peerGroup]bool{}
 	visit = func(g *peerGroup) {

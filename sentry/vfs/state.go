@@ -25,7 +25,6 @@ type inodeState struct {
 type inodeExt struct {
 	locks lockContext
 	watch watchSet
-	lease leaseState
 
 	mu sync.Mutex
 	// special is FIFO state or a bound socket.

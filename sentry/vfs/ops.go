@@ -1,0 +1,259 @@
+package vfs
+
+import (
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+)
+
+// lockOps locks d for a change of its entries: ENOENT if d was removed.
+func (d *Dentry) lockOps() error {
+	d.dir.ops.Lock()
+	if d.Deleted() {
+		d.dir.ops.Unlock()
+		return unix.ENOENT
+	}
+	return nil
+}
+
+// added enters the new inode as name of d, tells watchers, and returns a reference. d.dir.ops is held.
+func (d *Dentry) added(name string, inode Inode) (*Dentry, error) {
+	if !attach(inode) {
+		return nil, unix.ESTALE
+	}
+	c, _ := d.enter(name, inode, true)
+	notifyDir(d, InCreate, 0, name, isDir(inode))
+	return c, nil
+}
+
+// makeEntry is the common part of mkdir, mknod, symlink and link: it resolves the parent, checks, and calls make
+// with the directory locked.
+func makeEntry(ctx Context, start Path, path string, wantDir bool, make func(dir Path, name string) (Inode, error)) error {
+	dir, name, slash, err := ResolveParent(ctx, start, path, 0)
+	if err != nil {
+		return err
+	}
+	defer dcache.shrink()
+	defer dir.DecRef()
+	if name == "" || name == "." || name == ".." {
+		return unix.EEXIST
+	}
+	d := dir.Dentry
+	rofs := dir.Mount.beginWrite()
+	if rofs == nil {
+		defer dir.Mount.endWrite()
+	}
+	if err := d.lockOps(); err != nil {
+		return err
+	}
+	defer d.dir.ops.Unlock()
+	c, err := d.lookupFresh(ctx, name)
+	if err == nil {
+		c.DecRef()
+		return unix.EEXIST
+	}
+	if err != unix.ENOENT {
+		return err
+	}
+	if slash && !wantDir {
+		return unix.ENOENT
+	}
+	if rofs != nil {
+		return rofs
+	}
+	if err := Permission(ctx, d.inode, MayWrite|MayExec); err != nil {
+		return err
+	}
+	inode, err := make(dir, name)
+	if err != nil {
+		return err
+	}
+	c, err = d.added(name, inode)
+	if err != nil {
+		return err
+	}
+	c.DecRef()
+	return nil
+}
+
+// lookupFresh is lookup with revalidation. d.dir.ops is held.
+func (d *Dentry) lookupFresh(ctx Context, name string) (*Dentry, error) {
+	c := d.cached(name)
+	if c != nil && d.sb.policy == CacheRevalidate {
+		if _, err := d.revalidate(ctx, name, c); err != nil {
+			c.DecRef()
+			return nil, err
+		}
+	}
+	if c != nil {
+		c.DecRef()
+	}
+	return d.lookup(ctx, name)
+}
+
+// Mkdir is mkdirat(2).
+func Mkdir(ctx Context, start Path, path string, mode uint16) error {
+	return makeEntry(ctx, start, path, true, func(dir Path, name string) (Inode, error) {
+		o, err := createOptions(ctx, dir.Inode(), unix.S_IFDIR|mode&0o1777)
+		if err != nil {
+			return nil, err
+		}
+		return dir.Inode().Mkdir(ctx, name, o)
+	})
+}
+
+// Mknod is mknodat(2), also for binding sockets (S_IFSOCK).
+func Mknod(ctx Context, start Path, path string, mode uint16, rdev uint64) error {
+	return makeEntry(ctx, start, path, false, func(dir Path, name string) (Inode, error) {
+		if err := mayMknod(ctx, mode, rdev); err != nil {
+			return nil, err
+		}
+		if mode&unix.S_IFMT == 0 {
+			mode |= unix.S_IFREG
+		}
+		o, err := createOptions(ctx, dir.Inode(), mode&(unix.S_IFMT|0o7777))
+		if err != nil {
+			return nil, err
+		}
+		o.Rdev = rdev
+		return dir.Inode().Create(ctx, name, o)
+	})
+}
+
+func mayMknod(ctx Context, mode uint16, rdev uint64) error {
+	switch mode & unix.S_IFMT {
+	case 0, unix.S_IFREG, unix.S_IFIFO, unix.S_IFSOCK:
+		return nil
+	case unix.S_IFCHR, unix.S_IFBLK:
+		if mode&unix.S_IFMT == unix.S_IFCHR && rdev == 0 {
+			return nil // an overlay whiteout
+		}
+		if c := ctx.Credentials(); !c.HasCap(linux.CAP_MKNOD) || c.UserNS.Parent != nil {
+			return unix.EPERM
+		}
+		return nil
+	case unix.S_IFDIR:
+		return unix.EPERM
+	}
+	return unix.EINVAL
+}
+
+// Symlink is symlinkat(2).
+func Symlink(ctx Context, target string, start Path, path string) error {
+	if target == "" {
+		return unix.ENOENT
+	}
+	return makeEntry(ctx, start, path, false, func(dir Path, name string) (Inode, error) {
+		o, err := createOptions(ctx, dir.Inode(), unix.S_IFLNK|0o777)
+		if err != nil {
+			return nil, err
+		}
+		return dir.Inode().Symlink(ctx, name, target, o)
+	})
+}
+
+// Link makes path another name of the file at target: linkat(2).
+func Link(ctx Context, target Path, start Path, path string) error {
+	err := makeEntry(ctx, start, path, false, func(dir Path, name string) (Inode, error) {
+		t := target.Inode()
+		if dir.Mount != target.Mount {
+			return nil, unix.EXDEV
+		}
+		if isDir(t) {
+			return nil, unix.EPERM
+		}
+		return t, dir.Inode().Link(ctx, name, t)
+	})
+	if err == nil {
+		Notify(target.Dentry, InAttrib)
+	}
+	return err
+}
+
+// Unlink is unlinkat(2) without AT_REMOVEDIR.
+func Unlink(ctx Context, start Path, path string) error { return remove(ctx, start, path, false) }
+
+// Rmdir is rmdir(2).
+func Rmdir(ctx Context, start Path, path string) error { return remove(ctx, start, path, true) }
+
+func remove(ctx Context, start Path, path string, rmdir bool) error {
+	dir, name, slash, err := ResolveParent(ctx, start, path, 0)
+	if err != nil {
+		return err
+	}
+	defer dir.DecRef()
+	switch {
+	case !rmdir && (name == "" || name == "." || name == ".."):
+		return unix.EISDIR
+	case name == "":
+		return unix.EBUSY
+	case name == ".":
+		return unix.EINVAL
+	case name == "..":
+		return unix.ENOTEMPTY
+	}
+	if err := dir.Mount.beginWrite(); err != nil {
+		return err
+	}
+	defer dir.Mount.endWrite()
+	d := dir.Dentry
+	if err := d.lockOps(); err != nil {
+		return err
+	}
+	c, err := d.lookupFresh(ctx, name)
+	if err == nil {
+		err = d.removeChild(ctx, c, name, rmdir, slash)
+	}
+	d.dir.ops.Unlock()
+	if c != nil {
+		if err == nil && !rmdir {
+			Notify(c, InAttrib)
+		}
+		c.DecRef() // may release the file: without locks
+	}
+	return err
+}
+
+// removeChild removes c, d's entry name. d.dir.ops is held.
+func (d *Dentry) removeChild(ctx Context, c *Dentry, name string, rmdir, slash bool) error {
+	dir := c.dir != nil
+	if slash && !rmdir {
+		if dir {
+			return unix.EISDIR
+		}
+		return unix.ENOTDIR
+	}
+	if err := mayDelete(ctx, d.inode, c.inode); err != nil {
+		return err
+	}
+	switch {
+	case rmdir && !dir:
+		return unix.ENOTDIR
+	case !rmdir && dir:
+		return unix.EISDIR
+	case c.mounts.Load() != nil:
+		return unix.EBUSY
+	}
+	if rmdir {
+		c.dir.ops.Lock()
+		defer c.dir.ops.Unlock()
+		if err := d.inode.Rmdir(ctx, name, c.inode); err != nil {
+			return err
+		}
+	} else if err := d.inode.Unlink(ctx, name, c.inode); err != nil {
+		return err
+	}
+	d.removed(c)
+	notifyDir(d, InDelete, 0, name, dir)
+	return nil
+}
+
+// removed takes the unlinked c from d's children.
+func (d *Dentry) removed(c *Dentry) {
+	d.dir.mu.Lock()
+	d.unhashLocked(c)
+	c.flags.Or(dDeleted)
+	d.dir.mu.Unlock()
+	if c.dir != nil {
+		c.prune() // negative dentries
+	}
+}
