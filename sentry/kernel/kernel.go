@@ -1,0 +1,212 @@
+package kernel
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/platform"
+	"moat/sentry/kernel/auth"
+	"moat/sentry/kernel/signal"
+	"moat/sentry/memory"
+	"moat/sentry/mm"
+	"moat/sentry/vfs"
+)
+
+// Config is what a Kernel is made from.
+type Config struct {
+	Platform platform.Platform
+	Memory   *memory.File
+	Table    SyscallTable
+	Log      *zap.Logger
+	// UserNS is the root user namespace; nil makes one.
+	UserNS *auth.UserNamespace
+	// Hostname and Domainname are the initial UTS names.
+	Hostname, Domainname string
+	// NetStack is the network stack of the root network namespace, for sentry/net.
+	NetStack any
+	// AnonFile makes an open file of impl that is on no file system (anon_inode), for pidfds; name as in /proc/PID/fd.
+	AnonFile func(ctx vfs.Context, impl vfs.FileImpl, name string, flags uint32) (*vfs.FileDescription, error)
+	// Hooks of subsystems that stand above the kernel's core.
+	Hooks Hooks
+	// NumCPUs is how many CPUs guests see; 0 is the host's number.
+	NumCPUs int
+	// Strace makes every task be traced through the table's Enter and Exit.
+	Strace bool
+}
+
+// Hooks connect subsystems that the kernel must call but does not import. Nil ones do nothing.
+type Hooks struct {
+	// ExitRobust honours t's robust list and PI futexes when it leaves its address space.
+	ExitRobust func(t *Task)
+	// FutexWake wakes one waiter at addr (CLONE_CHILD_CLEARTID).
+	FutexWake func(t *Task, addr hostarch.Addr)
+	// NewGroupTimers makes a process' timer state.
+	NewGroupTimers func(tg *ThreadGroup) GroupTimers
+}
+
+// Kernel is the root of all state.
+type Kernel struct {
+	platform platform.Platform
+	memory   *memory.File
+	table    SyscallTable
+	log      *zap.Logger
+	hooks    Hooks
+	anonFile func(vfs.Context, vfs.FileImpl, string, uint32) (*vfs.FileDescription, error)
+	strace   bool
+	numCPUs  int
+
+	rootUserNS *auth.UserNamespace
+	rootPIDNS  *PIDNamespace
+	rootNS     Namespaces
+	nsSeq      atomic.Uint64
+	users      userTable
+	start      time.Time
+
+	// tasksMu guards the process tree; see doc.go.
+	tasksMu sync.RWMutex
+	// init is the first process.
+	init *ThreadGroup // +checklocks:tasksMu
+
+	forks    atomic.Uint64
+	running  sync.WaitGroup // task goroutines
+	done     chan struct{}  // closed when init is gone
+	doneOnce sync.Once
+}
+
+// New returns a kernel without processes.
+func New(c Config) (*Kernel, error) {
+	k := &Kernel{platform: c.Platform, memory: c.Memory, table: c.Table, log: c.Log, hooks: c.Hooks, anonFile: c.AnonFile, strace: c.Strace,
+		numCPUs: c.NumCPUs, rootUserNS: c.UserNS, start: time.Now(), done: make(chan struct{})}
+	if k.log == nil {
+		k.log = zap.NewNop()
+	}
+	if k.numCPUs <= 0 {
+		k.numCPUs = runtime.NumCPU()
+	}
+	if k.rootUserNS == nil {
+		k.rootUserNS = auth.NewRootNamespace()
+	}
+	if k.hooks.ExitRobust == nil {
+		k.hooks.ExitRobust = func(*Task) {}
+	}
+	if k.hooks.FutexWake == nil {
+		k.hooks.FutexWake = func(*Task, hostarch.Addr) {}
+	}
+	k.users.users = make(map[auth.KUID]*User)
+	u := k.rootUserNS
+	var err error
+	if k.rootPIDNS, err = k.newPIDNamespace(nil, u); err != nil {
+		return nil, err
+	}
+	tn := &TimeNamespace{nsID: k.newNSID(), userNS: u, frozen: true}
+	k.rootNS = Namespaces{
+		UTS: k.NewUTSNamespace(c.Hostname, c.Domainname, u), IPC: k.NewIPCNamespace(u),
+		Net:    &NetNamespace{nsID: k.newNSID(), userNS: u, Stack: c.NetStack},
+		Cgroup: &CgroupNamespace{nsID: k.newNSID(), userNS: u, Root: "/"}, Time: tn, TimeForChildren: tn, PIDForChildren: k.rootPIDNS,
+	}
+	return k, nil
+}
+
+// Platform, Memory, Log and Table are what the kernel was made with.
+func (k *Kernel) Platform() platform.Platform { return k.platform }
+
+// Memory is the memory file.
+func (k *Kernel) Memory() *memory.File { return k.memory }
+
+// Log is the kernel's log.
+func (k *Kernel) Log() *zap.Logger { return k.log }
+
+// RootUserNamespace is the container's outermost user namespace.
+func (k *Kernel) RootUserNamespace() *auth.UserNamespace { return k.rootUserNS }
+
+// RootPIDNamespace is the container's outermost PID namespace.
+func (k *Kernel) RootPIDNamespace() *PIDNamespace { return k.rootPIDNS }
+
+// RootNamespaces are the namespaces of the first process; boot sets Mount before it makes processes.
+func (k *Kernel) RootNamespaces() *Namespaces { return &k.rootNS }
+
+// BootTime is when the kernel started (/proc/uptime, btime).
+func (k *Kernel) BootTime() time.Time { return k.start }
+
+// Forks is the number of tasks ever made (/proc/stat processes).
+func (k *Kernel) Forks() uint64 { return k.forks.Load() }
+
+// NumCPUs is the number of CPUs that guests see.
+func (k *Kernel) NumCPUs() int { return k.numCPUs }
+
+// Init is the first process, or nil.
+func (k *Kernel) Init() *ThreadGroup {
+	k.tasksMu.RLock()
+	defer k.tasksMu.RUnlock()
+	return k.init
+}
+
+// Done is closed when the first process, and with it everything, has ended.
+func (k *Kernel) Done() <-chan struct{} { return k.done }
+
+func (k *Kernel) initDone() { k.doneOnce.Do(func() { close(k.done) }) }
+
+// Wait returns when every task's goroutine has ended.
+func (k *Kernel) Wait() { k.running.Wait() }
+
+// Kill ends every process.
+func (k *Kernel) Kill() {
+	k.tasksMu.Lock()
+	defer k.tasksMu.Unlock()
+	k.rootPIDNS.dead = true
+	for _, p := range k.rootPIDNS.pids {
+		if p.group != nil {
+			p.group.SendSignal(kernelInfo(linux.SIGKILL))
+		}
+	}
+}
+
+// SendSignal sends a signal from outside of the container to process pid of the root namespace (0: the first process); false if there is none.
+func (k *Kernel) SendSignal(pid int32, sig linux.Signal, group bool) bool {
+	k.tasksMu.RLock()
+	defer k.tasksMu.RUnlock()
+	tg := k.init
+	if pid != 0 {
+		tg = k.rootPIDNS.groupLocked(pid)
+	}
+	if tg == nil || tg.pgrp == nil {
+		return false
+	}
+	info := &linux.SignalInfo{Signo: int32(sig), Code: linux.SI_USER}
+	if group {
+		tg.pgrp.signal(info)
+		return true
+	}
+	tg.SendSignal(info)
+	return true
+}
+
+// ForegroundOrInit is where a signal from the host's terminal goes when the container has no terminal of its own: init's process group.
+
+// ThreadGroups are all processes.
+func (k *Kernel) ThreadGroups() []*ThreadGroup { return k.rootPIDNS.ThreadGroups() }
+
+// NumRunning counts tasks that are runnable, and all tasks (/proc/loadavg).
+func (k *Kernel) NumRunning() (running, total int) {
+	k.tasksMu.RLock()
+	defer k.tasksMu.RUnlock()
+	for _, p := range k.rootPIDNS.pids {
+		if p.task != nil {
+			total++
+			if p.task.State() == Running {
+				running++
+			}
+		}
+	}
+	return running, total
+}
+
+// peakRSS is the highest resident set of m so far, in bytes.
+func peakRSS(m *mm.MemoryManager) int64 { return 0 }
+
+var _ = signal.Has

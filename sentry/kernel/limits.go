@@ -1,0 +1,60 @@
+package kernel
+
+import (
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+)
+
+// Limits is a table of resource limits by RLIMIT_*.
+type Limits [linux.RLIMIT_RTTIME + 1]linux.RLimit
+
+// DefaultLimits are a container's limits when its configuration names none.
+func DefaultLimits() Limits {
+	var l Limits
+	for i, v := range linux.InitRLimits {
+		l[i] = v
+	}
+	l[linux.RLIMIT_NOFILE] = linux.RLimit{Cur: 1024, Max: 1048576}
+	l[linux.RLIMIT_MEMLOCK] = linux.RLimit{Cur: 8 << 20, Max: 8 << 20}
+	l[linux.RLIMIT_NPROC] = linux.RLimit{Cur: 1 << 20, Max: 1 << 20}
+	l[linux.RLIMIT_SIGPENDING] = linux.RLimit{Cur: 1 << 15, Max: 1 << 15}
+	return l
+}
+
+// Limit is one resource limit of the process.
+func (tg *ThreadGroup) Limit(resource int) linux.RLimit {
+	tg.limitsMu.RLock()
+	defer tg.limitsMu.RUnlock()
+	return tg.limits[resource]
+}
+
+// Limits is a copy of all of the process' limits.
+func (tg *ThreadGroup) Limits() Limits {
+	tg.limitsMu.RLock()
+	defer tg.limitsMu.RUnlock()
+	return tg.limits
+}
+
+// SetLimit sets a limit and returns the old one (kernel/sys.c do_prlimit): EINVAL, EPERM if privileged is false and the hard limit would rise.
+func (tg *ThreadGroup) SetLimit(resource int, n linux.RLimit, privileged bool) (linux.RLimit, error) {
+	if n.Cur > n.Max {
+		return linux.RLimit{}, unix.EINVAL
+	}
+	if resource == linux.RLIMIT_NOFILE && n.Max > maxNrOpen {
+		return linux.RLimit{}, unix.EPERM
+	}
+	tg.limitsMu.Lock()
+	defer tg.limitsMu.Unlock()
+	old := tg.limits[resource]
+	if n.Max > old.Max && !privileged {
+		return old, unix.EPERM
+	}
+	tg.limits[resource] = n
+	if resource == linux.RLIMIT_CPU && n.Cur != linux.RLimInfinity {
+		tg.cpuWatched.Store(true)
+	}
+	return old, nil
+}
+
+// maxNrOpen is /proc/sys/fs/nr_open.
+const maxNrOpen = 1 << 20

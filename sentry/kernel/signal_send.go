@@ -1,0 +1,261 @@
+package kernel
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/waiter"
+	"moat/sentry/kernel/signal"
+)
+
+const unblockable = signal.Unblockable
+
+// SignalHandlers are the actions of signals, shared by CLONE_SIGHAND (struct sighand_struct).
+type SignalHandlers struct {
+	mu      sync.Mutex
+	actions [linux.SignalMaximum + 1]linux.SigAction // +checklocks:mu
+	users   int
+}
+
+func (h *SignalHandlers) get(sig linux.Signal) linux.SigAction {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.actions[sig]
+}
+
+// copy returns the actions in a new set; keepIgnored is execve's: only SIG_IGN survives. clearAll is CLONE_CLEAR_SIGHAND: the same.
+func (h *SignalHandlers) copy(onlyIgnored bool) *SignalHandlers {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := &SignalHandlers{users: 1}
+	for i, a := range h.actions {
+		if !onlyIgnored {
+			n.actions[i] = a
+		} else if a.Handler == linux.SIG_IGN {
+			n.actions[i].Handler = linux.SIG_IGN
+		}
+	}
+	return n
+}
+
+// kernelInfo is the info of a signal that the kernel sends on its own account (SEND_SIG_PRIV).
+func kernelInfo(sig linux.Signal) *linux.SignalInfo {
+	return &linux.SignalInfo{Signo: int32(sig), Code: linux.SI_KERNEL}
+}
+
+// KernelSignal is the info of a signal that the kernel sends on its own account.
+func KernelSignal(sig linux.Signal) *linux.SignalInfo { return kernelInfo(sig) }
+
+// SendSignal sends a signal to the thread. EAGAIN: a real-time signal met RLIMIT_SIGPENDING.
+func (t *Task) SendSignal(info *linux.SignalInfo) error { return t.tg.send(t, info, true) }
+
+// SendSignal sends a signal to the process: a thread that does not block it takes it.
+func (tg *ThreadGroup) SendSignal(info *linux.SignalInfo) error { return tg.send(nil, info, true) }
+
+// send queues info to task t, or to the group if t is nil (kernel/signal.c send_signal_locked). force says that the sender is the kernel
+// or in an ancestor PID namespace: its SIGKILL and SIGSTOP reach even init.
+func (tg *ThreadGroup) send(t *Task, info *linux.SignalInfo, force bool) error {
+	sig := linux.Signal(info.Signo)
+	if !sig.IsValid() {
+		return unix.EINVAL
+	}
+	tg.sigMu.Lock()
+	ok, queued := tg.sendLocked(t, info, force)
+	tg.sigMu.Unlock()
+	if queued {
+		tg.sigWaiters.Notify(waiter.ReadableEvents)
+	}
+	if !ok {
+		return unix.EAGAIN
+	}
+	return nil
+}
+
+func (tg *ThreadGroup) sendLocked(t *Task, info *linux.SignalInfo, force bool) (ok, queued bool) {
+	sig := linux.Signal(info.Signo)
+	if !tg.prepareLocked(t, sig, force) {
+		return true, false
+	}
+	p, owner := &tg.shared, tg.leader
+	if t != nil {
+		p, owner = &t.private, t
+	}
+	if sig.IsStandard() && signal.Has(p.Set(), sig) {
+		return true, false
+	}
+	if !p.Add(info, owner.userCounter(), tg.Limit(linux.RLIMIT_SIGPENDING).Cur) {
+		return false, false
+	}
+	tg.completeLocked(t, sig)
+	return true, true
+}
+
+// SendTimerSignal queues e, a preallocated entry with its Info filled in, to t or (t nil) to the group. queued is false if e is still in a queue from an earlier
+// expiry (an overrun) or the signal is ignored.
+func (tg *ThreadGroup) SendTimerSignal(t *Task, e *signal.Entry) (queued bool) {
+	sig := linux.Signal(e.Info.Signo)
+	tg.sigMu.Lock()
+	if e.Queued() || !tg.prepareLocked(t, sig, false) {
+		tg.sigMu.Unlock()
+		return false
+	}
+	p := &tg.shared
+	if t != nil {
+		p = &t.private
+	}
+	p.AddPreallocated(e)
+	tg.completeLocked(t, sig)
+	tg.sigMu.Unlock()
+	tg.sigWaiters.Notify(waiter.ReadableEvents)
+	return true
+}
+
+// CancelTimerSignal takes e out of whatever queue it is in.
+func (tg *ThreadGroup) CancelTimerSignal(t *Task, e *signal.Entry) {
+	tg.sigMu.Lock()
+	defer tg.sigMu.Unlock()
+	if t != nil {
+		t.private.Remove(e)
+	} else {
+		tg.shared.Remove(e)
+	}
+}
+
+// prepareLocked does what a signal does by being sent, even if it is blocked or ignored: SIGCONT continues, stop signals cancel a SIGCONT. It reports whether
+// the signal is to be queued (prepare_signal).
+func (tg *ThreadGroup) prepareLocked(t *Task, sig linux.Signal, force bool) bool {
+	if tg.exiting {
+		return false
+	}
+	switch {
+	case signal.DefaultStop(sig):
+		tg.discardLocked(linux.SignalSetOf(linux.SIGCONT))
+	case sig == linux.SIGCONT:
+		tg.continueLocked()
+	}
+	if t == nil {
+		t = tg.leader
+	}
+	return !tg.ignoredLocked(t, sig, force)
+}
+
+// ignoredLocked is sig_ignored: a blocked signal is never ignored, since its handler may change by the time it is unblocked.
+func (tg *ThreadGroup) ignoredLocked(t *Task, sig linux.Signal, force bool) bool {
+	if signal.Has(t.mask, sig) || signal.Has(t.waitSet, sig) {
+		return false
+	}
+	h := tg.handlers.get(sig).Handler
+	if tg.unkillable && h == linux.SIG_DFL && !(force && signal.Has(unblockable, sig)) {
+		return true
+	}
+	return h == linux.SIG_IGN || (h == linux.SIG_DFL && signal.DefaultIgnored(sig))
+}
+
+func (tg *ThreadGroup) discardLocked(set linux.SignalSet) {
+	tg.shared.Discard(set)
+	for _, t := range tg.tasks {
+		t.private.Discard(set)
+	}
+}
+
+// completeLocked finds a thread to take sig and wakes it (complete_signal).
+func (tg *ThreadGroup) completeLocked(t *Task, sig linux.Signal) {
+	if sig == linux.SIGKILL {
+		tg.groupExitLocked(linux.WaitStatusTerminationSignal(sig), nil)
+		return
+	}
+	if t != nil {
+		if t.wants(sig) {
+			t.setWork(workSignal)
+		}
+		return
+	}
+	if tg.leader.wants(sig) {
+		tg.leader.setWork(workSignal)
+		return
+	}
+	// Prefer a thread with nothing else to do.
+	var second *Task
+	for _, o := range tg.tasks {
+		if !o.wants(sig) {
+			continue
+		}
+		if o.work.Load()&workSignal == 0 {
+			o.setWork(workSignal)
+			return
+		}
+		second = o
+	}
+	if second != nil {
+		second.setWork(workSignal)
+	}
+}
+
+// wants reports whether t may take sig now. Preconditions: sigMu is held.
+func (t *Task) wants(sig linux.Signal) bool {
+	return !signal.Has(t.mask&^t.waitSet, sig) && !t.exitingSignals
+}
+
+// continueLocked is SIGCONT's effect (prepare_signal).
+func (tg *ThreadGroup) continueLocked() {
+	tg.discardLocked(signal.Stop)
+	s := &tg.stop
+	s.dequeued = false
+	if s.done {
+		s.notify = linux.CLD_CONTINUED
+	} else if s.count > 0 {
+		s.notify = linux.CLD_STOPPED
+	}
+	if s.done || s.count > 0 {
+		s.continued = true
+		s.waitSig = 0
+		// The leader tells the parent when it gets to run; it must pass through its slow path.
+		tg.anyTask().setWork(workSignal)
+	}
+	s.done, s.count = false, 0
+	for _, t := range tg.tasks {
+		t.stopPending = false
+		t.work.And(^workStop)
+		if t.stopped {
+			t.stopped = false
+			t.poke()
+		}
+	}
+}
+
+func (tg *ThreadGroup) anyTask() *Task {
+	if !tg.leader.exitingSignals || len(tg.tasks) == 0 {
+		return tg.leader
+	}
+	return tg.tasks[0]
+}
+
+// groupExitLocked makes every task but self exit with status (zap_other_threads and SIGNAL_GROUP_EXIT).
+func (tg *ThreadGroup) groupExitLocked(status linux.WaitStatus, self *Task) {
+	if !tg.exiting {
+		tg.exiting, tg.exitCode = true, status
+	}
+	tg.stop.count = 0
+	for _, t := range tg.tasks {
+		if t != self {
+			t.kill()
+		}
+	}
+}
+
+// kill makes t exit. Preconditions: sigMu is held.
+func (t *Task) kill() {
+	t.stopPending, t.stopped, t.killed = false, false, true
+	t.setWork(workKill)
+	t.poke()
+}
+
+// RecalcSignals sets or clears workSignal by what is pending and not blocked. Preconditions: sigMu is held; t is the caller's task.
+func (t *Task) recalcLocked() {
+	if (t.private.Set()|t.tg.shared.Set())&^(t.mask&^t.waitSet) != 0 || t.tg.stop.notify != 0 {
+		t.setWork(workSignal)
+	} else {
+		t.work.And(^workSignal)
+	}
+}
