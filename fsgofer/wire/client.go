@@ -3,6 +3,7 @@ package wire
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,6 +38,8 @@ type Client struct {
 
 	// MaxHandles is how many handles the gofer keeps.
 	MaxHandles int
+	// Requests counts the calls made.
+	Requests atomic.Uint64
 }
 
 // call is one request; it owns its buffer. wake is signalled when done is set or the call is to lead.
@@ -107,6 +110,7 @@ func (k *call) signal() {
 // Call sends req and waits for the reply, which is decoded into rep. It returns the descriptor that came with it, or -1.
 // The error is the gofer's errno, or EIO if the connection is broken.
 func (c *Client) Call(op Op, req, rep Message) (int, error) {
+	c.Requests.Add(1)
 	k := <-c.slots
 	if k.buf == nil {
 		k.buf = NewBuffer()

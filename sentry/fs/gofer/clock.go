@@ -1,0 +1,57 @@
+package gofer
+
+import "sync"
+
+// evictable is something that a clock bounds the number of.
+type evictable interface {
+	// evict gives the thing up, unless it is in use or was used since the last call. It reports whether it is gone.
+	evict() bool
+}
+
+// clock bounds how many things are kept: a second-chance cache. What is in use stays, so the bound may be exceeded.
+type clock struct {
+	max int
+
+	mu sync.Mutex
+	// +checklocks:mu
+	items []evictable
+	// +checklocks:mu
+	hand int
+}
+
+// add enters x, and throws others out if there are too many.
+func (c *clock) add(x evictable) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.items = append(c.items, x)
+	for scan := 32; scan > 0 && len(c.items) > c.max; scan-- {
+		c.hand = (c.hand + 1) % len(c.items)
+		// The newest is not its own victim.
+		if c.hand != len(c.items)-1 && c.items[c.hand].evict() {
+			c.removeLocked()
+		}
+	}
+}
+
+// +checklocks:c.mu
+func (c *clock) removeLocked() {
+	last := len(c.items) - 1
+	c.items[c.hand] = c.items[last]
+	c.items[last] = nil
+	c.items = c.items[:last]
+	if c.hand >= last {
+		c.hand = 0
+	}
+}
+
+// shrink gives up what can be given up, in one or two rounds.
+func (c *clock) shrink() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for scan := 2 * len(c.items); scan > 0 && len(c.items) > 0; scan-- {
+		c.hand = (c.hand + 1) % len(c.items)
+		if c.items[c.hand].evict() {
+			c.removeLocked()
+		}
+	}
+}

@@ -1,0 +1,310 @@
+package gofer
+
+import (
+	"golang.org/x/sys/unix"
+
+	"moat/fsgofer/wire"
+	"moat/sentry/vfs"
+)
+
+// Lookup implements vfs.Inode.
+func (i *inode) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
+	// A listing that is known to be whole knows what is not there.
+	if l := i.list.Load(); l != nil && !l.has(name) {
+		return nil, unix.ENOENT
+	}
+	h, err := i.getHandle()
+	if err != nil {
+		return nil, err
+	}
+	defer h.decRef()
+	n, err := i.fs.walk(h.h, name)
+	if err != nil {
+		return nil, err
+	}
+	return i.fs.inodeOf(&n, i, name), nil
+}
+
+// Revalidate implements vfs.Revalidator.
+func (i *inode) Revalidate(_ vfs.Context, name string, child vfs.Inode) (bool, error) {
+	h, err := i.getHandle()
+	if err != nil {
+		return false, err
+	}
+	defer h.decRef()
+	n, err := i.fs.walk(h.h, name)
+	if err != nil {
+		if err == unix.ENOENT {
+			return child == nil, nil
+		}
+		return false, err
+	}
+	c, _ := child.(*inode)
+	if c == nil || c.key != keyOf(&n.Attr) || c.mode.Load()&unix.S_IFMT != n.Attr.Mode&unix.S_IFMT {
+		i.fs.c.CloseHandle(n.Handle, false)
+		return false, nil
+	}
+	c.adopt(&n.Attr)
+	if c.handle.Load() == nil {
+		c.setHandle(n.Handle, false)
+	} else {
+		i.fs.c.CloseHandle(n.Handle, false)
+	}
+	return true, nil
+}
+
+// changed notes that the directory has other entries now, and its attributes.
+func (i *inode) changed(a *wire.Attr) {
+	i.changes.Add(1)
+	i.list.Store(nil)
+	i.adopt(a)
+}
+
+// Create implements vfs.Inode.
+func (i *inode) Create(_ vfs.Context, name string, o vfs.CreateOptions) (vfs.Inode, error) {
+	if t := o.Mode & unix.S_IFMT; t != unix.S_IFREG && t != 0 {
+		return i.make(name, "", uint32(o.Mode), o)
+	}
+	return i.create(name, o)
+}
+
+// create makes a regular file; without a name, one for which only a handle exists.
+func (i *inode) create(name string, o vfs.CreateOptions) (vfs.Inode, error) {
+	h, err := i.getHandle()
+	if err != nil {
+		return nil, err
+	}
+	defer h.decRef()
+	req := wire.CreateReq{Dir: h.h, Name: name, Mode: uint32(o.Mode & 0o7777), UID: uint32(o.UID), GID: uint32(o.GID)}
+	var rep wire.NodeRep
+	fd, err := i.fs.callFD(wire.OpCreate, &req, &rep)
+	if err != nil {
+		return nil, err
+	}
+	handle := rep.Node.Handle
+	rep.Node.Handle = 0
+	var c *inode
+	if name == "" {
+		c = i.fs.inodeOf(&rep.Node, nil, "")
+		c.setHandle(handle, true)
+	} else {
+		i.changed(&rep.Dir)
+		c = i.fs.inodeOf(&rep.Node, i, name)
+	}
+	c.install(fd, true, 0)
+	return c, nil
+}
+
+// Tmpfile implements vfs.TmpfileMaker.
+func (i *inode) Tmpfile(_ vfs.Context, o vfs.CreateOptions) (vfs.Inode, error) {
+	return i.create("", o)
+}
+
+// Mkdir implements vfs.Inode.
+func (i *inode) Mkdir(_ vfs.Context, name string, o vfs.CreateOptions) (vfs.Inode, error) {
+	return i.make(name, "", unix.S_IFDIR|uint32(o.Mode&0o7777), o)
+}
+
+// Symlink implements vfs.Inode.
+func (i *inode) Symlink(_ vfs.Context, name, target string, o vfs.CreateOptions) (vfs.Inode, error) {
+	return i.make(name, target, unix.S_IFLNK|0o777, o)
+}
+
+func (i *inode) make(name, target string, mode uint32, o vfs.CreateOptions) (vfs.Inode, error) {
+	h, err := i.getHandle()
+	if err != nil {
+		return nil, err
+	}
+	defer h.decRef()
+	req := wire.MakeReq{Dir: h.h, Name: name, Target: target, Mode: mode, UID: uint32(o.UID), GID: uint32(o.GID), Rdev: o.Rdev}
+	var rep wire.NodeRep
+	if _, err := i.fs.call(wire.OpMake, &req, &rep); err != nil {
+		return nil, err
+	}
+	i.changed(&rep.Dir)
+	return i.fs.inodeOf(&rep.Node, i, name), nil
+}
+
+// Link implements vfs.Inode.
+func (i *inode) Link(_ vfs.Context, name string, target vfs.Inode) error {
+	t, ok := target.(*inode)
+	if !ok || t.fs != i.fs {
+		return unix.EXDEV
+	}
+	h, err := i.getHandle()
+	if err != nil {
+		return err
+	}
+	defer h.decRef()
+	err = t.withRef(func(r wire.Ref) error {
+		var rep wire.LinkRep
+		if _, err := i.fs.call(wire.OpLink, &wire.LinkReq{Target: r, Dir: h.h, Name: name}, &rep); err != nil {
+			return err
+		}
+		t.adopt(&rep.Attr)
+		i.changed(&rep.Dir)
+		return nil
+	})
+	if err == nil {
+		t.relocate(i, name)
+	}
+	return err
+}
+
+// Unlink implements vfs.Inode.
+func (i *inode) Unlink(_ vfs.Context, name string, child vfs.Inode) error {
+	return i.remove(name, child, false)
+}
+
+// Rmdir implements vfs.Inode.
+func (i *inode) Rmdir(_ vfs.Context, name string, child vfs.Inode) error {
+	return i.remove(name, child, true)
+}
+
+func (i *inode) remove(name string, child vfs.Inode, rmdir bool) error {
+	c := child.(*inode)
+	h, err := i.getHandle()
+	if err != nil {
+		return err
+	}
+	defer h.decRef()
+	c.loc.Lock()
+	defer c.loc.Unlock()
+	req := wire.UnlinkReq{Dir: h.h, Name: name, Rmdir: rmdir, Keep: c.keepLocked(i, name)}
+	var rep wire.GoneRep
+	if _, err := i.fs.call(wire.OpUnlink, &req, &rep); err != nil {
+		return err
+	}
+	i.changed(&rep.Dir)
+	c.lostLocked(i, name, rep.Handle)
+	return nil
+}
+
+// keepLocked reports whether i must be held by a handle when name in dir goes away: it is used, or has other names
+// that may not be known, and no handle yet.
+// +checklocks:i.loc
+func (i *inode) keepLocked(dir *inode, name string) bool {
+	if i.handle.Load() != nil || i.parent != dir || i.name != name {
+		return false
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.opens.Load() > 0 || i.attr.Nlink > 1 || i.fs.shared
+}
+
+// lostLocked notes that name in dir no longer names i; n is the handle that keeps it, if any.
+// +checklocks:i.loc
+func (i *inode) lostLocked(dir *inode, name string, n wire.Handle) {
+	i.setHandle(n, true)
+	i.mu.Lock()
+	last := i.isDir() || i.attr.Nlink <= 1
+	if last {
+		i.attr.Nlink = 0
+	} else {
+		i.attr.Nlink--
+	}
+	i.stale = true
+	if i.parent == dir && i.name == name {
+		i.parent = nil
+		i.gone = i.handle.Load() == nil || i.isDir()
+	}
+	i.mu.Unlock()
+	if last && !i.fs.shared {
+		// The host may give the inode number to another file as soon as nobody has this one open.
+		i.fs.forget(i)
+	}
+}
+
+// Rename implements vfs.Inode.
+func (i *inode) Rename(_ vfs.Context, name string, child vfs.Inode, newDir vfs.Inode, newName string, replaced vfs.Inode, flags uint32) error {
+	to, ok := newDir.(*inode)
+	if !ok || to.fs != i.fs {
+		return unix.EXDEV
+	}
+	c := child.(*inode)
+	r, _ := replaced.(*inode)
+	from, err := i.getHandle()
+	if err != nil {
+		return err
+	}
+	defer from.decRef()
+	dest, err := to.getHandle()
+	if err != nil {
+		return err
+	}
+	defer dest.decRef()
+	defer lockTwo(c, r)()
+	exchange := flags&unix.RENAME_EXCHANGE != 0
+	req := wire.RenameReq{OldDir: from.h, NewDir: dest.h, OldName: name, NewName: newName, Flags: flags}
+	if r == nil {
+		// VFS has seen that there is nothing; on a shared mount there may be by now.
+		if flags == 0 && !i.fs.shared {
+			req.Flags = unix.RENAME_NOREPLACE
+		}
+	} else if !exchange {
+		req.Keep = r.keepLocked(to, newName)
+	}
+	var rep wire.GoneRep
+	_, err = i.fs.call(wire.OpRename, &req, &rep)
+	if err == unix.EINVAL && req.Flags != flags {
+		req.Flags = flags // a host file system without RENAME_NOREPLACE
+		_, err = i.fs.call(wire.OpRename, &req, &rep)
+	}
+	if err != nil {
+		return err
+	}
+	i.changed(&rep.Dir)
+	to.changed(&rep.New)
+	if r != nil && exchange {
+		r.movedLocked(to, newName, i, name)
+		r.markStale()
+	} else if r != nil {
+		r.lostLocked(to, newName, rep.Handle)
+	}
+	c.movedLocked(i, name, to, newName)
+	c.markStale()
+	return nil
+}
+
+// movedLocked notes that name in dir became newName in newDir.
+// +checklocks:i.loc
+func (i *inode) movedLocked(dir *inode, name string, newDir *inode, newName string) {
+	if i.parent == nil || i.parent == dir && i.name == name {
+		i.parent, i.name = newDir, newName
+	}
+}
+
+// lockTwo locks the locations of a and b (which may be nil, or a) and returns what unlocks them.
+func lockTwo(a, b *inode) func() {
+	if b == nil || a == b {
+		a.loc.Lock()
+		return a.loc.Unlock
+	}
+	if a.key.ino > b.key.ino || a.key.ino == b.key.ino && a.key.dev > b.key.dev {
+		a, b = b, a
+	}
+	a.loc.Lock()
+	b.loc.Lock()
+	return func() {
+		b.loc.Unlock()
+		a.loc.Unlock()
+	}
+}
+
+// Open implements vfs.Inode.
+func (i *inode) Open(_ vfs.Context, _ *vfs.Dentry, flags uint32) (vfs.FileImpl, error) {
+	if i.isDir() {
+		return &dirFile{inode: i}, nil
+	}
+	if !i.isFile() {
+		return nil, unix.ENXIO
+	}
+	write := flags&unix.O_ACCMODE != unix.O_RDONLY
+	i.opens.Add(1)
+	h, err := i.getFD(write)
+	if err != nil {
+		i.opens.Add(-1)
+		return nil, err
+	}
+	return &file{inode: i, h: h}, nil
+}

@@ -1,0 +1,19 @@
+// Package gofer is the file system of the container's root and bind mounts: names and attributes come from the gofer process
+// (moat/fsgofer), data from host descriptors that it donates.
+//
+// An exclusive mount is changed by the sandbox alone: what is known of it stays known, and names, attributes, symlinks,
+// small directories and open descriptors are cached, so that stat, readdir and open of what was seen make no request. The host keeps
+// the times: after a write they are asked for again, when someone wants to know them. On a shared mount VFS
+// revalidates each name and attributes are fetched for each use.
+//
+// Directories have a handle in the gofer, kept in a bounded cache and found again by walking from the parent. Other files are
+// named by directory and name; when the name goes away and the file is still in use the gofer gives a handle for it (pinned).
+// Every request about an inode says which inode number it means, so that a name that another file took on a shared mount is ESTALE, not
+// the wrong file.
+//
+// Special files are names only: VFS opens FIFOs, sockets and devices as the sentry's own.
+//
+// Locks, in order: inode.wmu (writes and changes of size; before any lock of an address space) -> inode.loc (where the inode is;
+// held over requests that use it; a child's before its ancestors') -> inode.mu (attributes), inode.mapMu, FS.mu, clock.mu:
+// leaves. Two loc locks of one rename are taken in order of their inode numbers. The VFS's inode lock is held in Evict, which takes only leaves.
+package gofer

@@ -1,0 +1,159 @@
+package gofer
+
+import (
+	"io"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"moat/fsgofer/wire"
+	"moat/sentry/memmap"
+)
+
+// hostFD is a descriptor that the gofer donated. It implements memmap.File. refs counts open files and, for the guest's
+// mappings, pages; unused it stays cached until the clock finds it.
+type hostFD struct {
+	fd    int
+	inode *inode
+	slot  *atomic.Pointer[hostFD]
+	refs  atomic.Int64
+	used  atomic.Bool
+}
+
+// closedRefs is refs of a closed hostFD: none can be taken.
+const closedRefs = -1 << 40
+
+func (h *hostFD) tryIncRef() bool {
+	for {
+		n := h.refs.Load()
+		if n < 0 {
+			return false
+		}
+		if h.refs.CompareAndSwap(n, n+1) {
+			if !h.used.Load() {
+				h.used.Store(true)
+			}
+			return true
+		}
+	}
+}
+
+func (h *hostFD) decRef() {
+	if h.refs.Add(-1) == 0 && h.slot.Load() != h {
+		h.close() // nobody would find it again
+	}
+}
+
+// close closes the descriptor if it is unused.
+func (h *hostFD) close() bool {
+	if !h.refs.CompareAndSwap(0, closedRefs) {
+		return h.refs.Load() < 0
+	}
+	h.slot.CompareAndSwap(h, nil)
+	unix.Close(h.fd)
+	return true
+}
+
+// evict implements evictable.
+func (h *hostFD) evict() bool { return !h.used.Swap(false) && h.close() }
+
+// FD implements memmap.File.
+func (h *hostFD) FD() int { return h.fd }
+
+// IncRef implements memmap.File.
+func (h *hostFD) IncRef(fr memmap.FileRange) { h.refs.Add(int64(fr.Length() >> 12)) }
+
+// DecRef implements memmap.File.
+func (h *hostFD) DecRef(fr memmap.FileRange) {
+	if h.refs.Add(-int64(fr.Length()>>12)) == 0 && h.slot.Load() != h {
+		h.close()
+	}
+}
+
+// Slices implements memmap.File: host files are not mapped into the sentry.
+func (h *hostFD) Slices(memmap.FileRange, func([]byte) error) error { return unix.ENODEV }
+
+// ReadAt implements memmap.File.
+func (h *hostFD) ReadAt(p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := preadBytes(h.fd, p[done:], off+int64(done))
+		if err != nil {
+			return done, err
+		}
+		if n == 0 {
+			return done, io.EOF
+		}
+		done += n
+	}
+	return done, nil
+}
+
+// WriteAt implements memmap.File.
+func (h *hostFD) WriteAt(p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := pwriteBytes(h.fd, p[done:], off+int64(done))
+		if err != nil {
+			return done, err
+		}
+		if n == 0 {
+			return done, unix.EIO
+		}
+		done += n
+	}
+	return done, nil
+}
+
+// getFD returns a descriptor of the file with a reference; without write, one for reading and writing will do, too.
+func (i *inode) getFD(write bool) (*hostFD, error) {
+	if h := i.rw.Load(); h != nil && h.tryIncRef() {
+		return h, nil
+	}
+	if h := i.ro.Load(); !write && h != nil && h.tryIncRef() {
+		return h, nil
+	}
+	req := wire.OpenReq{Write: write}
+	fd := -1
+	err := i.withRef(func(r wire.Ref) (err error) {
+		req.Ref = r
+		var rep wire.AttrRep
+		if fd, err = i.fs.callFD(wire.OpOpen, &req, &rep); err == nil {
+			i.adopt(&rep.Attr)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return i.install(fd, write, 1), nil
+}
+
+// install makes fd, with so many references, the inode's cached descriptor. If there is one by now, fd goes when its user does.
+func (i *inode) install(fd int, write bool, refs int64) *hostFD {
+	h := &hostFD{fd: fd, inode: i, slot: &i.ro}
+	if write {
+		h.slot = &i.rw
+	}
+	h.refs.Store(refs)
+	h.used.Store(true)
+	if h.slot.CompareAndSwap(nil, h) {
+		i.fs.fds.add(h)
+	} else if refs == 0 {
+		h.close()
+	}
+	return h
+}
+
+// dropFDs closes what is cached. No file is open.
+func (i *inode) dropFDs() {
+	for _, slot := range [...]*atomic.Pointer[hostFD]{&i.ro, &i.rw} {
+		if h := slot.Load(); h != nil && !h.close() {
+			// Pages are still mapped: the last reference closes it.
+			slot.CompareAndSwap(h, nil)
+			if h.refs.Load() == 0 {
+				h.close()
+			}
+		}
+	}
+}

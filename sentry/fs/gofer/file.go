@@ -1,0 +1,203 @@
+package gofer
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
+
+	"moat/fsgofer/wire"
+	"moat/sentry/memmap"
+	"moat/sentry/usermem"
+	"moat/sentry/vfs"
+)
+
+// file is an open regular file.
+type file struct {
+	vfs.FileDefaults
+	inode *inode
+	h     *hostFD
+}
+
+// Release implements vfs.FileImpl.
+func (f *file) Release(vfs.Context, *vfs.FileDescription) {
+	f.h.decRef()
+	f.inode.opens.Add(-1)
+}
+
+// Seekable implements vfs.FileImpl.
+func (f *file) Seekable() bool { return true }
+
+// currentSize is the size now.
+func (i *inode) currentSize() (int64, error) {
+	if i.fs.shared {
+		if err := i.refresh(); err != nil {
+			return 0, err
+		}
+	}
+	return i.size.Load(), nil
+}
+
+// Read implements vfs.FileImpl: straight from the host's page cache into the guest's pages.
+func (f *file) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, off int64, flags vfs.IOFlags) (int64, error) {
+	if !f.inode.fs.shared {
+		// What lies behind the end need not be faulted in.
+		rest := f.inode.size.Load() - off
+		if rest <= 0 {
+			return 0, nil
+		}
+		if dst.NumBytes() > rest {
+			dst = dst.TakeFirst(rest)
+		}
+	}
+	x := transfer(unix.SYS_PREADV2, f.h.fd, off, 0)
+	defer x.free()
+	for {
+		n, err := dst.ForBlocks(hostarch.Write, x.fn)
+		// More than one call's slices come in several rounds; so does the end of a file that others shorten.
+		if err == nil && n > 0 && n < dst.NumBytes() {
+			dst = dst.DropFirst(n)
+			continue
+		}
+		if x.done > 0 {
+			f.inode.atimeChanged()
+			return x.done, nil
+		}
+		return 0, err
+	}
+}
+
+// xfer is one read or write in progress; pooled with its fn, so that a read allocates nothing.
+type xfer struct {
+	trap, flags uintptr
+	fd          int
+	off, done   int64
+	fn          func([][]byte) (uint64, error)
+}
+
+var xfers = sync.Pool{New: func() any {
+	x := &xfer{}
+	x.fn = x.step
+	return x
+}}
+
+func transfer(trap uintptr, fd int, off int64, flags uintptr) *xfer {
+	x := xfers.Get().(*xfer)
+	x.trap, x.fd, x.off, x.done, x.flags = trap, fd, off, 0, flags
+	return x
+}
+
+func (x *xfer) free() { xfers.Put(x) }
+
+func (x *xfer) step(bs [][]byte) (uint64, error) {
+	n, err := rwv(x.trap, x.fd, bs, x.off+x.done, x.flags)
+	x.done += int64(n)
+	return n, err
+}
+
+// atimeChanged notes a read: the host may have changed atime as for relatime.
+func (i *inode) atimeChanged() {
+	if i.fs.readOnly {
+		return
+	}
+	i.mu.Lock()
+	if a := &i.attr; !i.stale && (a.Atime <= a.Mtime || a.Atime <= a.Ctime || time.Now().UnixNano()-a.Atime > int64(24*time.Hour)) {
+		i.stale = true
+	}
+	i.mu.Unlock()
+}
+
+// Write implements vfs.FileImpl.
+func (f *file) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSequence, off int64, flags vfs.IOFlags) (int64, int64, error) {
+	i := f.inode
+	i.wmu.Lock()
+	defer i.wmu.Unlock()
+	var rwf uintptr
+	switch {
+	case flags&vfs.IOSync != 0:
+		rwf = unix.RWF_SYNC
+	case flags&vfs.IODsync != 0:
+		rwf = unix.RWF_DSYNC
+	}
+	atEnd := flags&vfs.IOAppend != 0
+	if atEnd && i.fs.shared {
+		rwf |= unix.RWF_APPEND // others append too
+	} else if atEnd {
+		off = i.size.Load()
+	}
+	x := transfer(unix.SYS_PWRITEV2, f.h.fd, off, rwf)
+	defer x.free()
+	var err error
+	for total := src.NumBytes(); x.done < total; {
+		var n int64
+		n, err = src.ForBlocks(hostarch.Read, x.fn)
+		if err != nil || n == 0 {
+			break
+		}
+		src = src.DropFirst(n)
+	}
+	done := x.done
+	if done == 0 {
+		return 0, off, err
+	}
+	end := off + done
+	i.mu.Lock()
+	i.stale = true
+	if end > i.size.Load() {
+		i.size.Store(end)
+	}
+	i.mu.Unlock()
+	if rwf&unix.RWF_APPEND != 0 {
+		var req wire.RefReq
+		if i.requestAttr(wire.OpGetAttr, &req, &req.Ref) == nil {
+			end = i.size.Load()
+		}
+	}
+	return done, end, nil
+}
+
+// SeekEnd implements vfs.FileImpl.
+func (f *file) SeekEnd(vfs.Context) (int64, error) { return f.inode.currentSize() }
+
+// SeekData implements vfs.FileImpl.
+func (f *file) SeekData(_ vfs.Context, off int64, data bool) (int64, error) {
+	size, err := f.inode.currentSize()
+	if err != nil {
+		return 0, err
+	}
+	if off < 0 || off >= size {
+		return 0, unix.ENXIO
+	}
+	req, rep := wire.SeekReq{Off: off, Hole: !data}, wire.SeekRep{}
+	err = f.inode.request(wire.OpSeek, &req, &rep, &req.Ref)
+	return rep.Off, err
+}
+
+// Fsync implements vfs.FileImpl.
+func (f *file) Fsync(vfs.Context, bool) error {
+	var req wire.SyncReq
+	return f.inode.request(wire.OpSync, &req, &wire.Empty{}, &req.Ref)
+}
+
+// Allocate implements vfs.FileImpl.
+func (f *file) Allocate(_ vfs.Context, mode uint32, off, length int64) error {
+	i := f.inode
+	i.wmu.Lock()
+	defer i.wmu.Unlock()
+	req := wire.AllocateReq{Mode: mode, Off: off, Length: length}
+	old := i.size.Load()
+	if err := i.requestAttr(wire.OpAllocate, &req, &req.Ref); err != nil {
+		return err
+	}
+	if now := i.size.Load(); now < old {
+		i.invalidate(now)
+	}
+	return nil
+}
+
+// ConfigureMMap implements vfs.FileImpl.
+func (f *file) ConfigureMMap(_ vfs.Context, fd *vfs.FileDescription, opts *memmap.MMapOpts) error {
+	opts.Mappable = f.inode
+	return nil
+}

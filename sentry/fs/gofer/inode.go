@@ -1,0 +1,309 @@
+package gofer
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"moat/fsgofer/wire"
+	"moat/sentry/kernel/auth"
+	"moat/sentry/memmap"
+	"moat/sentry/vfs"
+)
+
+// inode is a file of the host.
+type inode struct {
+	vfs.InodeDefaults
+	fs  *FS
+	key key
+	ino uint64
+	// target is a symlink's.
+	target string
+	mode   atomic.Uint32
+	size   atomic.Int64
+
+	handle atomic.Pointer[handle]
+	ro, rw atomic.Pointer[hostFD]
+	// opens counts open files, so that unlink knows whether to keep hold of the file.
+	opens atomic.Int32
+
+	loc sync.RWMutex
+	// parent and name are where the inode is, or was last seen; parent is nil for the root and for a name that is lost.
+	// +checklocks:loc
+	parent *inode
+	// +checklocks:loc
+	name string
+
+	mu sync.Mutex
+	// +checklocks:mu
+	attr wire.Attr
+	// stale: times and blocks are to be fetched before they are shown.
+	// +checklocks:mu
+	stale bool
+	// gone: the last name is gone and nothing keeps the file for requests.
+	// +checklocks:mu
+	gone bool
+	// fetched is when attr came, on a shared mount.
+	// +checklocks:mu
+	fetched time.Time
+
+	wmu sync.Mutex
+
+	mapMu sync.Mutex
+	// +checklocks:mapMu
+	maps memmap.Mappings
+
+	// list is a directory's listing, if it is short and known; changes counts what made it untrue.
+	list    atomic.Pointer[listing]
+	changes atomic.Uint64
+}
+
+// attrLife is how long attributes of a shared mount are taken for current: less than a request takes, it serves the
+// several looks within one system call.
+const attrLife = 100 * time.Microsecond
+
+// FS implements vfs.Inode.
+func (i *inode) FS() vfs.FileSystem { return i.fs }
+
+// Mode implements vfs.Inode.
+func (i *inode) Mode() uint16 { return uint16(i.mode.Load()) }
+
+func (i *inode) isDir() bool { return i.mode.Load()&unix.S_IFMT == unix.S_IFDIR }
+
+func (i *inode) isFile() bool { return i.mode.Load()&unix.S_IFMT == unix.S_IFREG }
+
+// init gives a new inode its first attributes.
+func (i *inode) init(a *wire.Attr) {
+	i.attr = *a
+	i.mode.Store(a.Mode & 0xffff)
+	i.size.Store(a.Size)
+	i.fetched = time.Now()
+}
+
+// adopt takes attributes from the gofer, but for the size of a file that only the sandbox changes: a write may be
+// under way.
+func (i *inode) adopt(a *wire.Attr) { i.take(a, i.fs.shared || !i.isFile()) }
+
+// adoptAll is adopt with the size; the caller has wmu.
+// +checklocks:i.wmu
+func (i *inode) adoptAll(a *wire.Attr) { i.take(a, true) }
+
+func (i *inode) take(a *wire.Attr, size bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	// No attributes at all: the gofer could not tell. A type that changed is a lie or a reused inode.
+	if a.Ino == 0 || (i.mode.Load()^a.Mode)&unix.S_IFMT != 0 {
+		return
+	}
+	i.attr = *a
+	i.mode.Store(a.Mode & 0xffff)
+	if size {
+		i.size.Store(a.Size)
+	}
+	i.stale = false
+	if i.fs.shared {
+		i.fetched = time.Now()
+	}
+}
+
+// markStale has the times fetched before they are shown again.
+func (i *inode) markStale() {
+	i.mu.Lock()
+	i.stale = true
+	i.mu.Unlock()
+}
+
+// refresh fetches the attributes if they may not be current.
+func (i *inode) refresh() error {
+	i.mu.Lock()
+	need := i.stale || i.fs.shared && time.Since(i.fetched) > attrLife
+	gone := i.gone
+	i.mu.Unlock()
+	if !need && i.isFile() {
+		i.mapMu.Lock()
+		need = i.maps.Writable()
+		i.mapMu.Unlock()
+	}
+	if !need || gone {
+		return nil
+	}
+	// While a write or a change of size is under way the size is theirs to say. (Waiting would take wmu behind the
+	// locks of an address space: /proc/PID/maps asks for attributes.)
+	if i.fs.shared || !i.wmu.TryLock() {
+		return i.fetch()
+	}
+	defer i.wmu.Unlock()
+	var req wire.RefReq
+	return i.requestAttr(wire.OpGetAttr, &req, &req.Ref)
+}
+
+// fetch gets the attributes; the size only on a shared mount, where the host says what it is.
+func (i *inode) fetch() error {
+	var req wire.RefReq
+	var rep wire.AttrRep
+	err := i.request(wire.OpGetAttr, &req, &rep, &req.Ref)
+	if err == nil {
+		i.adopt(&rep.Attr)
+	}
+	return err
+}
+
+// Attr implements vfs.Inode.
+func (i *inode) Attr(vfs.Context) (vfs.Attr, error) {
+	if err := i.refresh(); err != nil {
+		return vfs.Attr{}, err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	a := &i.attr
+	return vfs.Attr{
+		Ino: i.ino, Mode: uint16(a.Mode), Nlink: a.Nlink, UID: auth.KUID(a.UID), GID: auth.KGID(a.GID), Rdev: a.Rdev,
+		Size: i.size.Load(), Blocks: a.Blocks, Blksize: int32(a.Blksize),
+		Atime: vfs.Time(a.Atime), Mtime: vfs.Time(a.Mtime), Ctime: vfs.Time(a.Ctime), Btime: vfs.Time(a.Btime),
+		Attributes: a.Attributes & statxAttrs, AttributesMask: statxAttrs,
+	}, nil
+}
+
+const statxAttrs = unix.STATX_ATTR_COMPRESSED | unix.STATX_ATTR_IMMUTABLE | unix.STATX_ATTR_APPEND | unix.STATX_ATTR_NODUMP | unix.STATX_ATTR_ENCRYPTED
+
+// SetAttr implements vfs.Inode.
+func (i *inode) SetAttr(_ vfs.Context, s vfs.SetAttr) error {
+	req := wire.SetAttrReq{Mode: uint32(s.Mode & 0o7777), UID: uint32(s.UID), GID: uint32(s.GID), Size: s.Size, Atime: int64(s.Atime), Mtime: int64(s.Mtime)}
+	for _, b := range [...]struct {
+		has vfs.SetAttrMask
+		set uint32
+	}{{vfs.SetMode, wire.SetMode}, {vfs.SetUID, wire.SetUID}, {vfs.SetGID, wire.SetGID}, {vfs.SetSize, wire.SetSize},
+		{vfs.SetAtime, wire.SetAtime}, {vfs.SetMtime, wire.SetMtime}} {
+		if s.Valid&b.has != 0 {
+			req.Valid |= b.set
+		}
+	}
+	if req.Valid == 0 {
+		return nil
+	}
+	i.wmu.Lock()
+	defer i.wmu.Unlock()
+	old := i.size.Load()
+	if err := i.requestAttr(wire.OpSetAttr, &req, &req.Ref); err != nil {
+		return err
+	}
+	if s.Valid&vfs.SetSize != 0 && s.Size < old {
+		i.invalidate(s.Size)
+	}
+	return nil
+}
+
+// Readlink implements vfs.Inode.
+func (i *inode) Readlink(vfs.Context) (string, error) {
+	if i.mode.Load()&unix.S_IFMT != unix.S_IFLNK {
+		return "", unix.EINVAL
+	}
+	if i.target == "" {
+		// The gofer could not say when the link was found.
+		var req wire.RefReq
+		var rep wire.StringRep
+		err := i.request(wire.OpReadlink, &req, &rep, &req.Ref)
+		return rep.S, err
+	}
+	return i.target, nil
+}
+
+// FollowLink implements vfs.Inode.
+func (i *inode) FollowLink(ctx vfs.Context) (string, vfs.Path, error) {
+	s, err := i.Readlink(ctx)
+	return s, vfs.Path{}, err
+}
+
+// Evict implements vfs.Inode.
+func (i *inode) Evict() {
+	if i == i.fs.root {
+		return
+	}
+	i.MarkDead()
+	i.fs.forget(i)
+	if h := i.handle.Swap(nil); h != nil {
+		h.decRef()
+	}
+	i.dropFDs()
+}
+
+// relocate notes that i was found as name in parent, if it is not known where it is.
+func (i *inode) relocate(parent *inode, name string) {
+	i.loc.RLock()
+	ok := i.parent != nil && (i.parent == parent && i.name == name || i.parent.alive()) || parent == nil || i == i.fs.root
+	i.loc.RUnlock()
+	if ok {
+		return
+	}
+	i.loc.Lock()
+	i.parent, i.name = parent, name
+	i.mu.Lock()
+	i.gone = false
+	i.mu.Unlock()
+	i.loc.Unlock()
+}
+
+// alive reports whether i is still the inode that VFS sees for its file.
+func (i *inode) alive() bool {
+	i.fs.mu.Lock()
+	defer i.fs.mu.Unlock()
+	return i.fs.inodes[i.key] == i
+}
+
+// xattrKnown: only these are asked for; see the gofer's xattrAllowed.
+func xattrKnown(name string, change bool) error {
+	if strings.HasPrefix(name, "user.") && len(name) > len("user.") || name == "security.capability" && !change {
+		return nil
+	}
+	return unix.EOPNOTSUPP
+}
+
+// GetXattr implements vfs.Inode.
+func (i *inode) GetXattr(_ vfs.Context, name string) ([]byte, error) {
+	if err := xattrKnown(name, false); err != nil {
+		return nil, err
+	}
+	req, rep := wire.XattrReq{Name: name}, wire.BytesRep{}
+	err := i.request(wire.OpGetXattr, &req, &rep, &req.Ref)
+	return rep.B, err
+}
+
+// SetXattr implements vfs.Inode.
+func (i *inode) SetXattr(_ vfs.Context, name string, value []byte, flags uint32) error {
+	if err := xattrKnown(name, true); err != nil {
+		return err
+	}
+	req := wire.XattrReq{Name: name, Value: value, Flags: flags}
+	defer i.markStale()
+	return i.request(wire.OpSetXattr, &req, &wire.Empty{}, &req.Ref)
+}
+
+// ListXattr implements vfs.Inode.
+func (i *inode) ListXattr(vfs.Context) ([]string, error) {
+	if t := i.mode.Load() & unix.S_IFMT; t != unix.S_IFREG && t != unix.S_IFDIR {
+		return nil, nil
+	}
+	var req wire.RefReq
+	var rep wire.BytesRep
+	if err := i.request(wire.OpListXattr, &req, &rep, &req.Ref); err != nil {
+		if err == unix.EOPNOTSUPP {
+			err = nil
+		}
+		return nil, err
+	}
+	names := strings.Split(string(rep.B), "\x00")
+	return names[:len(names)-1], nil
+}
+
+// RemoveXattr implements vfs.Inode.
+func (i *inode) RemoveXattr(_ vfs.Context, name string) error {
+	if err := xattrKnown(name, true); err != nil {
+		return err
+	}
+	req := wire.XattrReq{Name: name}
+	defer i.markStale()
+	return i.request(wire.OpRemoveXattr, &req, &wire.Empty{}, &req.Ref)
+}
