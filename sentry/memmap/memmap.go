@@ -50,7 +50,8 @@ type Translation struct {
 // no lock of the Mappable held.
 type Mappable interface {
 	// AddMapping and RemoveMapping tell the object that ar of ms maps it from offset on. writable is true if the
-	// mapping is shared and may become writable.
+	// mapping is shared and may become writable. Mappings are split and joined without notice: RemoveMapping may name a part of what one AddMapping
+	// named, or parts of several.
 	AddMapping(ms Space, ar hostarch.AddrRange, offset uint64, writable bool) error
 	RemoveMapping(ms Space, ar hostarch.AddrRange, offset uint64, writable bool)
 
@@ -59,6 +60,13 @@ type Mappable interface {
 	// unix.EFAULT/SIGBUS: a page of required lies beyond the end of the object: *BusError. Pages read from the object for a write access
 	// are allocated, zeroed or filled.
 	Translate(required, optional FileRange, at hostarch.AccessType) ([]Translation, error)
+}
+
+// Wide is implemented by Mappables whose translations cost the same for any length and take nothing (a host file): mm then
+// asks for a whole mapping at its first fault, and the host's own page faults do the rest. Translate may return less than optional,
+// and must not go beyond the last page of the file.
+type Wide interface {
+	TranslatesWide() bool
 }
 
 // Space is an address space that maps Mappables: a *mm.MemoryManager.

@@ -193,6 +193,9 @@ func (f *File) Charge(n uint64) error {
 	return nil
 }
 
+// Recharge promises memory that is about to be uncharged elsewhere: it cannot fail.
+func (f *File) Recharge(n uint64) { f.committed.Add(int64(n)) }
+
 // Uncharge takes back a promise.
 func (f *File) Uncharge(n uint64) { f.committed.Add(-int64(n)) }
 

@@ -108,6 +108,10 @@ func (s *Shared) Translate(required, optional memmap.FileRange, _ hostarch.Acces
 			for _, t := range ts {
 				s.f.DecRef(memmap.FileRange{Start: t.Offset, End: t.Offset + t.Source.Length()})
 			}
+			if optional != required {
+				ts, optional, at = nil, required, required.Start
+				continue
+			}
 			return nil, err
 		}
 		end = at + fr.Length()

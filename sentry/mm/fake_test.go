@@ -1,0 +1,122 @@
+package mm
+
+import (
+	"sync"
+	"testing"
+
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/platform"
+	"moat/sentry/memory"
+)
+
+// fakePlatform records mappings page by page, so that tests can act as the guest.
+type fakePlatform struct{}
+
+type fakePage struct {
+	fd  int
+	off uint64
+	at  hostarch.AccessType
+}
+
+type fakeAS struct {
+	mu    sync.Mutex
+	pages map[uint64]fakePage
+	ops   int
+	flat  bool // count only
+}
+
+func (fakePlatform) Name() string { return "fake" }
+func (fakePlatform) UserRange() hostarch.AddrRange {
+	return hostarch.AddrRange{Start: 0x10000, End: 0x7ffffffff000}
+}
+func (fakePlatform) NewAddressSpace() (platform.AddressSpace, error) {
+	return &fakeAS{pages: make(map[uint64]fakePage)}, nil
+}
+func (fakePlatform) Close() {}
+
+func (f *fakeAS) Map(ar hostarch.AddrRange, fd int, off uint64, at hostarch.AccessType) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ops++
+	if f.flat {
+		return
+	}
+	for a := uint64(ar.Start); a < uint64(ar.End); a += pageSize {
+		f.pages[a] = fakePage{fd, off + a - uint64(ar.Start), at}
+	}
+}
+
+func (f *fakeAS) Unmap(ar hostarch.AddrRange) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ops++
+	for a := range f.pages {
+		if a >= uint64(ar.Start) && a < uint64(ar.End) {
+			delete(f.pages, a)
+		}
+	}
+}
+
+func (f *fakeAS) Protect(ar hostarch.AddrRange, at hostarch.AccessType) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ops++
+	if f.flat {
+		return
+	}
+	for a, p := range f.pages {
+		if a >= uint64(ar.Start) && a < uint64(ar.End) {
+			p.at = at
+			f.pages[a] = p
+		}
+	}
+}
+
+func (f *fakeAS) Flush() error { return nil }
+func (f *fakeAS) Fork() (platform.AddressSpace, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := &fakeAS{pages: make(map[uint64]fakePage, len(f.pages)), flat: f.flat}
+	for a, p := range f.pages {
+		n.pages[a] = p
+	}
+	return n, nil
+}
+func (f *fakeAS) NewThread() (platform.Thread, error) { return nil, nil }
+func (f *fakeAS) Release()                            {}
+
+func newMM(t testing.TB) (*MemoryManager, *memory.File) {
+	mf, err := memory.New(-1, 4<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(mf.Close)
+	m, err := New(fakePlatform{}, mf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, mf
+}
+
+// guest accesses a byte as guest code would: through what the platform has mapped, faulting as often as it takes.
+func guest(m *MemoryManager, mf *memory.File, addr uint64, at hostarch.AccessType, blind bool) (*byte, error) {
+	as := m.as.(*fakeAS)
+	for try := 0; ; try++ {
+		as.mu.Lock()
+		p, ok := as.pages[addr&^pageMask]
+		as.mu.Unlock()
+		if ok && p.at.SupersetOf(at) {
+			return &mf.Bytes(p.off+addr&pageMask, 1)[0], nil
+		}
+		if try > 4 {
+			panic("fault loop")
+		}
+		told := at
+		if blind {
+			told = hostarch.NoAccess
+		}
+		if err := m.HandleFault(Caller{}, hostarch.Addr(addr), told, try > 0); err != nil {
+			return nil, err
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package mm
+
+import (
+	"moat/sentry/memmap"
+	"moat/sentry/memmap/spans"
+)
+
+// Fork returns a copy of the address space with one user (kernel/fork.c dup_mmap). Private pages are shared until one side writes.
+// It is called by a task of the space; other tasks of it may be running guest code.
+func (mm *MemoryManager) Fork() (*MemoryManager, error) {
+	child := &MemoryManager{p: mm.p, mf: mm.mf, lim: mm.lim}
+	child.users.Store(1)
+	child.Dumpable.Store(mm.Dumpable.Load())
+	mm.mu.Lock()
+	mm.shareForFork()
+	as, err := mm.as.Fork()
+	if err != nil {
+		mm.unlock()
+		return nil, err
+	}
+	mm.drainLocked() // Fork has flushed
+	mm.hostQueued = false
+	child.as = as
+	child.layout = mm.layout
+	err = mm.copyVMAs(child)
+	mm.unlock()
+
+	mm.metaMu.Lock()
+	child.meta = mm.meta
+	if child.meta.Exe != nil {
+		child.meta.Exe.IncRef()
+	}
+	mm.metaMu.Unlock()
+	if err != nil {
+		child.DecUsers()
+		return nil, err
+	}
+	return child, nil
+}
+
+// shareForFork makes private writable pages read-only: one change of the platform for a mapping, not for a page.
+func (mm *MemoryManager) shareForFork() {
+	pit := mm.pmas.First()
+	for it := mm.vmas.First(); mm.vmas.Ok(it); it = mm.vmas.Next(it) {
+		sp := mm.vmas.At(it)
+		v := &sp.Val
+		if !v.private() || v.flags&vmDontFork != 0 {
+			continue
+		}
+		if mm.pmas.Ok(pit) && mm.pmas.At(pit).End <= sp.Start {
+			pit = mm.pmas.Find(sp.Start)
+		}
+		from, to := uint64(0), uint64(0)
+		for ; mm.pmas.Ok(pit) && mm.pmas.At(pit).Start < sp.End; pit = mm.pmas.Next(pit) {
+			ps := mm.pmas.At(pit)
+			p := &ps.Val
+			if !p.anon {
+				continue
+			}
+			p.cow = true
+			if p.perms.Write {
+				p.perms.Write = false
+				if to == 0 {
+					from = ps.Start
+				}
+				to = ps.End
+			}
+		}
+		if to > from {
+			// What lies between lacks Write already, and has no less than this.
+			at := effective(v.perms)
+			at.Write = false
+			mm.as.Protect(addrRange(from, to), at)
+		}
+	}
+}
+
+// copyVMAs copies mappings and pages to child. Preconditions: mu is held for writing; nobody else knows child.
+func (mm *MemoryManager) copyVMAs(child *MemoryManager) error {
+	for it := mm.vmas.First(); mm.vmas.Ok(it); it = mm.vmas.Next(it) {
+		sp := mm.vmas.At(it)
+		v := sp.Val
+		if v.flags&vmDontFork != 0 {
+			child.as.Unmap(addrRange(sp.Start, sp.End))
+			continue
+		}
+		if v.flags&vmAccount != 0 {
+			if err := mm.mf.Charge(sp.Len()); err != nil {
+				return err
+			}
+		}
+		if v.mappable != nil {
+			if err := v.mappable.AddMapping(child, addrRange(sp.Start, sp.End), v.off, v.sharedWritable()); err != nil {
+				if v.flags&vmAccount != 0 {
+					mm.mf.Uncharge(sp.Len())
+				}
+				return err
+			}
+		}
+		if v.id != nil {
+			v.id.IncRef()
+		}
+		v.lock = unlocked // memory locks are not inherited (mlock(2))
+		child.stat.add(&v, sp.Len())
+		child.vmas.InsertAt(endOf(&child.vmas), spans.Span[vma]{Start: sp.Start, End: sp.End, Val: v})
+		if v.flags&vmWipeOnFork != 0 {
+			child.as.Unmap(addrRange(sp.Start, sp.End))
+			continue
+		}
+		mm.copyPMAs(child, sp.Start, sp.End)
+	}
+	return nil
+}
+
+func (mm *MemoryManager) copyPMAs(child *MemoryManager, start, end uint64) {
+	for it := mm.pmas.Find(start); mm.pmas.Ok(it) && mm.pmas.At(it).Start < end; it = mm.pmas.Next(it) {
+		sp := mm.pmas.At(it)
+		a, b := max(start, sp.Start), min(end, sp.End)
+		fr := fileRangeOf(sp, a, b)
+		sp.Val.file.IncRef(fr)
+		p := sp.Val
+		p.off = fr.Start
+		child.account(&p, int64(b-a))
+		child.pmas.InsertAt(endOf(&child.pmas), spans.Span[pma]{Start: a, End: b, Val: p})
+	}
+}
+
+func endOf[V any](s *spans.Set[V]) spans.Iter { return s.Find(^uint64(0)) }
+
+var _ memmap.Space = (*MemoryManager)(nil)

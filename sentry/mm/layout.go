@@ -1,0 +1,219 @@
+package mm
+
+import (
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/sentry/memmap"
+	"moat/sentry/memmap/spans"
+)
+
+// layout is where things are put by default (mm_struct's mmap_base, brk, ...).
+type layout struct {
+	mmapBase           uint64 // mappings go below it, top down
+	startBrk, brk      uint64
+	startCode, endCode uint64
+	startData, endData uint64
+	startStack         uint64
+	argStart, argEnd   uint64
+	envStart, envEnd   uint64
+	vdso               uint64
+	sigreturn          uint64
+	auxStart           uint64
+}
+
+func (l *layout) setDefault(lim hostarch.AddrRange) {
+	l.mmapBase = uint64(lim.End) - (128<<20 + stackGuardGap)
+}
+
+// Areas are the addresses that the loader sets and /proc/PID/stat shows.
+type Areas struct {
+	StartCode, EndCode, StartData, EndData, StartStack hostarch.Addr
+	StartBrk, Brk                                      hostarch.Addr
+	ArgStart, ArgEnd, EnvStart, EnvEnd                 hostarch.Addr
+	VDSO                                               hostarch.Addr
+}
+
+// Metadata describes the program, for /proc.
+type Metadata struct {
+	// Exe is /proc/PID/exe: a *vfs.FileDescription.
+	Exe memmap.Identity
+	// Auxv is /proc/PID/auxv: pairs of words.
+	Auxv []byte
+}
+
+// SetAreas is called by the loader.
+func (mm *MemoryManager) SetAreas(a Areas) {
+	mm.mu.Lock()
+	defer mm.mu.Unlock()
+	l := &mm.layout
+	l.startCode, l.endCode = uint64(a.StartCode), uint64(a.EndCode)
+	l.startData, l.endData = uint64(a.StartData), uint64(a.EndData)
+	l.startStack = uint64(a.StartStack)
+	l.startBrk, l.brk = uint64(a.StartBrk), uint64(a.Brk)
+	l.argStart, l.argEnd = uint64(a.ArgStart), uint64(a.ArgEnd)
+	l.envStart, l.envEnd = uint64(a.EnvStart), uint64(a.EnvEnd)
+	l.vdso = uint64(a.VDSO)
+}
+
+// Areas returns the program's areas.
+func (mm *MemoryManager) Areas() Areas {
+	mm.mu.RLock()
+	defer mm.mu.RUnlock()
+	l := &mm.layout
+	return Areas{
+		StartCode: hostarch.Addr(l.startCode), EndCode: hostarch.Addr(l.endCode),
+		StartData: hostarch.Addr(l.startData), EndData: hostarch.Addr(l.endData),
+		StartStack: hostarch.Addr(l.startStack), StartBrk: hostarch.Addr(l.startBrk), Brk: hostarch.Addr(l.brk),
+		ArgStart: hostarch.Addr(l.argStart), ArgEnd: hostarch.Addr(l.argEnd),
+		EnvStart: hostarch.Addr(l.envStart), EnvEnd: hostarch.Addr(l.envEnd), VDSO: hostarch.Addr(l.vdso),
+	}
+}
+
+// SetMetadata replaces the program's description; it takes over the reference to Exe.
+func (mm *MemoryManager) SetMetadata(m Metadata) {
+	mm.metaMu.Lock()
+	old := mm.meta.Exe
+	mm.meta = m
+	mm.metaMu.Unlock()
+	if old != nil {
+		old.DecRef()
+	}
+}
+
+// Exe returns /proc/PID/exe with a reference, or nil.
+func (mm *MemoryManager) Exe() memmap.Identity {
+	mm.metaMu.Lock()
+	defer mm.metaMu.Unlock()
+	if mm.meta.Exe != nil {
+		mm.meta.Exe.IncRef()
+	}
+	return mm.meta.Exe
+}
+
+// Auxv returns /proc/PID/auxv.
+func (mm *MemoryManager) Auxv() []byte {
+	mm.metaMu.Lock()
+	defer mm.metaMu.Unlock()
+	return mm.meta.Auxv
+}
+
+// SetMMapBase places mmap's area below the stack: stackLimit is RLIMIT_STACK, rnd a random multiple of the page size
+// (arch/x86/mm/mmap.c mmap_base).
+func (mm *MemoryManager) SetMMapBase(stackLimit, rnd uint64) {
+	const minGap, stackRnd = 128 << 20, 16 << 30
+	end := uint64(mm.lim.End)
+	gap := stackLimit
+	if pad := uint64(stackRnd + stackGuardGap); gap+pad > gap {
+		gap += pad
+	}
+	gap = min(max(gap, minGap), end/6*5)
+	mm.mu.Lock()
+	mm.layout.mmapBase = pageUp(end-gap) - rnd
+	mm.mu.Unlock()
+}
+
+// findGap returns where a mapping of n bytes goes. hint is the address that the caller would like.
+func (mm *MemoryManager) findGap(n, hint uint64, low32 bool) (uint64, error) {
+	lo, hi := uint64(mm.lim.Start), uint64(mm.lim.End)
+	if n > hi-lo {
+		return 0, unix.ENOMEM
+	}
+	if low32 {
+		if a, ok := mm.vmas.GapUp(max(lo, 0x40000000), min(hi, 0x80000000), n, startGap); ok {
+			return a, nil
+		}
+		return 0, unix.ENOMEM
+	}
+	if hint &^= pageMask; hint >= lo && hint <= hi-n {
+		it := mm.vmas.Find(hint)
+		if !mm.vmas.Ok(it) || hint+n <= mm.vmas.At(it).Start-min(mm.vmas.At(it).Start, startGap(mm.vmas.At(it))) {
+			return hint, nil
+		}
+	}
+	if a, ok := mm.vmas.GapDown(lo, mm.layout.mmapBase, n, startGap); ok {
+		return a, nil
+	}
+	if a, ok := mm.vmas.GapUp(mm.layout.mmapBase, hi, n, startGap); ok {
+		return a, nil
+	}
+	return 0, unix.ENOMEM
+}
+
+// startGap is how much room a mapping needs below it (include/linux/mm.h stack_guard_start_gap).
+func startGap(sp *spans.Span[vma]) uint64 {
+	if sp.Val.flags&vmGrowsDown != 0 {
+		return stackGuardGap
+	}
+	return 0
+}
+
+// Brk is brk(2)'s system call: it returns the new break, or the old one if it cannot be had.
+func (mm *MemoryManager) Brk(c Caller, addr hostarch.Addr) hostarch.Addr {
+	mm.mu.Lock()
+	lock, start := unlocked, uint64(0)
+	l := &mm.layout
+	old := l.brk
+	want := uint64(addr)
+	if want >= l.startBrk && want <= uint64(mm.lim.End) && mm.setBrk(c, want) {
+		l.brk = want
+		if lock = mm.lockFuture; lock == lockEager {
+			start = pageUp(old)
+		}
+	}
+	cur := l.brk
+	mm.unlock()
+	if start != 0 && pageUp(cur) > start {
+		mm.Populate(hostarch.Addr(start), pageUp(cur)-start)
+	}
+	return hostarch.Addr(cur)
+}
+
+func (mm *MemoryManager) setBrk(c Caller, want uint64) bool {
+	l := &mm.layout
+	if lim := c.limit(linux.RLIMIT_DATA); lim != linux.RLimInfinity && want-l.startBrk+(l.endData-l.startData) > lim {
+		return false
+	}
+	from, to := pageUp(l.brk), pageUp(want)
+	if to <= from {
+		if to < from {
+			mm.removeVMAs(to, from, true)
+		}
+		return true
+	}
+	if it := mm.vmas.Find(from); mm.vmas.Ok(it) && mm.vmas.At(it).Start-startGap(mm.vmas.At(it)) < to+pageSize {
+		return false
+	}
+	v := vma{perms: hostarch.ReadWrite, maxPerms: hostarch.AnyAccess, flags: vmPrivate, lock: mm.lockFuture}
+	return mm.addAnon(c, from, to, v) == nil
+}
+
+// addAnon adds an anonymous private mapping where nothing is mapped.
+func (mm *MemoryManager) addAnon(c Caller, start, end uint64, v vma) error {
+	n := end - start
+	if err := mm.mayExpand(c, v.perms, v.flags, n); err != nil {
+		return err
+	}
+	if mm.vmas.Len() >= maxMapCount {
+		return unix.ENOMEM
+	}
+	if v.lock != unlocked && !mm.mayLock(c, n) {
+		return unix.EAGAIN
+	}
+	if mm.charged(&v) {
+		if err := mm.mf.Charge(n); err != nil {
+			return err
+		}
+		v.flags |= vmAccount
+	}
+	mm.insertVMA(start, end, v)
+	return nil
+}
+
+// charged is whether a mapping's length is promised memory (mm/mmap.c accountable_mapping).
+func (mm *MemoryManager) charged(v *vma) bool {
+	if mode, _ := mm.mf.Overcommit(); v.flags&vmNoReserve != 0 && mode != 2 {
+		return false
+	}
+	return v.private() && v.perms.Write
+}

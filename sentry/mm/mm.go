@@ -1,0 +1,233 @@
+package mm
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/platform"
+	"moat/sentry/memmap"
+	"moat/sentry/memmap/spans"
+	"moat/sentry/memory"
+)
+
+const (
+	pageSize = memory.PageSize
+	pageMask = pageSize - 1
+	// maxMapCount is vm.max_map_count's larger value that databases ask for; moat's own structures do not mind.
+	maxMapCount = 1 << 20
+	// stackGuardGap is how far a growing stack stays from the mapping below it (mm/mmap.c stack_guard_gap).
+	stackGuardGap = 256 * pageSize
+
+	// si_code of SIGSEGV and SIGBUS.
+	segvMapErr, segvAccErr, busAdrErr = 1, 2, 2
+)
+
+// Limiter tells resource limits: a *kernel.ThreadGroup.
+type Limiter interface {
+	Limit(resource int) linux.RLimit
+}
+
+// Caller is on whose behalf an address space changes.
+type Caller struct {
+	// Limits are the process' limits; nil means none.
+	Limits Limiter
+	// IPCLock is CAP_IPC_LOCK: RLIMIT_MEMLOCK does not bind.
+	IPCLock bool
+}
+
+func (c Caller) limit(resource int) uint64 {
+	if c.Limits == nil {
+		return linux.RLimInfinity
+	}
+	return c.Limits.Limit(resource).Cur
+}
+
+// FaultError says which signal a bad access raises.
+type FaultError struct {
+	Signal unix.Signal
+	Code   int32
+}
+
+func (e *FaultError) Error() string { return "bad guest access: " + e.Signal.String() }
+
+// What HandleFault returns for accesses that Linux answers with a signal. Any other error of it is unix.ENOMEM: no memory is left.
+var (
+	ErrMapErr = &FaultError{unix.SIGSEGV, segvMapErr}
+	ErrAccErr = &FaultError{unix.SIGSEGV, segvAccErr}
+	ErrBusErr = &FaultError{unix.SIGBUS, busAdrErr}
+)
+
+// MemoryManager is one address space (struct mm_struct). It implements usermem.IO and memmap.Space.
+type MemoryManager struct {
+	p   platform.Platform
+	mf  *memory.File
+	as  platform.AddressSpace
+	lim hostarch.AddrRange // what the guest may map
+
+	users atomic.Int32
+
+	mu sync.RWMutex
+	// vmas are the mappings. +checklocks:mu
+	vmas spans.Set[vma]
+	// pmas are the pages behind them. +checklocks:mu
+	pmas spans.Set[pma]
+	// layout and the program's areas; see layout.go. +checklocks:mu
+	layout layout
+	// stat counts bytes by kind of mapping. +checklocks:mu
+	stat vmStat
+	// lockFuture is mlockall's MCL_FUTURE. +checklocks:mu
+	lockFuture lockMode
+	// dropped are pages to be freed when the platform's batch is in force, droppedBytes their number. +checklocks:mu
+	dropped      []droppedRun
+	droppedBytes uint64
+	// released are identities to be released without mu. +checklocks:mu
+	released []memmap.Identity
+	// flush: unlock flushes, because a mapping changed that others may be using. +checklocks:mu
+	flush bool
+	// hostQueued: a host file's mapping was queued from outside of a fault, so its descriptor must not close before a flush. +checklocks:mu
+	hostQueued bool
+	dead       bool // +checklocks:mu
+
+	rss rssCounters
+
+	// auxv, arguments and the executable, for /proc. +checklocks:metaMu
+	metaMu sync.Mutex
+	meta   Metadata
+
+	// Futex is the futex table of the address space, for whoever owns futexes. Set once, before the first use.
+	Futex any
+	// membarrier registrations (sched/membarrier.c), for the kernel.
+	Membarrier atomic.Uint32
+	// Dumpable is prctl(PR_SET_DUMPABLE).
+	Dumpable atomic.Int32
+}
+
+type droppedRun struct {
+	f  memmap.File
+	fr memmap.FileRange
+}
+
+// New returns an empty address space with one user.
+func New(p platform.Platform, mf *memory.File) (*MemoryManager, error) {
+	as, err := p.NewAddressSpace()
+	if err != nil {
+		return nil, err
+	}
+	mm := &MemoryManager{p: p, mf: mf, as: as, lim: p.UserRange()}
+	mm.users.Store(1)
+	mm.Dumpable.Store(1)
+	mm.layout.setDefault(mm.lim)
+	return mm, nil
+}
+
+// AddressSpace is the host side, for making threads.
+func (mm *MemoryManager) AddressSpace() platform.AddressSpace { return mm.as }
+
+// MemoryFile is where the space's anonymous pages come from.
+func (mm *MemoryManager) MemoryFile() *memory.File { return mm.mf }
+
+// UserRange is the range of addresses that the guest may map.
+func (mm *MemoryManager) UserRange() hostarch.AddrRange { return mm.lim }
+
+// IncUsers adds a task (mm_users). IncUsersIfAlive is for those who are not users themselves.
+func (mm *MemoryManager) IncUsers() { mm.users.Add(1) }
+
+// IncUsersIfAlive is IncUsers for a caller that is no user (/proc, process_vm_readv); false if the space is gone.
+func (mm *MemoryManager) IncUsersIfAlive() bool {
+	for {
+		n := mm.users.Load()
+		if n == 0 {
+			return false
+		}
+		if mm.users.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// Users is the number of users.
+func (mm *MemoryManager) Users() int { return int(mm.users.Load()) }
+
+// DecUsers drops a user. The last one frees everything: its threads were released before.
+func (mm *MemoryManager) DecUsers() {
+	if mm.users.Add(-1) != 0 {
+		return
+	}
+	mm.mu.Lock()
+	// The stub goes first: once no guest can reach the pages they may have other owners.
+	mm.as.Release()
+	mm.dead = true
+	mm.removeVMAs(0, ^uint64(0)&^pageMask, false)
+	mm.drainLocked()
+	rel := mm.released
+	mm.released = nil
+	mm.mu.Unlock()
+	for _, id := range rel {
+		id.DecRef()
+	}
+	mm.metaMu.Lock()
+	exe := mm.meta.Exe
+	mm.meta.Exe = nil
+	mm.metaMu.Unlock()
+	if exe != nil {
+		exe.DecRef()
+	}
+}
+
+// drop gives up a reference to pages that were mapped here. If another thread may be running guest code on them now, that waits for a flush.
+// Preconditions: mu is held for writing.
+func (mm *MemoryManager) drop(f memmap.File, fr memmap.FileRange, foreign bool) {
+	if mm.dead || (!foreign && !(mm.hostQueued && f != memmap.File(mm.mf)) && mm.users.Load() == 1) {
+		f.DecRef(fr)
+		return
+	}
+	if n := len(mm.dropped); n > 0 && mm.dropped[n-1].f == f && mm.dropped[n-1].fr.End == fr.Start {
+		mm.dropped[n-1].fr.End = fr.End
+	} else {
+		mm.dropped = append(mm.dropped, droppedRun{f, fr})
+	}
+	mm.droppedBytes += fr.Length()
+	// A small backlog is cheaper than a flush each time; a host file's descriptor should not linger.
+	if mm.droppedBytes > 4<<20 || len(mm.dropped) > 256 || f != memmap.File(mm.mf) {
+		mm.flush = true
+	}
+}
+
+func (mm *MemoryManager) drainLocked() {
+	for _, d := range mm.dropped {
+		d.f.DecRef(d.fr)
+	}
+	clear(mm.dropped)
+	mm.dropped, mm.droppedBytes = mm.dropped[:0], 0
+}
+
+// unlock drops mu, and does what could not be done under it.
+func (mm *MemoryManager) unlock() {
+	if !mm.flush && len(mm.released) == 0 {
+		mm.mu.Unlock()
+		return
+	}
+	var dropped []droppedRun
+	flush := mm.flush
+	if flush {
+		dropped, mm.dropped, mm.droppedBytes = mm.dropped, nil, 0
+		mm.flush, mm.hostQueued = false, false
+	}
+	rel := mm.released
+	mm.released = nil
+	mm.mu.Unlock()
+	if flush {
+		// An error says that the host is out of memory for this space; the next Thread.Run reports it too, and the process is killed there.
+		// The pages may then stay mapped in a stub that never runs again.
+		_ = mm.as.Flush()
+		for _, d := range dropped {
+			d.f.DecRef(d.fr)
+		}
+	}
+	for _, id := range rel {
+		id.DecRef()
+	}
+}

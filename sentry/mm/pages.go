@@ -1,0 +1,306 @@
+package mm
+
+import (
+	"io"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/sentry/memmap"
+	"moat/sentry/memmap/spans"
+	"moat/sentry/memory"
+)
+
+const (
+	// minAround and maxAround bound how much a fault brings in.
+	minAround = 64 << 10
+	maxAround = memory.HugePage
+	// minCopy is how much the first copy-on-write fault of a sequence copies.
+	minCopy = 16 << 10
+)
+
+// access is one request for pages.
+type access struct {
+	at hostarch.AccessType
+	// foreign: the caller may not be a thread of this space about to return to it, so others may be running on pages that it replaces.
+	foreign bool
+}
+
+var errBus = &memmap.BusError{Err: unix.EFAULT}
+
+// ensure makes [ra, rb) of the mapping sp accessible, and may bring in more of [a, b), which contains it.
+// Errors (*memmap.BusError, ENOMEM) are those of the first page of [ra, rb); if a later one fails, ensure stops there and the access
+// finds out when it gets there.
+// Preconditions: mu is held for writing; sp allows the access; [a, b) lies in sp.
+func (mm *MemoryManager) ensure(sp *spans.Span[vma], ra, rb, a, b uint64, ac access) error {
+	for cur := ra; cur < rb; {
+		it := mm.pmas.Find(cur)
+		var err error
+		switch {
+		case !mm.pmas.Ok(it) || mm.pmas.At(it).Start > cur:
+			err = mm.fill(sp, it, cur, a, b, ac)
+		case ac.at.Write && !mm.pmas.At(it).Val.perms.Write:
+			err = mm.makeWritable(sp, it, cur, rb, ac)
+		default:
+			cur = mm.pmas.At(it).End
+		}
+		if err != nil {
+			if cur > ra {
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// fill brings in the page at addr, where there is none, and as much of [a, b) around it as is convenient. it is the position behind the hole.
+func (mm *MemoryManager) fill(sp *spans.Span[vma], it spans.Iter, addr, a, b uint64, ac access) error {
+	if p, ok := mm.pmas.Prev(it); ok {
+		a = max(a, mm.pmas.At(p).End)
+	}
+	if mm.pmas.Ok(it) {
+		b = min(b, mm.pmas.At(it).Start)
+	}
+	if sp.Val.anonymous() {
+		return mm.fillAnon(sp, addr, a, b, ac)
+	}
+	return mm.fillFile(sp, addr, a, b, ac)
+}
+
+func (mm *MemoryManager) fillAnon(sp *spans.Span[vma], addr, a, b uint64, ac access) error {
+	if mm.mf.Pressed() {
+		a, b = addr, addr+pageSize
+	}
+	if b-a > maxAround {
+		a, b = addr, min(b, addr&^(maxAround-1)+maxAround)
+	}
+	p := pma{file: mm.mf, anon: true}
+	p.perms = p.pagePerms(&sp.Val)
+	for a <= addr {
+		fr, err := mm.allocate(sp, a, b, true, true)
+		if err != nil {
+			if a == addr {
+				return err
+			}
+			a, b = addr, addr+pageSize
+			continue
+		}
+		p.off = fr.Start
+		mm.insertPMA(a, a+fr.Length(), p, ac.foreign)
+		a += fr.Length()
+	}
+	return nil
+}
+
+func (mm *MemoryManager) fillFile(sp *spans.Span[vma], addr, a, b uint64, ac access) error {
+	v := &sp.Val
+	at := ac.at
+	if v.private() {
+		at.Write = false
+	}
+	ts, err := v.mappable.Translate(v.fileRange(sp.Start, addr, addr+pageSize), v.fileRange(sp.Start, a, b), at)
+	if err != nil {
+		return err
+	}
+	ok := false
+	for i := range ts {
+		t := &ts[i]
+		start := sp.Start + (t.Source.Start - v.off)
+		end := start + t.Source.Length()
+		ok = ok || start <= addr && addr < end
+		p := pma{file: t.File, off: t.Offset, max: t.Perms}
+		p.perms = p.pagePerms(v)
+		mm.insertPMA(start, end, p, ac.foreign)
+	}
+	if !ok {
+		return errBus
+	}
+	return nil
+}
+
+// allocate gets pages for [start, end) of private memory: up to as many, at least one. hole says that they are the first there. Pages are put beside
+// those of their neighbours in the memory file if possible, so that the host needs few map entries.
+func (mm *MemoryManager) allocate(sp *spans.Span[vma], start, end uint64, hole, zero bool) (memmap.FileRange, error) {
+	n := end - start
+	at := func(off uint64) (memmap.FileRange, bool) {
+		got := mm.mf.AllocateAt(off, n, zero)
+		return memmap.FileRange{Start: off, End: off + got}, got > 0
+	}
+	near := uint64(0)
+	it := mm.pmas.Find(start)
+	if p, ok := mm.pmas.Prev(it); ok {
+		if l := mm.pmas.At(p); l.Val.anon && l.Start >= sp.Start {
+			off := l.Val.off + (start - l.Start)
+			if l.End == start || off>>memory.HugeShift == (l.Val.off+l.Len()-1)>>memory.HugeShift {
+				if fr, ok := at(off); ok {
+					return fr, nil
+				}
+			}
+			near = off
+		}
+	}
+	if mm.pmas.Ok(it) && mm.pmas.At(it).Start < end {
+		it = mm.pmas.Next(it) // the run that is to be replaced
+	}
+	if mm.pmas.Ok(it) {
+		r := mm.pmas.At(it)
+		d := r.Start - start
+		if r.Val.anon && r.End <= sp.End && r.Val.off >= d && (r.Val.off-d)>>memory.HugeShift == r.Val.off>>memory.HugeShift {
+			if fr, ok := at(r.Val.off - d); ok {
+				return fr, nil
+			}
+		}
+	}
+	if hole && sp.Len() >= memory.HugePage/2 {
+		return mm.mf.AllocateIn(start, near, n, zero)
+	}
+	return mm.mf.Allocate(n, zero)
+}
+
+// makeWritable lets the page at addr, which is there, be written: it and perhaps its neighbours become pages of our own. rb is how far the
+// access goes.
+func (mm *MemoryManager) makeWritable(sp *spans.Span[vma], it spans.Iter, addr, rb uint64, ac access) error {
+	v := &sp.Val
+	run := mm.pmas.At(it)
+	lo, hi := max(run.Start, sp.Start), min(run.End, sp.End)
+	if !v.private() {
+		return mm.upgradeShared(sp, addr, max(lo, addr&^(minAround-1)), min(hi, addr&^(minAround-1)+minAround), ac)
+	}
+	if run.Val.anon {
+		if s, e := mm.sole(run, addr, max(lo, addr&^(maxAround-1)), min(hi, addr&^(maxAround-1)+maxAround)); e > s {
+			it = mm.isolatePMA(it, s, e)
+			p := &mm.pmas.At(it).Val
+			p.cow = false
+			p.perms = p.pagePerms(v)
+			mm.as.Protect(addrRange(s, e), p.perms)
+			mm.mergePMA(it)
+			return nil
+		}
+	}
+	w := mm.copyWindow(v, addr, run.Val.anon)
+	s := max(lo, addr&^(w-1))
+	e := min(hi, max(addr&^(w-1)+w, min(rb, addr+maxAround)))
+	if mm.mf.Pressed() {
+		s, e = addr, addr+pageSize
+	}
+	v.lastUp, v.lastDn = e, s
+	return mm.copyRun(sp, it, addr, s, e, ac)
+}
+
+func (mm *MemoryManager) copyWindow(v *vma, addr uint64, anon bool) uint64 {
+	if !anon {
+		return minAround
+	}
+	if v.cowWin == 0 || (addr != v.lastUp && addr+pageSize != v.lastDn) {
+		v.cowWin = minCopy
+	} else if v.cowWin < maxAround/8 {
+		v.cowWin *= 2
+	}
+	return uint64(v.cowWin)
+}
+
+// sole returns the pages around addr within [lo, hi) that have no other owner; none if the one at addr has.
+func (mm *MemoryManager) sole(run *spans.Span[pma], addr, lo, hi uint64) (s, e uint64) {
+	n := mm.mf.Sole(fileRangeOf(run, addr, hi))
+	if n == 0 {
+		return addr, addr
+	}
+	for s = addr; s > lo && mm.mf.Sole(fileRangeOf(run, s-pageSize, s)) != 0; s -= pageSize {
+	}
+	return s, addr + n
+}
+
+// copyRun gives [s, e) of the run at it, or less but at least the page at addr, pages of its own with the same contents.
+func (mm *MemoryManager) copyRun(sp *spans.Span[vma], it spans.Iter, addr, s, e uint64, ac access) error {
+	fr, err := mm.allocate(sp, s, e, false, false)
+	if err == nil && s+fr.Length() <= addr {
+		mm.mf.DecRef(fr)
+		s, e = addr, addr+pageSize
+		fr, err = mm.allocate(sp, s, e, false, false)
+	}
+	if err != nil {
+		return err
+	}
+	e = s + fr.Length()
+	it = mm.pmas.Find(addr)
+	run := mm.pmas.At(it)
+	src := fileRangeOf(run, s, e)
+	dst := mm.mf.Bytes(fr.Start, fr.Length())
+	if run.Val.file == memmap.File(mm.mf) {
+		copy(dst, mm.mf.Bytes(src.Start, src.Length()))
+	} else if err := readPages(run.Val.file, dst, src.Start); err != nil {
+		mm.mf.DecRef(fr)
+		return err
+	}
+	it = mm.isolatePMA(it, s, e)
+	mm.removePMA(it, ac.foreign)
+	if ac.foreign && mm.users.Load() > 1 {
+		mm.flush = true // other threads would go on reading the old page
+	}
+	p := pma{file: mm.mf, off: fr.Start, anon: true}
+	p.perms = p.pagePerms(&sp.Val)
+	mm.insertPMA(s, e, p, ac.foreign)
+	return nil
+}
+
+// upgradeShared asks the Mappable again, now for writing.
+func (mm *MemoryManager) upgradeShared(sp *spans.Span[vma], addr, a, b uint64, ac access) error {
+	v := &sp.Val
+	ts, err := v.mappable.Translate(v.fileRange(sp.Start, addr, addr+pageSize), v.fileRange(sp.Start, a, b), ac.at)
+	if err != nil {
+		return err
+	}
+	ok := false
+	for i := range ts {
+		t := &ts[i]
+		start := sp.Start + (t.Source.Start - v.off)
+		end := start + t.Source.Length()
+		p := pma{file: t.File, off: t.Offset, max: t.Perms}
+		p.perms = p.pagePerms(v)
+		ok = ok || start <= addr && addr < end && p.perms.Write
+		mm.removePMAs(start, end)
+		mm.insertPMA(start, end, p, ac.foreign)
+	}
+	if !ok {
+		return errBus
+	}
+	return nil
+}
+
+// readPages fills dst from pages of a file; what lies behind the file's end is zero.
+func readPages(f memmap.File, dst []byte, off uint64) error {
+	for len(dst) > 0 {
+		n, err := f.ReadAt(dst, int64(off))
+		dst = dst[n:]
+		off += uint64(n)
+		if err == io.EOF || (n == 0 && err == nil) {
+			break
+		}
+		if err != nil && err != unix.EINTR {
+			return &memmap.BusError{Err: err}
+		}
+	}
+	clear(dst)
+	return nil
+}
+
+// window is what a fault at addr should bring in: a power of two that grows while a mapping proves sequential.
+func (mm *MemoryManager) window(sp *spans.Span[vma], addr uint64) (a, b uint64) {
+	v := &sp.Val
+	w := uint64(minAround)
+	switch {
+	case v.flags&vmRandRead != 0:
+		w = pageSize
+	case addr == v.lastUp || addr+pageSize == v.lastDn:
+		w = min(2*max(uint64(v.around), minAround), maxAround)
+	}
+	if v.mappable != nil {
+		if wide, ok := v.mappable.(memmap.Wide); ok && wide.TranslatesWide() {
+			return sp.Start, sp.End
+		}
+	}
+	v.around = uint32(w)
+	a, b = max(addr&^(w-1), sp.Start), min(addr&^(w-1)+w, sp.End)
+	v.lastUp, v.lastDn = b, a
+	return a, b
+}
