@@ -11,6 +11,7 @@ import (
 // layout is where things are put by default (mm_struct's mmap_base, brk, ...).
 type layout struct {
 	mmapBase           uint64 // mappings go below it, top down
+	gapSize, gapTop    uint64 // see findGap
 	startBrk, brk      uint64
 	startCode, endCode uint64
 	startData, endData uint64
@@ -110,6 +111,7 @@ func (mm *MemoryManager) SetMMapBase(stackLimit, rnd uint64) {
 	gap = min(max(gap, minGap), end/6*5)
 	mm.mu.Lock()
 	mm.layout.mmapBase = pageUp(end-gap) - rnd
+	mm.layout.gapTop = 0
 	mm.mu.Unlock()
 }
 
@@ -131,7 +133,18 @@ func (mm *MemoryManager) findGap(n, hint uint64, low32 bool) (uint64, error) {
 			return hint, nil
 		}
 	}
-	if a, ok := mm.vmas.GapDown(lo, mm.layout.mmapBase, n, startGap); ok {
+	// Above gapTop there is no gap of gapSize bytes or more: without this, 100,000 mappings would make each search long.
+	l := &mm.layout
+	top := l.mmapBase
+	if l.gapTop != 0 && n >= l.gapSize {
+		top = l.gapTop
+	}
+	a, ok := mm.vmas.GapDown(lo, top, n, startGap)
+	if !ok && top != l.mmapBase {
+		a, ok = mm.vmas.GapDown(lo, l.mmapBase, n, startGap)
+	}
+	if ok {
+		l.gapSize, l.gapTop = n, a+n
 		return a, nil
 	}
 	if a, ok := mm.vmas.GapUp(mm.layout.mmapBase, hi, n, startGap); ok {

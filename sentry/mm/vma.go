@@ -159,6 +159,9 @@ func (mm *MemoryManager) removeVMAs(start, end uint64, unmap bool) {
 		mm.releaseID(v.id)
 		it = mm.vmas.Remove(it)
 	}
+	if found && end >= mm.layout.gapTop {
+		mm.layout.gapTop = 0
+	}
 	if found && mm.removePMAs(start, end) && unmap {
 		mm.as.Unmap(addrRange(start, end))
 	}
