@@ -228,6 +228,8 @@ func (t *Task) removeLocked() {
 	t.k.users.put(u)
 	p := t.pid.Load()
 	p.task = nil
+	p.ended.Store(true)
+	p.freed.Store(true)
 	for ns := p.ns; ns != nil; ns = ns.parent {
 		ns.tasks.Add(-1)
 	}
@@ -246,6 +248,7 @@ func (tg *ThreadGroup) endLocked() {
 	tg.shared.Discard(^linux.SignalSet(0))
 	tg.sigMu.Unlock()
 	tg.exitNotified = true
+	tg.pid.ended.Store(true)
 	parent := tg.parent
 	tg.hangupOrphan(parent, true)
 	close(tg.done)

@@ -11,10 +11,8 @@ import (
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/platform"
 	"moat/sentry/kernel/auth"
-	"moat/sentry/kernel/signal"
 	"moat/sentry/memory"
 	"moat/sentry/mm"
-	"moat/sentry/vfs"
 )
 
 // Config is what a Kernel is made from.
@@ -29,8 +27,6 @@ type Config struct {
 	Hostname, Domainname string
 	// NetStack is the network stack of the root network namespace, for sentry/net.
 	NetStack any
-	// AnonFile makes an open file of impl that is on no file system (anon_inode), for pidfds; name as in /proc/PID/fd.
-	AnonFile func(ctx vfs.Context, impl vfs.FileImpl, name string, flags uint32) (*vfs.FileDescription, error)
 	// Hooks of subsystems that stand above the kernel's core.
 	Hooks Hooks
 	// NumCPUs is how many CPUs guests see; 0 is the host's number.
@@ -47,6 +43,8 @@ type Hooks struct {
 	FutexWake func(t *Task, addr hostarch.Addr)
 	// NewGroupTimers makes a process' timer state.
 	NewGroupTimers func(tg *ThreadGroup) GroupTimers
+	// NewNetStack makes the network stack of a new network namespace.
+	NewNetStack func() any
 }
 
 // Kernel is the root of all state.
@@ -56,7 +54,6 @@ type Kernel struct {
 	table    SyscallTable
 	log      *zap.Logger
 	hooks    Hooks
-	anonFile func(vfs.Context, vfs.FileImpl, string, uint32) (*vfs.FileDescription, error)
 	strace   bool
 	numCPUs  int
 
@@ -80,7 +77,7 @@ type Kernel struct {
 
 // New returns a kernel without processes.
 func New(c Config) (*Kernel, error) {
-	k := &Kernel{platform: c.Platform, memory: c.Memory, table: c.Table, log: c.Log, hooks: c.Hooks, anonFile: c.AnonFile, strace: c.Strace,
+	k := &Kernel{platform: c.Platform, memory: c.Memory, table: c.Table, log: c.Log, hooks: c.Hooks, strace: c.Strace,
 		numCPUs: c.NumCPUs, rootUserNS: c.UserNS, start: time.Now(), done: make(chan struct{})}
 	if k.log == nil {
 		k.log = zap.NewNop()
@@ -99,6 +96,7 @@ func New(c Config) (*Kernel, error) {
 	}
 	k.users.users = make(map[auth.KUID]*User)
 	u := k.rootUserNS
+	u.ID = k.newNSID().ino
 	var err error
 	if k.rootPIDNS, err = k.newPIDNamespace(nil, u); err != nil {
 		return nil, err
@@ -186,8 +184,6 @@ func (k *Kernel) SendSignal(pid int32, sig linux.Signal, group bool) bool {
 	return true
 }
 
-// ForegroundOrInit is where a signal from the host's terminal goes when the container has no terminal of its own: init's process group.
-
 // ThreadGroups are all processes.
 func (k *Kernel) ThreadGroups() []*ThreadGroup { return k.rootPIDNS.ThreadGroups() }
 
@@ -208,5 +204,3 @@ func (k *Kernel) NumRunning() (running, total int) {
 
 // peakRSS is the highest resident set of m so far, in bytes.
 func peakRSS(m *mm.MemoryManager) int64 { return 0 }
-
-var _ = signal.Has

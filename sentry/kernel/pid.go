@@ -28,6 +28,8 @@ type PID struct {
 
 	// waiters are pidfds: notified when the process has ended.
 	waiters waiter.Queue
+	// ended: the process is a zombie or gone; freed: it was reaped.
+	ended, freed atomic.Bool
 }
 
 // In is p's number in ns, or 0 if it has none there.

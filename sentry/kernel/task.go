@@ -45,6 +45,7 @@ type Task struct {
 	regsReplaced bool
 	altStack     linux.SignalStack
 	clearTID     hostarch.Addr // CLONE_CHILD_CLEARTID
+	setTID       hostarch.Addr // CLONE_CHILD_SETTID
 	robustList   atomic.Uint64
 	// vfork is closed when the task leaves the address space that it borrowed.
 	vfork chan struct{}
@@ -95,18 +96,20 @@ type Task struct {
 
 // taskAttrs are scheduling and security attributes that other tasks may read or change.
 type taskAttrs struct {
-	noNewPrivs  atomic.Bool
-	nice        atomic.Int32
-	policy      atomic.Int32 // SCHED_*, with SCHED_RESET_ON_FORK
-	rtPriority  atomic.Int32
-	ioprio      atomic.Int32
-	timerSlack  atomic.Int64
-	pdeathsig   atomic.Int32
-	personality atomic.Uint32
-	affinity    atomic.Pointer[CPUSet]
-	tscFault    atomic.Bool
-	thpDisable  atomic.Bool
-	memPolicy   atomic.Int32
+	noNewPrivs atomic.Bool
+	nice       atomic.Int32
+	policy     atomic.Int32 // SCHED_*, with SCHED_RESET_ON_FORK
+	rtPriority atomic.Int32
+	ioprio     atomic.Int32
+	timerSlack atomic.Int64
+	// defaultSlack is what PR_SET_TIMERSLACK 0 restores.
+	defaultSlack int64
+	pdeathsig    atomic.Int32
+	personality  atomic.Uint32
+	affinity     atomic.Pointer[CPUSet]
+	tscFault     atomic.Bool
+	thpDisable   atomic.Bool
+	memPolicy    atomic.Int32
 }
 
 // TaskState is the state letter of proc_pid_stat(5).

@@ -33,6 +33,9 @@ func (t *Task) main(fp []byte) {
 	if err := t.newThread(fp); err != nil {
 		t.brokenThread(err)
 	}
+	if t.setTID != 0 {
+		t.CopyOutUint32(t.setTID, uint32(t.TID()))
+	}
 	t.loop()
 	t.exit()
 	runtime.UnlockOSThread()

@@ -103,6 +103,8 @@ type IDMapEntry struct{ First, Parent, Length uint32 }
 
 // UserNamespace is user_namespaces(7).
 type UserNamespace struct {
+	// ID is the namespace's number in nsfs.
+	ID         uint64
 	Parent     *UserNamespace
 	Owner      KUID
 	OwnerGroup KGID

@@ -1,0 +1,229 @@
+package kernel
+
+import (
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"moat/sentry/kernel/auth"
+	"moat/sentry/vfs"
+)
+
+// newUserNS returns t's credentials in a new user namespace: all capabilities there (kernel/user_namespace.c create_user_ns).
+func (t *Task) newUserNS() (*auth.Credentials, error) {
+	c := t.Credentials()
+	if r := t.fs.Root(); r.Ok() && t.ns.Mount != nil {
+		top := t.ns.Mount.Root()
+		chrooted := top != r
+		top.DecRef()
+		if chrooted {
+			return nil, unix.EPERM
+		}
+	}
+	if c.UserNS.MapFromKUID(c.EUID) == auth.NoID || c.UserNS.MapFromKGID(c.EGID) == auth.NoID {
+		return nil, unix.EPERM
+	}
+	ns, err := c.NewChild()
+	if err != nil {
+		return nil, err
+	}
+	ns.ID = t.k.newNSID().ino
+	return c.EnterUserNS(ns), nil
+}
+
+// copyNamespaces is copy_namespaces: t's, with new ones where flags (CLONE_NEW*) ask for them. The result holds a reference to the mount
+// namespace; if that is new, the paths are t's root and working directory in it, with references.
+func (t *Task) copyNamespaces(flags uint64, creds *auth.Credentials) (Namespaces, []vfs.Path, error) {
+	n := t.ns
+	k := t.k
+	user := creds.UserNS
+	if flags&cloneNS != 0 && !creds.HasCapIn(linux.CAP_SYS_ADMIN, user) {
+		return n, nil, unix.EPERM
+	}
+	if flags&linux.CLONE_NEWPID != 0 {
+		p, err := k.newPIDNamespace(n.PIDForChildren, user)
+		if err != nil {
+			return n, nil, err
+		}
+		n.PIDForChildren = p
+	}
+	if flags&linux.CLONE_NEWUTS != 0 {
+		h, d := n.UTS.Names()
+		n.UTS = k.NewUTSNamespace(h, d, user)
+	}
+	if flags&linux.CLONE_NEWIPC != 0 {
+		n.IPC = k.NewIPCNamespace(user)
+	}
+	if flags&linux.CLONE_NEWNET != 0 {
+		nn := &NetNamespace{nsID: k.newNSID(), userNS: user}
+		if k.hooks.NewNetStack != nil {
+			nn.Stack = k.hooks.NewNetStack()
+		}
+		n.Net = nn
+	}
+	if flags&linux.CLONE_NEWCGROUP != 0 {
+		n.Cgroup = &CgroupNamespace{nsID: k.newNSID(), userNS: user, Root: n.Cgroup.Root}
+	}
+	if flags&cloneNewTime != 0 {
+		mo, bo := n.TimeForChildren.Offsets()
+		n.TimeForChildren = &TimeNamespace{nsID: k.newNSID(), userNS: user, monotonic: mo, boottime: bo}
+	}
+	if flags&linux.CLONE_THREAD == 0 && n.Time != n.TimeForChildren {
+		n.TimeForChildren.freeze()
+		n.Time = n.TimeForChildren
+	}
+	var paths []vfs.Path
+	if n.Mount != nil && flags&linux.CLONE_NEWNS != 0 {
+		n.Mount, paths = n.Mount.Copy(vfs.WithCredentials(creds), t.fs.Root(), t.fs.Cwd())
+	} else if n.Mount != nil {
+		n.Mount.IncRef()
+	}
+	return n, paths, nil
+}
+
+func dropNamespaces(n Namespaces, paths []vfs.Path) {
+	for _, p := range paths {
+		p.DecRef()
+	}
+	if n.Mount != nil {
+		n.Mount.DecRef()
+	}
+}
+
+// Unshare is unshare(2).
+func (t *Task) Unshare(flags uint64) error {
+	const known = linux.CLONE_THREAD | linux.CLONE_FS | linux.CLONE_SIGHAND | linux.CLONE_VM | linux.CLONE_FILES | linux.CLONE_SYSVSEM |
+		linux.CLONE_NEWUSER | cloneNS
+	if flags&^known != 0 {
+		return unix.EINVAL
+	}
+	if flags&linux.CLONE_NEWUSER != 0 {
+		flags |= linux.CLONE_THREAD | linux.CLONE_FS
+	}
+	if flags&linux.CLONE_VM != 0 {
+		flags |= linux.CLONE_SIGHAND
+	}
+	if flags&linux.CLONE_SIGHAND != 0 {
+		flags |= linux.CLONE_THREAD
+	}
+	if flags&linux.CLONE_NEWNS != 0 {
+		flags |= linux.CLONE_FS
+	}
+	if flags&(linux.CLONE_THREAD|linux.CLONE_SIGHAND|linux.CLONE_VM) != 0 && t.tg.NumTasks() > 1 {
+		return unix.EINVAL
+	}
+	creds := t.Credentials()
+	if flags&linux.CLONE_NEWUSER != 0 {
+		c, err := t.newUserNS()
+		if err != nil {
+			return err
+		}
+		creds = c
+	}
+	if flags&(cloneNS|linux.CLONE_NEWUSER) != 0 {
+		// The caller itself stays in its PID and time namespaces: its children go into the new ones.
+		ns, paths, err := t.copyNamespaces(flags|linux.CLONE_THREAD, creds)
+		if err != nil {
+			return err
+		}
+		defer t.setNamespaces(ns, paths)
+	}
+	if flags&linux.CLONE_FS != 0 && t.fs.Shared() {
+		n, old := t.fs.fork(), t.fs
+		t.mu.Lock()
+		t.fs = n
+		t.mu.Unlock()
+		old.decRef()
+	}
+	if flags&linux.CLONE_FILES != 0 && t.fdt.Shared() {
+		n, old := t.fdt.Fork(^uint32(0)), t.fdt
+		t.mu.Lock()
+		t.fdt = n
+		t.mu.Unlock()
+		old.DecRef(t)
+	}
+	if creds != t.Credentials() {
+		t.SetCredentials(creds)
+	}
+	return nil
+}
+
+// setNamespaces installs ns, which holds a reference to its mount namespace, in place of t's; paths are the root and working directory in another
+// mount namespace.
+func (t *Task) setNamespaces(ns Namespaces, paths []vfs.Path) {
+	if paths != nil {
+		t.fs.set(paths[0], paths[1])
+	}
+	t.mu.Lock()
+	old := t.ns
+	t.ns = ns
+	t.mu.Unlock()
+	if old.Mount != nil {
+		old.Mount.DecRef()
+	}
+}
+
+// SetNS is setns(2) for one namespace object: a *UTSNamespace, *IPCNamespace, *NetNamespace, *CgroupNamespace, *TimeNamespace, *PIDNamespace,
+// *vfs.MountNamespace or *auth.UserNamespace.
+func (t *Task) SetNS(obj any) error {
+	creds := t.Credentials()
+	n := t.Namespaces()
+	admin := func(owner *auth.UserNamespace) bool {
+		return creds.HasCapIn(linux.CAP_SYS_ADMIN, owner) && creds.HasCap(linux.CAP_SYS_ADMIN)
+	}
+	ok := true
+	var paths []vfs.Path
+	switch o := obj.(type) {
+	case *UTSNamespace:
+		ok, n.UTS = admin(o.userNS), o
+	case *IPCNamespace:
+		ok, n.IPC = admin(o.userNS), o
+	case *NetNamespace:
+		ok, n.Net = admin(o.userNS), o
+	case *CgroupNamespace:
+		ok, n.Cgroup = admin(o.userNS), o
+	case *TimeNamespace:
+		if t.tg.NumTasks() > 1 {
+			return unix.EUSERS
+		}
+		ok, n.Time, n.TimeForChildren = admin(o.userNS), o, o
+		o.freeze()
+	case *PIDNamespace:
+		// Only down: into the own namespace or one below it.
+		if !t.PIDNamespace().isAncestorOf(o) {
+			return unix.EINVAL
+		}
+		ok, n.PIDForChildren = admin(o.userNS), o
+	case *vfs.MountNamespace:
+		if t.fs.Shared() {
+			return unix.EINVAL
+		}
+		if ok = admin(o.Owner) && creds.HasCap(linux.CAP_SYS_CHROOT); ok {
+			root := o.Root()
+			n.Mount, paths = o, []vfs.Path{root, root.IncRef()}
+		}
+	case *auth.UserNamespace:
+		return t.setUserNS(o)
+	default:
+		return unix.EINVAL
+	}
+	if !ok {
+		return unix.EPERM
+	}
+	if n.Mount != nil {
+		n.Mount.IncRef()
+	}
+	t.setNamespaces(n, paths)
+	return nil
+}
+
+// setUserNS is userns_install.
+func (t *Task) setUserNS(ns *auth.UserNamespace) error {
+	creds := t.Credentials()
+	if ns == creds.UserNS || t.tg.NumTasks() > 1 || t.fs.Shared() {
+		return unix.EINVAL
+	}
+	if !creds.HasCapIn(linux.CAP_SYS_ADMIN, ns) {
+		return unix.EPERM
+	}
+	t.SetCredentials(creds.EnterUserNS(ns))
+	return nil
+}
