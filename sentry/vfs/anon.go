@@ -89,6 +89,30 @@ func (fs *pseudoFS) path(inode Inode, name string) Path {
 	return Path{fs.mnt, d}
 }
 
+// KernelMount is a mount of a file system that is in no namespace, for files that only the kernel makes.
+type KernelMount struct{ mnt *Mount }
+
+// NewKernelMount mounts fs so.
+func NewKernelMount(fs FileSystem) (*KernelMount, error) {
+	sb, err := newSuper(fs)
+	if err != nil {
+		return nil, err
+	}
+	return &KernelMount{newMount(sb, sb.root, 0, "none")}, nil
+}
+
+// Root is the root of the mount, with references.
+func (k *KernelMount) Root() Path { return Path{k.mnt, k.mnt.root}.IncRef() }
+
+// NewFile returns impl, open on inode, as a nameless file that /proc shows as name, "(deleted)".
+func (k *KernelMount) NewFile(ctx Context, name string, inode Inode, impl FileImpl, flags uint32) *FileDescription {
+	attach(inode)
+	d := newDentry(k.mnt.sb, nil, name, inode)
+	d.flags.Or(dUnhashed | dDeleted)
+	k.mnt.IncRef()
+	return NewFile(ctx.Credentials(), impl, Path{k.mnt, d}, flags)
+}
+
 // NewAnonFile returns an open file that /proc/PID/fd shows as anon_inode:NAME ("[eventfd]"); flags are open(2)'s, with
 // access mode.
 func NewAnonFile(ctx Context, name string, impl FileImpl, flags uint32) *FileDescription {

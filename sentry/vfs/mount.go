@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -275,7 +276,7 @@ func (ns *MountNamespace) DecRef() {
 		return
 	}
 	mountMu.Lock()
-	gone := ns.mounts
+	gone := slices.Clone(ns.mounts)
 	for _, m := range gone {
 		m.detachLocked()
 	}

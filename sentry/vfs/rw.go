@@ -338,3 +338,16 @@ func (fd *FileDescription) Allocate(ctx Context, mode uint32, off, length int64)
 	}
 	return err
 }
+
+// WantsAtime reports whether an access through fd changes the access time, which is atime so far: O_NOATIME, the mount's options,
+// and relatime (fs/inode.c relatime_need_update).
+func (fd *FileDescription) WantsAtime(ctx Context, atime, mtime, ctime Time) bool {
+	f := fd.path.Mount.Flags()
+	if fd.flags.Load()&unix.O_NOATIME != 0 || f&(unix.ST_NOATIME|unix.ST_RDONLY) != 0 {
+		return false
+	}
+	if f&unix.ST_NODIRATIME != 0 && isDir(fd.Inode()) {
+		return false
+	}
+	return f&unix.ST_RELATIME == 0 || atime <= mtime || atime <= ctime || ctx.Now()-atime >= Time(24*time.Hour)
+}

@@ -1,0 +1,636 @@
+package tmpfs
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/sentry/memmap"
+	"moat/sentry/memmap/spans"
+	"moat/sentry/memory"
+	"moat/sentry/usermem"
+	"moat/sentry/vfs"
+)
+
+const (
+	pageSize = memory.PageSize
+	pageMask = pageSize - 1
+)
+
+func pageDown(n uint64) uint64 { return n &^ pageMask }
+func pageUp(n uint64) uint64   { return (n + pageMask) &^ pageMask }
+
+// regular is a regular file.
+type regular struct {
+	inode
+	size atomic.Int64 // changed under mu
+
+	// writeMu makes writes, truncations and fallocate one after the other (Linux's i_rwsem).
+	writeMu sync.Mutex
+
+	mu sync.RWMutex
+	// pages maps page-aligned ranges of the file to offsets in the memory file.
+	// +checklocks:mu
+	pages spans.Set[uint64]
+	// nr is the number of pages.
+	// +checklocks:mu
+	nr int64
+	// +checklocks:mu
+	maps memmap.Mappings
+	// seals are F_SEAL_*.
+	// +checklocks:mu
+	seals uint32
+}
+
+// Attr implements vfs.Inode.
+func (r *regular) Attr(ctx vfs.Context) (vfs.Attr, error) {
+	a, err := r.inode.Attr(ctx)
+	r.mu.RLock()
+	a.Size, a.Blocks = r.size.Load(), r.nr*(pageSize/512)
+	r.mu.RUnlock()
+	return a, err
+}
+
+// SetAttr implements vfs.Inode.
+func (r *regular) SetAttr(ctx vfs.Context, s vfs.SetAttr) error {
+	if s.Valid&vfs.SetSize != 0 {
+		r.writeMu.Lock()
+		err := r.truncate(s.Size)
+		r.writeMu.Unlock()
+		if err != nil {
+			return err
+		}
+		if s.Valid&vfs.SetMtime == 0 {
+			r.modified(ctx.Now())
+		}
+	}
+	return r.inode.SetAttr(ctx, s)
+}
+
+// Evict implements vfs.Inode.
+func (r *regular) Evict() {
+	if r.evicted() {
+		r.free()
+	}
+}
+
+// free gives all pages back.
+func (r *regular) free() {
+	r.mu.Lock()
+	r.dropLocked(0, math.MaxInt64&^pageMask)
+	r.mu.Unlock()
+}
+
+// Open implements vfs.Inode.
+func (r *regular) Open(vfs.Context, *vfs.Dentry, uint32) (vfs.FileImpl, error) {
+	return &file{r: r}, nil
+}
+
+// file is an open regular file.
+type file struct {
+	vfs.FileDefaults
+	r *regular
+}
+
+// Seekable implements vfs.FileImpl.
+func (*file) Seekable() bool { return true }
+
+// SeekEnd implements vfs.FileImpl.
+func (f *file) SeekEnd(vfs.Context) (int64, error) { return f.r.size.Load(), nil }
+
+// SeekData implements vfs.FileImpl.
+func (f *file) SeekData(_ vfs.Context, off int64, data bool) (int64, error) {
+	r := f.r
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	size := r.size.Load()
+	if off < 0 || off >= size {
+		return 0, unix.ENXIO
+	}
+	at := uint64(off)
+	it := r.pages.Find(at)
+	if data {
+		if !r.pages.Ok(it) || int64(r.pages.At(it).Start) >= size {
+			return 0, unix.ENXIO
+		}
+		return int64(max(at, r.pages.At(it).Start)), nil
+	}
+	for ; r.pages.Ok(it) && r.pages.At(it).Start <= at; it = r.pages.Next(it) {
+		at = r.pages.At(it).End
+	}
+	return min(int64(at), size), nil
+}
+
+// Fsync implements vfs.FileImpl.
+func (*file) Fsync(vfs.Context, bool) error { return nil }
+
+// Read implements vfs.FileImpl.
+func (f *file) Read(ctx vfs.Context, fd *vfs.FileDescription, dst usermem.IOSequence, off int64, _ vfs.IOFlags) (int64, error) {
+	r := f.r
+	var done int64
+	var err error
+	left := dst.NumBytes()
+	for left > 0 && err == nil {
+		r.mu.RLock()
+		n := min(left, r.size.Load()-off)
+		if n <= 0 {
+			r.mu.RUnlock()
+			break
+		}
+		fr := r.runLocked(uint64(off), uint64(n))
+		if fr.Start != 0 {
+			r.fs.mem.IncRef(fr)
+		}
+		r.mu.RUnlock()
+		var c int64
+		if fr.Start != 0 {
+			in := uint64(off) & pageMask
+			n = min(n, int64(fr.Length()-in))
+			var m int
+			m, err = dst.CopyOut(r.fs.mem.Bytes(fr.Start+in, uint64(n)))
+			c = int64(m)
+			r.fs.mem.DecRef(fr)
+		} else {
+			c, err = dst.ZeroOut(min(n, int64(fr.Length()-uint64(off)&pageMask)))
+		}
+		done, off, left = done+c, off+c, left-c
+		if left > 0 && err == nil {
+			dst = dst.DropFirst(c)
+		}
+	}
+	if done > 0 {
+		r.accessed(ctx, fd)
+		err = nil
+	}
+	return done, err
+}
+
+// runLocked returns the pages, neighbours in the memory file too, that hold up to n bytes from off on. For a hole,
+// Start is 0 and End the length of the hole from off's page on. Offset 0 of the memory file is therefore never used by a file (see alloc).
+// +checklocksread:r.mu
+func (r *regular) runLocked(off, n uint64) memmap.FileRange {
+	start, end := pageDown(off), pageUp(off+n)
+	it := r.pages.Find(start)
+	if !r.pages.Ok(it) {
+		return memmap.FileRange{End: end - start}
+	}
+	sp := r.pages.At(it)
+	if sp.Start > start {
+		return memmap.FileRange{End: min(end, sp.Start) - start}
+	}
+	at := sp.Val + (start - sp.Start)
+	return memmap.FileRange{Start: at, End: at + min(end, sp.End) - start}
+}
+
+// maxSize is MAX_LFS_FILESIZE.
+const maxSize = math.MaxInt64 &^ pageMask
+
+// Write implements vfs.FileImpl.
+func (f *file) Write(ctx vfs.Context, _ *vfs.FileDescription, src usermem.IOSequence, off int64, flags vfs.IOFlags) (int64, int64, error) {
+	r := f.r
+	r.writeMu.Lock()
+	defer r.writeMu.Unlock()
+	if flags&vfs.IOAppend != 0 {
+		off = r.size.Load()
+	}
+	left := src.NumBytes()
+	if left == 0 {
+		return 0, off, nil
+	}
+	r.mu.RLock()
+	seals := r.seals
+	r.mu.RUnlock()
+	if seals&(unix.F_SEAL_WRITE|sealFutureWrite) != 0 {
+		return 0, off, unix.EPERM
+	}
+	limit := int64(maxSize)
+	if seals&unix.F_SEAL_GROW != 0 {
+		if limit = r.size.Load(); off >= limit {
+			return 0, off, unix.EPERM
+		}
+	}
+	if off >= limit {
+		return 0, off, unix.EFBIG
+	}
+	left = min(left, limit-off)
+	var done int64
+	var err error
+	for left > 0 && err == nil {
+		var n int64
+		n, err = r.writeSome(src, uint64(off), uint64(left))
+		done, off, left = done+n, off+n, left-n
+		if left > 0 && err == nil {
+			src = src.DropFirst(n)
+		}
+	}
+	if done > 0 {
+		r.modified(ctx.Now())
+		err = nil
+	}
+	return done, off, err
+}
+
+// writeSome writes the first bytes of src, up to n, at off. writeMu is held.
+func (r *regular) writeSome(src usermem.IOSequence, off, n uint64) (int64, error) {
+	mem := r.fs.mem
+	r.mu.RLock()
+	fr := r.runLocked(off, n)
+	if fr.Start != 0 {
+		mem.IncRef(fr)
+	}
+	r.mu.RUnlock()
+	in := off & pageMask
+	n = min(n, fr.Length()-in)
+	if fr.Start != 0 {
+		c, err := src.CopyIn(mem.Bytes(fr.Start+in, n))
+		mem.DecRef(fr)
+		r.grow(int64(off) + int64(c))
+		return int64(c), err
+	}
+	// A hole: fill new pages before anybody can see them.
+	fr, err := r.alloc(pageDown(off), pageUp(in+n), false)
+	if err != nil {
+		return 0, err
+	}
+	n = min(n, fr.Length()-in)
+	b := mem.Bytes(fr.Start, fr.Length())
+	clear(b[:in])
+	c, err := src.CopyIn(b[in : in+n])
+	if c == 0 {
+		r.fs.unreserve(int64(fr.Length() / pageSize))
+		mem.DecRef(fr)
+		return 0, err
+	}
+	used := pageUp(in + uint64(c))
+	clear(b[in+uint64(c) : used])
+	r.mu.Lock()
+	r.insertLocked(pageDown(off), fr, used, b[in:in+uint64(c)], in)
+	r.mu.Unlock()
+	r.grow(int64(off) + int64(c))
+	return int64(c), err
+}
+
+// grow raises the size to at least end.
+func (r *regular) grow(end int64) {
+	if end <= r.size.Load() {
+		return
+	}
+	r.mu.Lock()
+	if end > r.size.Load() {
+		r.size.Store(end)
+	}
+	r.mu.Unlock()
+}
+
+// alloc reserves and allocates up to n bytes of pages for file offset off.
+func (r *regular) alloc(off, n uint64, zero bool) (memmap.FileRange, error) {
+	n = min(n, memory.HugePage-off%memory.HugePage)
+	if err := r.fs.reserve(int64(n / pageSize)); err != nil {
+		if n == pageSize {
+			return memmap.FileRange{}, err
+		}
+		n = pageSize
+		if err := r.fs.reserve(1); err != nil {
+			return memmap.FileRange{}, err
+		}
+	}
+	mem := r.fs.mem
+	var fr memmap.FileRange
+	var err error
+	// Go on where the page before lies, so that the file stays in one piece.
+	if near := r.behind(off); near != 0 {
+		if got := mem.AllocateAt(near, n, zero); got > 0 {
+			fr = memmap.FileRange{Start: near, End: near + got}
+		}
+	}
+	if fr.Length() == 0 {
+		if off >= 64<<10 || n >= 64<<10 {
+			fr, err = mem.AllocateIn(off, 0, n, zero)
+		} else {
+			fr, err = mem.Allocate(n, zero)
+		}
+	}
+	if err == nil && fr.Start == 0 {
+		// Offset 0 stands for a hole: that one page is given away for good.
+		if fr.Length() > pageSize {
+			mem.DecRef(memmap.FileRange{Start: pageSize, End: fr.End})
+		}
+		fr, err = mem.Allocate(n, zero)
+	}
+	r.fs.unreserve(int64((n - min(n, fr.Length())) / pageSize))
+	return fr, err
+}
+
+// behind returns where in the memory file the page before off ends, or 0.
+func (r *regular) behind(off uint64) uint64 {
+	if off == 0 {
+		return 0
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if sp := r.pages.Lookup(off - pageSize); sp != nil {
+		return sp.Val + (off - sp.Start)
+	}
+	return 0
+}
+
+// insertLocked enters the first used bytes of the new pages fr at off, and frees the others. Where a page fault was faster, data,
+// which lies at in of the new pages, is copied to the page that is there.
+// +checklocks:r.mu
+func (r *regular) insertLocked(off uint64, fr memmap.FileRange, used uint64, data []byte, in uint64) {
+	mem := r.fs.mem
+	if used < fr.Length() {
+		mem.DecRef(memmap.FileRange{Start: fr.Start + used, End: fr.End})
+		r.fs.unreserve(int64((fr.Length() - used) / pageSize))
+	}
+	if r.pages.Free(off, off+used) {
+		r.joinLocked(off, off+used, fr.Start)
+		return
+	}
+	for p := uint64(0); p < used; p += pageSize {
+		sp := r.pages.Lookup(off + p)
+		if sp == nil {
+			r.joinLocked(off+p, off+p+pageSize, fr.Start+p)
+			continue
+		}
+		lo, hi := max(p, in), min(p+pageSize, in+uint64(len(data)))
+		if lo < hi {
+			copy(mem.Bytes(sp.Val+(off+lo-sp.Start), hi-lo), data[lo-in:hi-in])
+		}
+		mem.DecRef(memmap.FileRange{Start: fr.Start + p, End: fr.Start + p + pageSize})
+		r.fs.unreserve(1)
+	}
+}
+
+// joinLocked enters pages, as part of the run before if they follow it in the memory file too.
+// +checklocks:r.mu
+func (r *regular) joinLocked(start, end, val uint64) {
+	r.nr += int64((end - start) / pageSize)
+	it := r.pages.Find(start)
+	if p, ok := r.pages.Prev(it); ok {
+		if sp := r.pages.At(p); sp.End == start && sp.Val+sp.Len() == val {
+			r.pages.SetBounds(p, sp.Start, end)
+			return
+		}
+	}
+	r.pages.InsertAt(it, spans.Span[uint64]{Start: start, End: end, Val: val})
+}
+
+// dropLocked frees the pages of [start, end), which are page-aligned.
+// +checklocks:r.mu
+func (r *regular) dropLocked(start, end uint64) {
+	it := r.pages.Find(start)
+	for r.pages.Ok(it) && r.pages.At(it).Start < end {
+		sp := r.pages.At(it)
+		if sp.Start < start {
+			v := sp.Val + (start - sp.Start)
+			it = r.pages.Split(it, start)
+			r.pages.At(it).Val = v
+			continue
+		}
+		if sp.End > end {
+			v := sp.Val + (end - sp.Start)
+			next := r.pages.Split(it, end)
+			r.pages.At(next).Val = v
+			it, _ = r.pages.Prev(next)
+			sp = r.pages.At(it)
+		}
+		fr := memmap.FileRange{Start: sp.Val, End: sp.Val + sp.Len()}
+		it = r.pages.Remove(it)
+		r.fs.mem.DecRef(fr)
+		n := int64(fr.Length() / pageSize)
+		r.nr -= n
+		r.fs.unreserve(n)
+	}
+}
+
+// zeroLocked zeroes [start, end), which lies in one page, if that is there.
+// +checklocks:r.mu
+func (r *regular) zeroLocked(start, end uint64) {
+	if start >= end {
+		return
+	}
+	if sp := r.pages.Lookup(start); sp != nil {
+		clear(r.fs.mem.Bytes(sp.Val+(start-sp.Start), end-start))
+	}
+}
+
+// truncate changes the size. writeMu is held.
+func (r *regular) truncate(size int64) error {
+	r.mu.Lock()
+	old := r.size.Load()
+	switch {
+	case size > maxSize:
+		r.mu.Unlock()
+		return unix.EFBIG
+	case size < old && r.seals&unix.F_SEAL_SHRINK != 0, size > old && r.seals&unix.F_SEAL_GROW != 0:
+		r.mu.Unlock()
+		return unix.EPERM
+	}
+	r.size.Store(size)
+	if size >= old {
+		// What mappings wrote behind the old end must not show.
+		r.zeroLocked(uint64(old), min(pageUp(uint64(old)), uint64(size)))
+		r.mu.Unlock()
+		return nil
+	}
+	first := pageUp(uint64(size))
+	places := r.maps.Find(memmap.FileRange{Start: first, End: maxSize})
+	r.mu.Unlock()
+	// Unmap before the pages can be used for something else; a fault after this finds the new size.
+	for _, p := range places {
+		p.Space.Invalidate(p.Range, true)
+	}
+	r.mu.Lock()
+	r.dropLocked(first, maxSize)
+	r.zeroLocked(uint64(size), first)
+	r.mu.Unlock()
+	return nil
+}
+
+// Allocate implements vfs.FileImpl.
+func (f *file) Allocate(ctx vfs.Context, mode uint32, off, length int64) error {
+	if mode&^uint32(unix.FALLOC_FL_KEEP_SIZE|unix.FALLOC_FL_PUNCH_HOLE) != 0 {
+		return unix.EOPNOTSUPP
+	}
+	r := f.r
+	r.writeMu.Lock()
+	defer r.writeMu.Unlock()
+	start, end := uint64(off), uint64(off+length)
+	r.mu.RLock()
+	seals := r.seals
+	r.mu.RUnlock()
+	if mode&unix.FALLOC_FL_PUNCH_HOLE != 0 {
+		if seals&(unix.F_SEAL_WRITE|sealFutureWrite) != 0 {
+			return unix.EPERM
+		}
+		r.punch(start, end)
+		r.modified(ctx.Now())
+		return nil
+	}
+	if end > maxSize {
+		return unix.EFBIG
+	}
+	if seals&unix.F_SEAL_GROW != 0 && int64(end) > r.size.Load() {
+		return unix.EPERM
+	}
+	if err := r.fill(pageDown(start), pageUp(end)); err != nil {
+		return err
+	}
+	if mode&unix.FALLOC_FL_KEEP_SIZE == 0 {
+		r.grow(int64(end))
+	}
+	r.touchCtime(ctx.Now())
+	return nil
+}
+
+func (r *regular) punch(start, end uint64) {
+	end = min(end, maxSize)
+	lo, hi := pageUp(start), pageDown(end)
+	r.mu.Lock()
+	if lo > hi {
+		r.zeroLocked(start, end)
+		r.mu.Unlock()
+		return
+	}
+	r.zeroLocked(start, lo)
+	r.zeroLocked(hi, end)
+	places := r.maps.Find(memmap.FileRange{Start: lo, End: hi})
+	r.dropLocked(lo, hi)
+	r.mu.Unlock()
+	for _, p := range places {
+		p.Space.Invalidate(p.Range, false)
+	}
+}
+
+// fill allocates zeroed pages for the holes of [at, end).
+func (r *regular) fill(at, end uint64) error {
+	need := int64((end - at) / pageSize)
+	if m := r.fs.maxBlocks.Load(); m > 0 && need > m {
+		return unix.ENOSPC
+	}
+	for at < end {
+		r.mu.RLock()
+		run := r.runLocked(at, end-at)
+		r.mu.RUnlock()
+		if run.Start != 0 {
+			at += run.Length()
+			continue
+		}
+		fr, err := r.alloc(at, min(run.Length(), end-at), true)
+		if err != nil {
+			return err
+		}
+		n := fr.Length()
+		r.mu.Lock()
+		r.insertLocked(at, fr, n, nil, 0)
+		r.mu.Unlock()
+		at += n
+	}
+	return nil
+}
+
+// ConfigureMMap implements vfs.FileImpl.
+func (f *file) ConfigureMMap(_ vfs.Context, fd *vfs.FileDescription, o *memmap.MMapOpts) error {
+	r := f.r
+	r.mu.RLock()
+	seals := r.seals
+	r.mu.RUnlock()
+	if !o.Private && seals&(unix.F_SEAL_WRITE|sealFutureWrite) != 0 {
+		if o.Perms.Write {
+			return unix.EPERM
+		}
+		o.MaxPerms.Write = false
+	}
+	o.Mappable, o.Identity = r, fd
+	return nil
+}
+
+// AddMapping implements memmap.Mappable.
+func (r *regular) AddMapping(ms memmap.Space, ar hostarch.AddrRange, off uint64, writable bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if writable && r.seals&unix.F_SEAL_WRITE != 0 {
+		return unix.EPERM
+	}
+	r.maps.Add(ms, ar, off, writable)
+	return nil
+}
+
+// RemoveMapping implements memmap.Mappable.
+func (r *regular) RemoveMapping(ms memmap.Space, ar hostarch.AddrRange, off uint64, writable bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.maps.Remove(ms, ar, off, writable)
+}
+
+// Translate implements memmap.Mappable. Holes get pages, as shmem's do: those of optional too if they are about to be written.
+func (r *regular) Translate(required, optional memmap.FileRange, at hostarch.AccessType) ([]memmap.Translation, error) {
+	if !at.Write {
+		r.mu.RLock()
+		ts, ok, err := r.translateLocked(required, optional)
+		r.mu.RUnlock()
+		if ok || err != nil {
+			return ts, err
+		}
+	}
+	want := required
+	if at.Write {
+		want = optional
+	}
+	if err := r.fill(want.Start, min(want.End, pageUp(uint64(r.size.Load())))); err != nil {
+		if want == required {
+			return nil, &memmap.BusError{Err: err}
+		}
+		if err := r.fill(required.Start, min(required.End, pageUp(uint64(r.size.Load())))); err != nil {
+			return nil, &memmap.BusError{Err: err}
+		}
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	ts, ok, err := r.translateLocked(required, optional)
+	if err == nil && !ok {
+		return nil, &memmap.BusError{Err: unix.EFAULT} // truncated meanwhile
+	}
+	return ts, err
+}
+
+// translateLocked translates what is there of optional around required; false if a page of required is a hole.
+// +checklocksread:r.mu
+func (r *regular) translateLocked(required, optional memmap.FileRange) ([]memmap.Translation, bool, error) {
+	size := pageUp(uint64(r.size.Load()))
+	if required.End > size {
+		return nil, false, &memmap.BusError{Err: unix.EFAULT}
+	}
+	optional.End = min(optional.End, size)
+	// The run of pages without a hole around required.
+	it := r.pages.Find(required.Start)
+	if !r.pages.Ok(it) || r.pages.At(it).Start > required.Start {
+		return nil, false, nil
+	}
+	for r.pages.At(it).Start > optional.Start {
+		p, ok := r.pages.Prev(it)
+		if !ok || r.pages.At(p).End != r.pages.At(it).Start {
+			break
+		}
+		it = p
+	}
+	var ts []memmap.Translation
+	end := max(optional.Start, r.pages.At(it).Start)
+	for ; r.pages.Ok(it) && r.pages.At(it).Start <= end && end < optional.End; it = r.pages.Next(it) {
+		sp := r.pages.At(it)
+		t := memmap.Translation{Source: memmap.FileRange{Start: end, End: min(sp.End, optional.End)}, File: r.fs.mem,
+			Offset: sp.Val + (end - sp.Start), Perms: hostarch.AnyAccess}
+		ts = append(ts, t)
+		end = t.Source.End
+	}
+	if end < required.End {
+		return nil, false, nil
+	}
+	for _, t := range ts {
+		r.fs.mem.IncRef(memmap.FileRange{Start: t.Offset, End: t.Offset + t.Source.Length()})
+	}
+	return ts, true, nil
+}
