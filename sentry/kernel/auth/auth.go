@@ -7,6 +7,7 @@ package auth
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -109,6 +110,7 @@ type UserNamespace struct {
 	Owner      KUID
 	OwnerGroup KGID
 	Level      int
+	ino        atomic.Uint64 // see Ino
 
 	mu sync.RWMutex
 	// +checklocks:mu

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"slices"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -129,4 +130,19 @@ func (ns *UserNamespace) IsAncestorOf(c *UserNamespace) bool {
 		}
 	}
 	return false
+}
+
+// nsInos numbers user namespaces; see Ino.
+var nsInos atomic.Uint64
+
+// Ino is the namespace's inode number in nsfs (/proc/PID/ns/user): Linux's PROC_USER_INIT_INO for the root.
+func (ns *UserNamespace) Ino() uint64 {
+	const first = 0xEFFFFFFD
+	if ns.Parent == nil {
+		return first
+	}
+	if ns.ino.Load() == 0 {
+		ns.ino.CompareAndSwap(0, 0xF1000000+nsInos.Add(1))
+	}
+	return ns.ino.Load()
 }
