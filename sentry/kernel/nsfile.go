@@ -22,4 +22,3 @@ func (f *NSFile) Ioctl(_ vfs.Context, _ *vfs.FileDescription, _ usermem.IO, req 
 	}
 	return f.FileDefaults.Ioctl(nil, nil, nil, req, 0)
 }
-

@@ -109,7 +109,9 @@ type taskAttrs struct {
 	affinity     atomic.Pointer[CPUSet]
 	tscFault     atomic.Bool
 	thpDisable   atomic.Bool
-	memPolicy    atomic.Int32
+	// nprocExceeded: set*uid passed RLIMIT_NPROC; execve fails with EAGAIN if that still holds.
+	nprocExceeded atomic.Bool
+	memPolicy     atomic.Int32
 }
 
 // TaskState is the state letter of proc_pid_stat(5).
@@ -197,6 +199,16 @@ func (t *Task) Paths() (root, cwd vfs.Path, ok bool) {
 	}
 	root, cwd = t.fs.Get()
 	return root, cwd, true
+}
+
+// PeekUmask is t's umask for other goroutines; ok is false if t has exited.
+func (t *Task) PeekUmask() (mask uint16, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.fs == nil {
+		return 0, false
+	}
+	return t.fs.Umask(), true
 }
 
 // Namespaces are t's namespaces, for t's own goroutine or a moment's look.

@@ -104,6 +104,15 @@ func NewKernelMount(fs FileSystem) (*KernelMount, error) {
 // Root is the root of the mount, with references.
 func (k *KernelMount) Root() Path { return Path{k.mnt, k.mnt.root}.IncRef() }
 
+// Path returns a path, with references, to inode without a name in the tree, which /proc shows as name.
+func (k *KernelMount) Path(name string, inode Inode) Path {
+	attach(inode)
+	d := newDentry(k.mnt.sb, nil, name, inode)
+	d.flags.Or(dUnhashed)
+	k.mnt.IncRef()
+	return Path{k.mnt, d}
+}
+
 // NewFile returns impl, open on inode, as a nameless file that /proc shows as name, "(deleted)".
 func (k *KernelMount) NewFile(ctx Context, name string, inode Inode, impl FileImpl, flags uint32) *FileDescription {
 	attach(inode)
