@@ -246,6 +246,7 @@ func (fd *FileDescription) ConfigureMMap(ctx Context, opts *memmap.MMapOpts) err
 	if opts.MaxPerms == (hostarch.AccessType{}) {
 		return unix.EACCES
 	}
+	opts.Identity = fd
 	return fd.impl.ConfigureMMap(ctx, fd, opts)
 }
 
