@@ -295,6 +295,9 @@ func (k *Kernel) newGroup(c *Task, from *ThreadGroup, a *CloneArgs) *ThreadGroup
 	pid.group = tg
 	c.tg = tg
 	c.tgid.Store(c.tid.Load())
+	if k.hooks.NewGroupTimers != nil {
+		tg.Timers = k.hooks.NewGroupTimers(tg)
+	}
 	if from == nil {
 		tg.handlers = &SignalHandlers{users: 1}
 		return tg
@@ -312,9 +315,6 @@ func (k *Kernel) newGroup(c *Task, from *ThreadGroup, a *CloneArgs) *ThreadGroup
 	tg.oomScoreAdj.Store(from.oomScoreAdj.Load())
 	tg.hasTTY = from.hasTTY
 	tg.joinGroup(from.pgrp)
-	if k.hooks.NewGroupTimers != nil {
-		tg.Timers = k.hooks.NewGroupTimers(tg)
-	}
 	return tg
 }
 

@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/platform"
 	"moat/sentry/kernel/auth"
+	"moat/sentry/loader"
 	"moat/sentry/memory"
 	"moat/sentry/mm"
 )
@@ -21,6 +22,8 @@ type Config struct {
 	Memory   *memory.File
 	Table    SyscallTable
 	Log      *zap.Logger
+	// VDSO is mapped into every program; it may be nil.
+	VDSO loader.VDSO
 	// UserNS is the root user namespace; nil makes one.
 	UserNS *auth.UserNamespace
 	// Hostname and Domainname are the initial UTS names.
@@ -55,6 +58,7 @@ type Kernel struct {
 	log      *zap.Logger
 	hooks    Hooks
 	strace   bool
+	vdso     loader.VDSO
 	numCPUs  int
 
 	rootUserNS *auth.UserNamespace
@@ -77,7 +81,7 @@ type Kernel struct {
 
 // New returns a kernel without processes.
 func New(c Config) (*Kernel, error) {
-	k := &Kernel{platform: c.Platform, memory: c.Memory, table: c.Table, log: c.Log, hooks: c.Hooks, strace: c.Strace,
+	k := &Kernel{platform: c.Platform, memory: c.Memory, table: c.Table, log: c.Log, hooks: c.Hooks, strace: c.Strace, vdso: c.VDSO,
 		numCPUs: c.NumCPUs, rootUserNS: c.UserNS, start: time.Now(), done: make(chan struct{})}
 	if k.log == nil {
 		k.log = zap.NewNop()
@@ -203,4 +207,7 @@ func (k *Kernel) NumRunning() (running, total int) {
 }
 
 // peakRSS is the highest resident set of m so far, in bytes.
-func peakRSS(m *mm.MemoryManager) int64 { return 0 }
+func peakRSS(m *mm.MemoryManager) int64 { return int64(m.RSSPeak()) }
+
+// Uptime is the time since boot in nanoseconds.
+func (k *Kernel) Uptime() int64 { return int64(time.Since(k.start)) }

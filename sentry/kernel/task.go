@@ -28,7 +28,7 @@ type Task struct {
 
 	// work says what must be done before the next return to the guest: work* bits.
 	work atomic.Uint32
-	// inGuest is 1 while the platform runs guest code: only then is thread.Interrupt needed.
+	// inGuest is odd while the platform runs guest code: only then is thread.Interrupt needed.
 	inGuest atomic.Uint32
 	// wake carries one token that ends a Block early.
 	wake chan struct{}

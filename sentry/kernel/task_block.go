@@ -39,7 +39,7 @@ func (t *Task) poke() {
 	case t.wake <- struct{}{}:
 	default:
 	}
-	if t.inGuest.Load() != 0 {
+	if t.inGuest.Load()&1 != 0 {
 		if r := t.thr.Load(); r != nil {
 			r.thread.Interrupt()
 		}

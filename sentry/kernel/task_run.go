@@ -93,13 +93,13 @@ func (t *Task) loop() {
 			continue
 		}
 		// Whoever sets work looks at inGuest afterwards, and we look at work after setting inGuest: one of the two sees the other.
-		t.inGuest.Store(1)
+		t.inGuest.Add(1)
 		if t.work.Load() != 0 {
-			t.inGuest.Store(0)
+			t.inGuest.Add(1)
 			continue
 		}
 		ev, err := t.thread.Run(&t.regs)
-		t.inGuest.Store(0)
+		t.inGuest.Add(1)
 		if err != nil {
 			t.brokenThread(err)
 			return

@@ -227,3 +227,61 @@ func (t *Task) setUserNS(ns *auth.UserNamespace) error {
 	t.SetCredentials(creds.EnterUserNS(ns))
 	return nil
 }
+
+// NamespaceFlag is the CLONE_NEW* flag of a namespace object.
+func NamespaceFlag(obj any) uint32 {
+	switch obj.(type) {
+	case *UTSNamespace:
+		return linux.CLONE_NEWUTS
+	case *IPCNamespace:
+		return linux.CLONE_NEWIPC
+	case *NetNamespace:
+		return linux.CLONE_NEWNET
+	case *CgroupNamespace:
+		return linux.CLONE_NEWCGROUP
+	case *TimeNamespace:
+		return cloneNewTime
+	case *PIDNamespace:
+		return linux.CLONE_NEWPID
+	case *vfs.MountNamespace:
+		return linux.CLONE_NEWNS
+	case *auth.UserNamespace:
+		return linux.CLONE_NEWUSER
+	}
+	return 0
+}
+
+// SetNSOf is setns(2) with a pidfd: the namespaces of o that flags name. The user namespace comes first, so that its capabilities hold for the others.
+func (t *Task) SetNSOf(o *Task, flags uint32) error {
+	n := o.Namespaces()
+	objs := []any{o.UserNamespace(), n.Cgroup, n.IPC, n.UTS, n.Net, o.PIDNamespace(), n.Time, n.Mount}
+	for _, obj := range objs {
+		f := NamespaceFlag(obj)
+		if flags&f == 0 {
+			continue
+		}
+		flags &^= f
+		if err := t.SetNS(obj); err != nil {
+			return err
+		}
+	}
+	if flags != 0 {
+		return unix.EINVAL
+	}
+	return nil
+}
+
+// MaySetTID checks clone3's set_tid of n levels: EINVAL, EPERM.
+func (t *Task) MaySetTID(n int) error {
+	ns := t.ns.PIDForChildren
+	if n > ns.level+1 {
+		return unix.EINVAL
+	}
+	for range n {
+		if c := t.Credentials(); !c.HasCapIn(linux.CAP_SYS_ADMIN, ns.userNS) && !c.HasCapIn(linux.CAP_CHECKPOINT_RESTORE, ns.userNS) {
+			return unix.EPERM
+		}
+		ns = ns.parent
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+package syscalls
+
+import (
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/sentry/kernel"
+)
+
+func init() {
+	register(
+		full(61, "wait4", "pid ptr waitflags ptr", sysWait4),
+		full(247, "waitid", "int pid ptr waitflags ptr", sysWaitid),
+	)
+}
+
+func sysWait4(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	options := a[2].Uint()
+	if options&^(linux.WNOHANG|linux.WUNTRACED|linux.WCONTINUED|linux.WNOTHREAD|linux.WCLONE|linux.WALL) != 0 {
+		return 0, unix.EINVAL
+	}
+	o := kernel.WaitOptions{Options: options | linux.WEXITED}
+	pid := a[0].Int()
+	if pid == -1<<31 {
+		return 0, unix.ESRCH
+	}
+	if err := waitTarget(t, &o, pid); err != nil {
+		return 0, err
+	}
+	r, err := t.Wait(&o)
+	if r == nil || err != nil {
+		return 0, err
+	}
+	if p := a[1].Pointer(); p != 0 {
+		if err := t.CopyOutUint32(p, uint32(r.Status)); err != nil {
+			return 0, err
+		}
+	}
+	if p := a[3].Pointer(); p != 0 {
+		if err := copyOutRusage(t, p, &r.Rusage); err != nil {
+			return 0, err
+		}
+	}
+	return uintptr(r.PID), nil
+}
+
+// waitTarget sets whom wait4's pid names: one process, a group (negative; 0: the caller's), any (-1). A number that does not exist is ECHILD.
+func waitTarget(t *kernel.Task, o *kernel.WaitOptions, pid int32) error {
+	switch {
+	case pid == -1:
+	case pid == 0:
+		o.Group = t.ThreadGroup().ProcessGroup().PID()
+	case pid < 0:
+		if o.Group = t.PIDNamespace().PID(-pid); o.Group == nil {
+			return unix.ECHILD
+		}
+	default:
+		if o.PID = t.PIDNamespace().PID(pid); o.PID == nil {
+			return unix.ECHILD
+		}
+	}
+	return nil
+}
+
+func sysWaitid(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	options := a[3].Uint()
+	if options&^(linux.WNOHANG|linux.WNOWAIT|linux.WEXITED|linux.WSTOPPED|linux.WCONTINUED|linux.WNOTHREAD|linux.WCLONE|linux.WALL) != 0 ||
+		options&(linux.WEXITED|linux.WSTOPPED|linux.WCONTINUED) == 0 {
+		return 0, unix.EINVAL
+	}
+	o := kernel.WaitOptions{Options: options}
+	id := a[1].Int()
+	nonblock := false
+	switch a[0].Int() {
+	case linux.P_ALL:
+	case linux.P_PID:
+		if id <= 0 {
+			return 0, unix.EINVAL
+		}
+		if err := waitTarget(t, &o, id); err != nil {
+			return 0, err
+		}
+	case linux.P_PGID:
+		if id < 0 {
+			return 0, unix.EINVAL
+		}
+		if err := waitTarget(t, &o, -id); err != nil {
+			return 0, err
+		}
+	case linux.P_PIDFD:
+		if id < 0 {
+			return 0, unix.EINVAL
+		}
+		file, err := t.GetFile(id)
+		if err != nil {
+			return 0, err
+		}
+		defer file.DecRef()
+		p, ok := file.Impl().(*kernel.PIDFD)
+		if !ok || p.PID() == nil {
+			return 0, unix.EBADF
+		}
+		o.PID = p.PID()
+		if file.Nonblocking() && options&linux.WNOHANG == 0 {
+			nonblock = true
+			o.Options |= linux.WNOHANG
+		}
+	default:
+		return 0, unix.EINVAL
+	}
+	r, err := t.Wait(&o)
+	if err != nil {
+		return 0, err
+	}
+	if r == nil && nonblock {
+		return 0, unix.EAGAIN
+	}
+	if r != nil && a[4] != 0 {
+		if err := copyOutRusage(t, a[4].Pointer(), &r.Rusage); err != nil {
+			return 0, err
+		}
+	}
+	if p := a[2].Pointer(); p != 0 {
+		return 0, copyOutWaitInfo(t, p, r)
+	}
+	return 0, nil
+}
+
+// copyOutWaitInfo writes waitid's siginfo; with nothing to report its fields are zero.
+func copyOutWaitInfo(t *kernel.Task, p hostarch.Addr, r *kernel.WaitResult) error {
+	var info linux.SignalInfo
+	if r != nil {
+		info.Signo = int32(linux.SIGCHLD)
+		info.SetPID(r.PID)
+		info.SetUID(int32(t.UserNamespace().UIDOrOverflow(r.UID)))
+		switch s := r.Status; {
+		case s.Continued():
+			info.Code = linux.CLD_CONTINUED
+			info.SetStatus(int32(linux.SIGCONT))
+		case s.Stopped():
+			info.Code = linux.CLD_STOPPED
+			info.SetStatus(int32(s.StopSignal()))
+		case s.Signaled():
+			info.Code = linux.CLD_KILLED
+			info.SetStatus(int32(s.TerminationSignal()))
+		default:
+			info.Code = linux.CLD_EXITED
+			info.SetStatus(int32(s.ExitStatus()))
+		}
+	}
+	// Only signo, errno, code, pid, uid and status are written.
+	var b [28]byte
+	le := hostarch.ByteOrder
+	le.PutUint32(b[:], uint32(info.Signo))
+	le.PutUint32(b[8:], uint32(info.Code))
+	copy(b[16:], info.Fields[:12])
+	_, err := t.CopyOut(p, b[:])
+	return err
+}
+
+func copyOutRusage(t *kernel.Task, p hostarch.Addr, r *linux.Rusage) error {
+	b := make([]byte, r.SizeBytes())
+	r.MarshalBytes(b)
+	_, err := t.CopyOut(p, b)
+	return err
+}
