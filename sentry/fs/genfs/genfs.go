@@ -164,6 +164,13 @@ func NewDir(fs *FS, ino uint64, perm uint16, dyn Dynamic, fixed ...Child) *Dir {
 	return d
 }
 
+// InitDir makes d, which another inode embeds, a directory with the files of dyn.
+func InitDir(d *Dir, fs *FS, ino uint64, perm uint16, dyn Dynamic) {
+	d.dyn = dyn
+	d.init(fs, ino, unix.S_IFDIR|perm)
+	d.nlink = 2
+}
+
 // Lookup implements vfs.Inode.
 func (d *Dir) Lookup(ctx vfs.Context, name string) (vfs.Inode, error) {
 	if err := d.access(ctx); err != nil {
@@ -260,6 +267,9 @@ func NewFile(fs *FS, ino uint64, perm uint16, gen func(vfs.Context, *bytes.Buffe
 	f.init(fs, ino, unix.S_IFREG|perm)
 	return f
 }
+
+// InitFile makes f, which another inode embeds, a file.
+func InitFile(f *File, fs *FS, ino uint64, perm uint16) { f.init(fs, ino, unix.S_IFREG|perm) }
 
 // Open implements vfs.Inode.
 func (f *File) Open(ctx vfs.Context, _ *vfs.Dentry, flags uint32) (vfs.FileImpl, error) {
@@ -429,7 +439,9 @@ type Tree struct {
 }
 
 // NewTree returns an empty tree.
-func NewTree(fs *FS) *Tree { return &Tree{fs: fs, nodes: map[string]vfs.Inode{}, subs: map[string]*Tree{}} }
+func NewTree(fs *FS) *Tree {
+	return &Tree{fs: fs, nodes: map[string]vfs.Inode{}, subs: map[string]*Tree{}}
+}
 
 // Add enters inode at path; nil makes an empty directory there.
 func (t *Tree) Add(path string, inode vfs.Inode) {
@@ -479,3 +491,6 @@ func (t *Tree) Dir(dyn Dynamic) *Dir {
 
 // MaxKey is the largest key of a Dynamic.
 const MaxKey = math.MaxInt64 - 1<<20
+
+// Children makes the directories and returns what is at the top.
+func (t *Tree) Children() []Child { return t.Dir(nil).fixed }
