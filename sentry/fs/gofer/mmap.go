@@ -63,3 +63,6 @@ func (i *inode) invalidate(size int64) {
 		p.Space.Invalidate(p.Range, true)
 	}
 }
+
+// TranslatesWide implements memmap.Wide: mapping more of a host file costs nothing.
+func (i *inode) TranslatesWide() bool { return true }
