@@ -8,23 +8,31 @@ type evictable interface {
 	evict() bool
 }
 
-// clock bounds how many things are kept: a second-chance cache. What is in use stays, so the bound may be exceeded.
+// clock bounds how many things are kept, by weight: a second-chance cache. What is in use stays, so the bound may be exceeded.
 type clock struct {
 	max int
 
 	mu sync.Mutex
 	// +checklocks:mu
-	items []evictable
+	items []weighed
 	// +checklocks:mu
 	hand int
+	// +checklocks:mu
+	weight int
+}
+
+type weighed struct {
+	evictable
+	weight int
 }
 
 // add enters x, and throws others out if there are too many.
-func (c *clock) add(x evictable) {
+func (c *clock) add(x evictable, weight int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.items = append(c.items, x)
-	for scan := 32; scan > 0 && len(c.items) > c.max; scan-- {
+	c.items = append(c.items, weighed{x, weight})
+	c.weight += weight
+	for scan := 32; scan > 0 && c.weight > c.max; scan-- {
 		c.hand = (c.hand + 1) % len(c.items)
 		// The newest is not its own victim.
 		if c.hand != len(c.items)-1 && c.items[c.hand].evict() {
@@ -36,8 +44,9 @@ func (c *clock) add(x evictable) {
 // +checklocks:c.mu
 func (c *clock) removeLocked() {
 	last := len(c.items) - 1
+	c.weight -= c.items[c.hand].weight
 	c.items[c.hand] = c.items[last]
-	c.items[last] = nil
+	c.items[last] = weighed{}
 	c.items = c.items[:last]
 	if c.hand >= last {
 		c.hand = 0

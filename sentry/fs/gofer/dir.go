@@ -9,9 +9,13 @@ import (
 
 // Lookup implements vfs.Inode.
 func (i *inode) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
-	// A listing that is known to be whole knows what is not there.
-	if l := i.list.Load(); l != nil && !l.has(name) {
-		return nil, unix.ENOENT
+	if l := i.list.Load(); l != nil {
+		if n := l.find(name); n != nil && n.Attr.Ino != 0 && (n.Attr.Nlink == 1 || n.Attr.Mode&unix.S_IFMT == unix.S_IFDIR) {
+			i.prefetched.Add(1)
+			return i.fs.inodeOf(n, i, name), nil
+		} else if n == nil && l.complete {
+			return nil, unix.ENOENT
+		}
 	}
 	h, err := i.getHandle()
 	if err != nil {
@@ -55,9 +59,14 @@ func (i *inode) Revalidate(_ vfs.Context, name string, child vfs.Inode) (bool, e
 
 // changed notes that the directory has other entries now, and its attributes.
 func (i *inode) changed(a *wire.Attr) {
+	i.unlist()
+	i.adopt(a)
+}
+
+// unlist forgets the entries.
+func (i *inode) unlist() {
 	i.changes.Add(1)
 	i.list.Store(nil)
-	i.adopt(a)
 }
 
 // Create implements vfs.Inode.
@@ -203,7 +212,7 @@ func (i *inode) lostLocked(dir *inode, name string, n wire.Handle) {
 	} else {
 		i.attr.Nlink--
 	}
-	i.stale = true
+	i.staleLocked()
 	if i.parent == dir && i.name == name {
 		i.parent = nil
 		i.gone = i.handle.Load() == nil || i.isDir()

@@ -138,7 +138,7 @@ func (i *inode) install(fd int, write bool, refs int64) *hostFD {
 	h.refs.Store(refs)
 	h.used.Store(true)
 	if h.slot.CompareAndSwap(nil, h) {
-		i.fs.fds.add(h)
+		i.fs.fds.add(h, 1)
 	} else if refs == 0 {
 		h.close()
 	}

@@ -103,7 +103,7 @@ func (i *inode) atimeChanged() {
 	}
 	i.mu.Lock()
 	if a := &i.attr; !i.stale && (a.Atime <= a.Mtime || a.Atime <= a.Ctime || time.Now().UnixNano()-a.Atime > int64(24*time.Hour)) {
-		i.stale = true
+		i.staleLocked()
 	}
 	i.mu.Unlock()
 }
@@ -143,7 +143,7 @@ func (f *file) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSequen
 	}
 	end := off + done
 	i.mu.Lock()
-	i.stale = true
+	i.staleLocked()
 	if end > i.size.Load() {
 		i.size.Store(end)
 	}

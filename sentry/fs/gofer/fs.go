@@ -56,7 +56,7 @@ func Mount(c *Client, id uint32, opts Options) (*FS, error) {
 		fs.fds.max = 4096
 	}
 	fs.handles.max = min(c.MaxHandles/4, 16<<10)
-	fs.lists.max = 1024
+	fs.lists.max = 64 << 10 // entries
 	var rep wire.AttachRep
 	if _, err := c.Call(wire.OpAttach, &wire.AttachReq{Mount: id}, &rep); err != nil {
 		return nil, fmt.Errorf("gofer: attach mount %d: %w", id, err)

@@ -378,3 +378,70 @@ func BenchmarkLookup(b *testing.B) {
 		lookup(b, fs.root, "f")
 	}
 }
+
+// TestPrefetch: what was listed is found without requests, and never with attributes from before a change.
+func TestPrefetch(t *testing.T) {
+	fs, dir, _ := mount(t, false)
+	for n := range 2000 {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("f%d", n)), make([]byte, n), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	was := fs.c.Requests.Load()
+	d := &dirFile{inode: fs.root}
+	var off int64
+	for done := false; !done; {
+		done = true
+		off, _ = d.ReadDir(bg, nil, off, func(e vfs.Dirent) error {
+			done = false
+			if e.Type == unix.DT_REG {
+				i := lookup(t, fs.root, e.Name)
+				if a := attr(t, i); fmt.Sprintf("f%d", a.Size) != e.Name || a.Ino != e.Ino {
+					t.Errorf("%s: %+v", e.Name, a)
+				}
+				i.Evict()
+			}
+			return nil
+		})
+	}
+	if n := fs.c.Requests.Load() - was; n > 20 {
+		t.Errorf("ls -l of 2000 files: %d requests", n)
+	}
+	if _, err := fs.root.Lookup(bg, "none"); err != unix.ENOENT {
+		t.Error(err)
+	}
+	if n := fs.c.Requests.Load() - was; n > 20 {
+		t.Error("a request for a name that is known not to be there")
+	}
+	i := lookup(t, fs.root, "f7")
+	f := open(t, i, unix.O_WRONLY)
+	write(t, f, "more than seven", 0, 0)
+	f.Release(bg, nil)
+	i.Evict()
+	if a := attr(t, lookup(t, fs.root, "f7")); a.Size != 15 {
+		t.Error("the size from before a write:", a.Size)
+	}
+	// Reading that skips a part does not make the listing complete.
+	fs.root.unlist()
+	d = &dirFile{inode: fs.root}
+	list2 := func(off int64, n int) int64 {
+		next, err := d.ReadDir(bg, nil, off, func(vfs.Dirent) error {
+			if n--; n < 0 {
+				return unix.EINVAL
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next
+	}
+	mid := list2(0, 1500)
+	fs.root.unlist()
+	d = &dirFile{inode: fs.root}
+	list2(0, 5)
+	list2(mid, 1<<30)
+	for n := range 2000 {
+		lookup(t, fs.root, fmt.Sprintf("f%d", n))
+	}
+}

@@ -63,7 +63,7 @@ func (i *inode) setHandle(n wire.Handle, pinned bool) {
 		old.decRef()
 	}
 	if !pinned {
-		i.fs.handles.add(h)
+		i.fs.handles.add(h, 1)
 	}
 }
 

@@ -56,9 +56,13 @@ type inode struct {
 	// +checklocks:mapMu
 	maps memmap.Mappings
 
-	// list is a directory's listing, if it is short and known; changes counts what made it untrue.
-	list    atomic.Pointer[listing]
-	changes atomic.Uint64
+	// list is what is known of a directory's entries; changes counts what made it untrue. prefetched counts lookups
+	// that it answered.
+	list       atomic.Pointer[listing]
+	changes    atomic.Uint64
+	prefetched atomic.Uint64
+	// modified: the attributes are not those with which the inode was found.
+	modified atomic.Bool
 }
 
 // attrLife is how long attributes of a shared mount are taken for current: less than a request takes, it serves the
@@ -99,6 +103,7 @@ func (i *inode) take(a *wire.Attr, size bool) {
 		return
 	}
 	i.attr = *a
+	i.modified.Store(true)
 	i.mode.Store(a.Mode & 0xffff)
 	if size {
 		i.size.Store(a.Size)
@@ -112,8 +117,14 @@ func (i *inode) take(a *wire.Attr, size bool) {
 // markStale has the times fetched before they are shown again.
 func (i *inode) markStale() {
 	i.mu.Lock()
-	i.stale = true
+	i.staleLocked()
 	i.mu.Unlock()
+}
+
+// +checklocks:i.mu
+func (i *inode) staleLocked() {
+	i.stale = true
+	i.modified.Store(true)
 }
 
 // refresh fetches the attributes if they may not be current.
@@ -224,6 +235,14 @@ func (i *inode) Evict() {
 	}
 	i.MarkDead()
 	i.fs.forget(i)
+	if i.modified.Load() {
+		// The directory's listing has attributes from before.
+		i.loc.RLock()
+		if i.parent != nil {
+			i.parent.unlist()
+		}
+		i.loc.RUnlock()
+	}
 	if h := i.handle.Swap(nil); h != nil {
 		h.decRef()
 	}

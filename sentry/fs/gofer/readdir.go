@@ -2,7 +2,8 @@ package gofer
 
 import (
 	"math"
-	"sort"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -12,20 +13,49 @@ import (
 	"moat/sentry/vfs"
 )
 
-// listing is all of a short directory. It is dropped when the directory changes.
+// listing is what was read of a directory on an exclusive mount lately: entries with their attributes, so that looking them up next takes no
+// request. It is replaced when more is read and dropped when the directory changes. Attributes in it are older than those of an inode in
+// use, and so are not taken for one; an inode that was changed drops the listing that it is in when it is evicted. A file with several
+// names may be changed by way of another directory: its attributes here are not used.
 type listing struct {
 	dir     *inode
-	entries []wire.Dirent
-	sorted  []string
-	used    atomic.Bool
+	id      uint64
+	batches []*batch
+	count   int
+	// complete: these are all the entries.
+	complete bool
+	used     atomic.Bool
 }
 
-// maxListed bounds the entries of a cached listing.
-const maxListed = 512
+// batch is the answer to one request.
+type batch struct {
+	entries []wire.Dirent
+	once    sync.Once
+	sorted  []int32 // of entries, by name
+}
 
-func (l *listing) has(name string) bool {
-	n := sort.SearchStrings(l.sorted, name)
-	return n < len(l.sorted) && l.sorted[n] == name
+// maxListed bounds the entries of a listing.
+const maxListed = 16 << 10
+
+// find returns the entry's node (which may be empty), nil if it is not here.
+func (l *listing) find(name string) *wire.Node {
+	if !l.used.Load() {
+		l.used.Store(true)
+	}
+	for _, b := range l.batches {
+		b.once.Do(func() {
+			b.sorted = make([]int32, len(b.entries))
+			for i := range b.sorted {
+				b.sorted[i] = int32(i)
+			}
+			slices.SortFunc(b.sorted, func(x, y int32) int { return strings.Compare(b.entries[x].Name, b.entries[y].Name) })
+		})
+		n, ok := slices.BinarySearchFunc(b.sorted, name, func(x int32, name string) int { return strings.Compare(b.entries[x].Name, name) })
+		if ok {
+			return &b.entries[b.sorted[n]].Node
+		}
+	}
+	return nil
 }
 
 // evict implements evictable.
@@ -50,6 +80,12 @@ type dirFile struct {
 	at, next int64
 	// +checklocks:mu
 	eof bool
+	// list is the ID of the listing that this file's reading from the start has built so far, up to listed; changes and seen are the
+	// inode's changes and prefetched at the start and at the last fetch.
+	// +checklocks:mu
+	list, changes, seen uint64
+	// +checklocks:mu
+	listed int64
 }
 
 const dots = 3
@@ -102,6 +138,11 @@ func (d *dirFile) ReadDir(_ vfs.Context, _ *vfs.FileDescription, off int64, emit
 		}
 	}
 	salt := d.inode.ino ^ d.inode.key.ino
+	defer func() {
+		if len(d.batch) > 0 {
+			d.inode.fs.lists.add(d, len(d.batch))
+		}
+	}()
 	for {
 		if d.at != host {
 			if err := d.fetchLocked(host); err != nil {
@@ -150,30 +191,54 @@ func (d *dirFile) parentIno() uint64 {
 // +checklocks:d.mu
 func (d *dirFile) startLocked() error {
 	i := d.inode
-	if l := i.list.Load(); l != nil {
+	if l := i.list.Load(); l != nil && l.complete && len(l.batches) == 1 {
 		l.used.Store(true)
-		d.batch, d.at, d.eof = l.entries, 0, true
+		d.batch, d.at, d.eof = l.batches[0].entries, 0, true
 		return nil
 	}
-	changes := i.changes.Load()
-	if err := d.fetchLocked(0); err != nil {
-		return err
+	d.list, d.changes = 0, i.changes.Load()
+	return d.fetchLocked(0)
+}
+
+// keepLocked adds what was fetched to what is known of the directory.
+// +checklocks:d.mu
+func (d *dirFile) keepLocked(host int64, attrs bool) {
+	i := d.inode
+	if i.fs.shared {
+		return
 	}
-	if d.eof && !i.fs.shared && len(d.batch) <= maxListed {
-		l := &listing{dir: i, entries: d.batch}
-		for j := range d.batch {
-			l.sorted = append(l.sorted, d.batch[j].Name)
-		}
-		sort.Strings(l.sorted)
-		i.list.Store(l)
-		// A change since the request was made has not seen l: take it back.
-		if i.changes.Load() != changes {
-			i.list.CompareAndSwap(l, nil)
-		} else {
-			i.fs.lists.add(l)
-		}
+	l := &listing{dir: i, id: listings.Add(1), batches: []*batch{{entries: d.batch}}, count: len(d.batch)}
+	if host == 0 {
+		l.complete = d.eof
+	} else if old := i.list.Load(); old != nil && old.id == d.list && host == d.listed && old.count+l.count <= maxListed {
+		l.batches = append(slices.Clip(old.batches), l.batches...)
+		l.count += old.count
+		l.complete = d.eof
+	} else if !attrs {
+		return
 	}
-	return nil
+	i.list.Store(l)
+	// A change since the directory was opened or rewound has not seen l: take it back.
+	if i.changes.Load() != d.changes {
+		i.list.CompareAndSwap(l, nil)
+		d.list = 0
+		return
+	}
+	d.list, d.listed = l.id, d.next
+	i.fs.lists.add(l, len(d.batch))
+}
+
+// listings numbers listings.
+var listings atomic.Uint64
+
+// evict implements evictable: the rest of a batch is fetched again when it is wanted.
+func (d *dirFile) evict() bool {
+	if !d.mu.TryLock() {
+		return false
+	}
+	defer d.mu.Unlock()
+	d.batch, d.at = nil, nowhere
+	return true
 }
 
 // fetchLocked asks for the batch at the host's offset.
@@ -187,10 +252,16 @@ func (d *dirFile) fetchLocked(host int64) error {
 	defer h.decRef()
 	var rep wire.ReadDirRep
 	d.batch, d.at, d.eof = nil, nowhere, false
-	if _, err := i.fs.call(wire.OpReadDir, &wire.ReadDirReq{Dir: h.h, Off: host}, &rep); err != nil {
+	// Attributes come with the first batch, and with others as long as they turn out to be wanted: each costs the host a look
+	// at an inode.
+	seen := i.prefetched.Load()
+	attrs := !i.fs.shared && (host == 0 || seen != d.seen)
+	d.seen = seen
+	if _, err := i.fs.call(wire.OpReadDir, &wire.ReadDirReq{Dir: h.h, Off: host, Attrs: attrs}, &rep); err != nil {
 		return err
 	}
 	d.batch, d.at, d.next, d.eof = rep.Entries, host, rep.Next, rep.EOF
+	d.keepLocked(host, attrs)
 	if !i.fs.readOnly {
 		i.atimeChanged()
 	}
