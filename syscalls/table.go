@@ -8,7 +8,6 @@ package syscalls
 import (
 	"fmt"
 
-	"golang.org/x/sys/unix"
 	"moat/sentry/kernel"
 )
 
@@ -36,6 +35,8 @@ type Row struct {
 	// Sig is the argument signature for strace, one word an argument (see strace.go): "fd ptr size", "path flags:open mode:octal".
 	Sig string
 	Fn  kernel.SyscallFn
+
+	kinds []string // Sig's words; see strace_args.go
 }
 
 // maxNr is one past the largest number of the table.
@@ -53,6 +54,7 @@ func register(rs ...Row) {
 		if r.Support != Absent && r.Fn == nil {
 			panic("syscalls: " + r.Name + " has no function")
 		}
+		r.kinds = kinds(r.Sig)
 		rows[r.Nr] = r
 	}
 }
@@ -69,5 +71,3 @@ func partial(nr uintptr, name, sig, note string, fn kernel.SyscallFn) Row {
 func absent(nr uintptr, name, why string) Row {
 	return Row{Nr: nr, Name: name, Support: Absent, Note: why}
 }
-
-var _ = unix.ENOSYS

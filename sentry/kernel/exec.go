@@ -40,17 +40,19 @@ func (t *Task) load(a *ExecArgs) (*newImage, error) {
 		}
 		return loader.VFSFile(t, f), nil
 	}
+	// The name is that under which the program (or script) was asked for, not what a symlink leads to; a descriptor has
+	// only the file's own (begin_new_exec).
+	name := a.basename()
+	if a.Filename == "/dev/fd/"+name {
+		name = a.File.Dentry().Name()
+	}
 	im, err := loader.Prepare(loader.VFSFile(t, a.File), a.Filename, a.Argv, a.Inaccessible, open)
 	if err != nil {
 		return nil, err
 	}
 	defer im.Release()
 	f := loader.Description(im.File)
-	n := &newImage{name: f.Dentry().Name()}
-	if f != a.File {
-		// A script runs under its own name, not its interpreter's.
-		n.name = a.nameOfScript(n.name)
-	}
+	n := &newImage{name: name}
 	if n.creds, n.secure, err = t.execCreds(f); err != nil {
 		return nil, err
 	}
@@ -75,7 +77,7 @@ func (t *Task) load(a *ExecArgs) (*newImage, error) {
 
 const addrNoRandomize = 0x0040000
 
-func (a *ExecArgs) nameOfScript(interp string) string {
+func (a *ExecArgs) basename() string {
 	for i := len(a.Filename) - 1; i >= 0; i-- {
 		if a.Filename[i] == '/' {
 			return a.Filename[i+1:]

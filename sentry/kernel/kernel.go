@@ -73,6 +73,7 @@ type Kernel struct {
 	// init is the first process.
 	init *ThreadGroup // +checklocks:tasksMu
 
+	load     loadAverage
 	forks    atomic.Uint64
 	running  sync.WaitGroup // task goroutines
 	done     chan struct{}  // closed when init is gone

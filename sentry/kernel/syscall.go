@@ -37,5 +37,6 @@ type SyscallTable interface {
 	Lookup(nr uintptr) SyscallFn
 	// Enter and Exit are called around each call of a task that is straced (--strace).
 	Enter(t *Task, nr uintptr, a Args)
+	Blocked(t *Task) // before t sleeps
 	Exit(t *Task, nr uintptr, a Args, ret uintptr, err error)
 }

@@ -57,6 +57,8 @@ type Task struct {
 	mm      atomic.Pointer[mm.MemoryManager]
 	seccomp atomic.Pointer[seccompFilter]
 	straced atomic.Bool
+	// Trace is the strace decoder's, for t's own goroutine.
+	Trace any
 
 	// mu guards what other tasks may look at; the task itself changes them (with mu) and reads without it.
 	mu   sync.Mutex

@@ -95,6 +95,9 @@ func (t *Task) wait(C <-chan struct{}, timeout <-chan time.Time, intr uint32, s 
 		return nil
 	default:
 	}
+	if t.straced.Load() {
+		t.k.table.Blocked(t)
+	}
 	t.state.Store(uint32(s))
 	t.cpu.voluntary.Add(1)
 	defer t.state.Store(uint32(Running))

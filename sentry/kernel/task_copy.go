@@ -1,8 +1,6 @@
 package kernel
 
 import (
-	"bytes"
-
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -37,27 +35,7 @@ func (t *Task) Blocks(ar hostarch.AddrRange, at hostarch.AccessType, fn func([][
 
 // CopyInString copies a NUL-terminated string of at most maxlen-1 bytes: ENAMETOOLONG, EFAULT.
 func (t *Task) CopyInString(addr hostarch.Addr, maxlen int) (string, error) {
-	m := t.mm.Load()
-	var small [256]byte
-	buf := small[:]
-	for done := 0; ; {
-		// Read up to page ends: the string may end just before an unmapped page.
-		n := min(len(buf)-done, maxlen-done, int(hostarch.PageSize-(uintptr(addr)+uintptr(done))%hostarch.PageSize))
-		got, err := m.CopyIn(addr+hostarch.Addr(done), buf[done:done+n])
-		if i := bytes.IndexByte(buf[done:done+got], 0); i >= 0 {
-			return string(buf[:done+i]), nil
-		}
-		if err != nil {
-			return "", unix.EFAULT
-		}
-		if done += got; done >= maxlen {
-			return "", unix.ENAMETOOLONG
-		}
-		if done == len(buf) {
-			buf = append(make([]byte, 0, min(4*len(buf), maxlen)), buf...)
-			buf = buf[:cap(buf)]
-		}
-	}
+	return t.mm.Load().CopyInString(addr, maxlen)
 }
 
 // CopyInPath is CopyInString with PATH_MAX.
@@ -65,40 +43,7 @@ func (t *Task) CopyInPath(addr hostarch.Addr) (string, error) { return t.CopyInS
 
 // CopyInIovecs copies in an iovec array (readv(2): EINVAL over IOV_MAX or overflow; cut to MAX_RW_COUNT).
 func (t *Task) CopyInIovecs(addr hostarch.Addr, n int) (usermem.IOSequence, error) {
-	seq := usermem.IOSequence{IO: t}
-	if n < 0 || n > 1024 {
-		return seq, unix.EINVAL
-	}
-	if n == 0 {
-		return seq, nil
-	}
-	var small [8 * 16]byte
-	b := small[:]
-	if n > 8 {
-		b = make([]byte, n*16)
-	}
-	b = b[:n*16]
-	if _, err := t.CopyIn(addr, b); err != nil {
-		return seq, err
-	}
-	seq.Addrs = make([]hostarch.AddrRange, 0, n)
-	total := uint64(0)
-	for ; len(b) > 0; b = b[16:] {
-		base, l := hostarch.Addr(hostarch.ByteOrder.Uint64(b)), hostarch.ByteOrder.Uint64(b[8:])
-		if int64(l) < 0 {
-			return seq, unix.EINVAL
-		}
-		end, ok := base.AddLength(l)
-		if !ok || end > userTop {
-			return seq, unix.EFAULT
-		}
-		if l = min(l, maxRW-total); l == 0 {
-			continue
-		}
-		total += l
-		seq.Addrs = append(seq.Addrs, hostarch.AddrRange{Start: base, End: base + hostarch.Addr(l)})
-	}
-	return seq, nil
+	return t.mm.Load().CopyInIovecs(addr, n)
 }
 
 // SingleIO is the sequence for read(2)/write(2) buffers: EFAULT if the range wraps or leaves user space; length cut to MAX_RW_COUNT.

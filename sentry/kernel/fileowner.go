@@ -1,0 +1,98 @@
+package kernel
+
+import (
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"moat/sentry/kernel/auth"
+	"moat/sentry/vfs"
+)
+
+// FileOwner is whom SIGIO of a file goes to (F_SETOWN): a thread, a process or a process group. It implements
+// vfs.AsyncOwner.
+type FileOwner struct {
+	k         *Kernel
+	pid       *PID
+	scope     PIDScope
+	uid, euid auth.KUID // of who set it
+}
+
+// NewFileOwner returns the owner id as seen by t: ESRCH.
+func (t *Task) NewFileOwner(scope PIDScope, id int32) (*FileOwner, error) {
+	p := t.PIDNamespace().PID(id)
+	if p == nil {
+		return nil, unix.ESRCH
+	}
+	c := t.Credentials()
+	return &FileOwner{k: t.k, pid: p, scope: scope, uid: c.RUID, euid: c.EUID}, nil
+}
+
+// Scope says what kind of owner o is.
+func (o *FileOwner) Scope() PIDScope { return o.scope }
+
+// ID is o's number as seen by t.
+func (o *FileOwner) ID(t *Task) int32 { return o.pid.In(t.PIDNamespace()) }
+
+// SendSIGIO implements vfs.AsyncOwner (fs/fcntl.c send_sigio). It is called with a wait queue locked, perhaps under tasksMu, so the signal is
+// sent from another goroutine.
+func (o *FileOwner) SendSIGIO(sig int32, fd int32, band uint32) {
+	info := &linux.SignalInfo{Signo: int32(linux.SIGIO), Code: linux.SI_KERNEL}
+	if sig != 0 {
+		info.Signo = sig
+		info.Code = pollCode(band)
+		info.SetBand(int64(band))
+		info.SetFD(uint32(fd))
+	}
+	go o.send(info)
+}
+
+// pollCode is si_code: POLL_IN = 1, POLL_OUT, POLL_MSG, POLL_ERR, POLL_PRI, POLL_HUP.
+func pollCode(band uint32) int32 {
+	switch {
+	case band&unix.POLLIN != 0:
+		return 1
+	case band&unix.POLLOUT != 0:
+		return 2
+	case band&unix.POLLERR != 0:
+		return 4
+	case band&unix.POLLPRI != 0:
+		return 5
+	}
+	return 6
+}
+
+func (o *FileOwner) send(info *linux.SignalInfo) {
+	o.k.tasksMu.RLock()
+	defer o.k.tasksMu.RUnlock()
+	may := func(t *Task) bool { // sigio_perm
+		c := t.Credentials()
+		return o.euid == 0 || o.euid == c.SUID || o.euid == c.RUID || o.uid == c.SUID || o.uid == c.RUID
+	}
+	switch {
+	case o.scope == ScopeProcessGroup:
+		if o.pid.pgrp == nil {
+			return
+		}
+		for m := range o.pid.pgrp.members {
+			if may(m.leader) {
+				i := *info
+				m.SendSignal(&i)
+			}
+		}
+	case o.pid.task == nil || !may(o.pid.task):
+	case o.scope == ScopeThread:
+		o.pid.task.SendSignal(info)
+	default:
+		o.pid.task.tg.SendSignal(info)
+	}
+}
+
+// ReplaceRoots moves every task whose root or working directory is old to to (pivot_root(2), fs/fs_struct.c chroot_fs_refs).
+func (k *Kernel) ReplaceRoots(old, to vfs.Path) {
+	for _, tg := range k.ThreadGroups() {
+		for _, t := range tg.Tasks() {
+			if f := t.FSContext(); f != nil {
+				f.Replace(old, to)
+			}
+		}
+	}
+}
