@@ -1,10 +1,9 @@
 package kernel
 
 import (
-	"time"
-
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/sentry/kernel/ktime"
 )
 
 // vsyscallPage is the page of the three legacy calls; jumping there faults and is emulated (arch/x86/entry/vsyscall).
@@ -47,4 +46,4 @@ func (t *Task) vsyscallFault() {
 }
 
 // RealTime is CLOCK_REALTIME in nanoseconds.
-func (k *Kernel) RealTime() int64 { return time.Now().UnixNano() }
+func (k *Kernel) RealTime() int64 { return ktime.Realtime() }
