@@ -13,7 +13,7 @@ func (mm *MemoryManager) MLock(c Caller, addr hostarch.Addr, length uint64, onFa
 	}
 	start := uint64(addr) &^ pageMask
 	n := pageUp(length + uint64(addr)&pageMask)
-	if n < length || start+n < start {
+	if start+n < start {
 		return unix.EINVAL
 	}
 	mode := lockEager
@@ -46,7 +46,7 @@ func (mm *MemoryManager) populateLocked(start, end uint64) error {
 func (mm *MemoryManager) MUnlock(addr hostarch.Addr, length uint64) error {
 	start := uint64(addr) &^ pageMask
 	n := pageUp(length + uint64(addr)&pageMask)
-	if n < length || start+n < start {
+	if start+n < start {
 		return unix.EINVAL
 	}
 	mm.mu.Lock()

@@ -231,3 +231,6 @@ func (mm *MemoryManager) unlock() {
 		id.DecRef()
 	}
 }
+
+// MayNotLock reports whether c may not lock memory at all (mm/mlock.c can_do_mlock).
+func (c Caller) MayNotLock() bool { return !c.IPCLock && c.limit(linux.RLIMIT_MEMLOCK) == 0 }

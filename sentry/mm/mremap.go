@@ -220,3 +220,30 @@ func (mm *MemoryManager) movePMAs(old, oldLen, to uint64, v *vma) {
 		mm.as.Unmap(addrRange(old, old+oldLen))
 	}
 }
+
+// RemapFilePages is remap_file_pages(2) as Linux emulates it: it maps another part of the object in place of a part of a shared mapping (mm/mmap.c).
+func (mm *MemoryManager) RemapFilePages(c Caller, addr hostarch.Addr, size, pgoff uint64) error {
+	start := uint64(addr) &^ pageMask
+	size &^= pageMask
+	if start+size <= start || pgoff > taskSize/pageSize || pgoff+size/pageSize < pgoff {
+		return unix.EINVAL
+	}
+	mm.mu.Lock()
+	defer mm.unlock()
+	sp := mm.vmas.Lookup(start)
+	if sp == nil || sp.Val.private() || sp.End < start+size || sp.Val.flags&vmSpecial != 0 {
+		return unix.EINVAL
+	}
+	v := sp.Val
+	if v.id != nil {
+		v.id.IncRef()
+	}
+	v.off, v.around, v.lastUp, v.lastDn = pgoff*pageSize, 0, 0, 0
+	if err := v.mappable.AddMapping(mm, addrRange(start, start+size), v.off, v.sharedWritable()); err != nil {
+		mm.releaseID(v.id)
+		return err
+	}
+	mm.removeVMAs(start, start+size, true)
+	mm.insertVMA(start, start+size, v)
+	return nil
+}
