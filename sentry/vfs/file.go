@@ -100,3 +100,26 @@ func (FileDefaults) Readiness(mask waiter.EventMask) waiter.EventMask {
 }
 func (FileDefaults) EventRegister(*waiter.Entry) error { return nil }
 func (FileDefaults) EventUnregister(*waiter.Entry)     {}
+
+// Files that have more to offer than FileImpl implement these beside it.
+
+// Peeker is a pipe's reading end, for splice(2) and tee(2): data is looked at first and taken away when the other side has it.
+type Peeker interface {
+	// Peek copies up to len(b) bytes from the front without taking them: 0 and nil at the end of the file, EWOULDBLOCK when the pipe is empty.
+	Peek(b []byte) (int, error)
+	// Discard takes n bytes away.
+	Discard(n int)
+}
+
+// PipeSizer is a pipe, for fcntl(2) F_GETPIPE_SZ and F_SETPIPE_SZ.
+type PipeSizer interface {
+	PipeSize() int64
+	// SetPipeSize rounds up and returns the new size: EBUSY, EPERM.
+	SetPipeSize(ctx Context, size int64) (int64, error)
+}
+
+// Sealer is a memfd, for fcntl(2) F_GET_SEALS and F_ADD_SEALS.
+type Sealer interface {
+	Seals() uint32
+	AddSeals(seals uint32) error
+}

@@ -52,7 +52,7 @@ func (fd *FileDescription) extension() *fileExt {
 }
 
 // statusFlags are the flags that a file keeps after open (F_GETFL).
-const statusFlags = unix.O_ACCMODE | unix.O_APPEND | unix.O_ASYNC | unix.O_DIRECT | unix.O_DSYNC | unix.O_LARGEFILE |
+const statusFlags = unix.O_ACCMODE | unix.O_APPEND | unix.O_ASYNC | unix.O_DIRECT | unix.O_DSYNC | 0o100000 /* O_LARGEFILE */ |
 	unix.O_NOATIME | unix.O_NONBLOCK | unix.O_SYNC | unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_TMPFILE
 
 // NewFile returns an open file with one reference. It takes over the references of p. flags are open(2)'s.

@@ -310,3 +310,6 @@ func (ns *MountNamespace) changedLocked() {
 		ns.Changed.Notify(waiter.EventPri | waiter.EventErr)
 	}
 }
+
+// IsMountRoot reports whether p is the root of its mount.
+func (p Path) IsMountRoot() bool { return p.Dentry == p.Mount.root }

@@ -516,3 +516,22 @@ func mountRoot(m *Mount) string {
 	}
 	return s
 }
+
+// Sync writes back every file system of ns (sync(2)).
+func (ns *MountNamespace) Sync(ctx Context) {
+	seen := make(map[*super]bool)
+	mountMu.RLock()
+	var all []*Mount
+	for _, m := range ns.mounts {
+		if !seen[m.sb] {
+			seen[m.sb] = true
+			m.IncRef()
+			all = append(all, m)
+		}
+	}
+	mountMu.RUnlock()
+	for _, m := range all {
+		m.sb.fs.Sync(ctx)
+		m.DecRef()
+	}
+}

@@ -267,7 +267,7 @@ func openFile(ctx Context, p Path, flags uint32, trunc bool) (_ *FileDescription
 		}
 		Notify(p.Dentry, InModify)
 	}
-	flags &^= unix.O_CREAT | unix.O_EXCL | unix.O_NOCTTY | unix.O_TRUNC | unix.O_CLOEXEC
+	flags &^= unix.O_CREAT | unix.O_EXCL | unix.O_TRUNC | unix.O_CLOEXEC
 	var impl FileImpl
 	switch typ {
 	case unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO, unix.S_IFSOCK:

@@ -1,0 +1,354 @@
+package syscalls
+
+import (
+	"math"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/sentry/kernel"
+	"moat/sentry/vfs"
+)
+
+func init() {
+	register(
+		partial(72, "fcntl", "fd fcntl hex", "leases, dnotify and read/write hints give EINVAL", sysFcntl),
+		full(73, "flock", "fd hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return withFile(t, a[0], func(f *vfs.FileDescription) error { return f.Flock(t, a[1].Int()) })
+		}),
+		full(16, "ioctl", "fd hex ptr", sysIoctl),
+	)
+}
+
+const (
+	fDupfdQuery   = 1027
+	fCreatedQuery = 1028
+)
+
+func sysFcntl(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	fd, cmd := a[0].Int(), a[1].Int()
+	f, err := t.GetFileOrPath(fd)
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	switch cmd {
+	case unix.F_DUPFD, unix.F_DUPFD_CLOEXEC:
+		if uint64(a[2].Uint()) >= nofile(t) {
+			return 0, unix.EINVAL
+		}
+		n, err := t.FDTable().NewFD(f, a[2].Int(), cmd == unix.F_DUPFD_CLOEXEC, nofile(t))
+		return uintptr(n), err
+	case unix.F_GETFD:
+		g, ce := t.FDTable().GetFlags(fd)
+		if g == nil {
+			return 0, unix.EBADF
+		}
+		g.DecRef()
+		if ce {
+			return unix.FD_CLOEXEC, nil
+		}
+		return 0, nil
+	case unix.F_SETFD:
+		return 0, t.FDTable().SetCloexec(fd, a[2]&unix.FD_CLOEXEC != 0)
+	case unix.F_GETFL:
+		return uintptr(f.Flags()), nil
+	case fDupfdQuery:
+		g, err := t.GetFileOrPath(a[2].Int())
+		if err != nil {
+			return 0, err
+		}
+		defer g.DecRef()
+		if g == f {
+			return 1, nil
+		}
+		return 0, nil
+	}
+	if f.PathOnly() {
+		return 0, unix.EBADF
+	}
+	switch cmd {
+	case unix.F_SETFL:
+		return 0, f.SetStatusFlags(t, a[2].Uint())
+	case unix.F_GETLK, unix.F_OFD_GETLK:
+		return 0, getlk(t, f, a[2], cmd == unix.F_OFD_GETLK)
+	case unix.F_SETLK, unix.F_SETLKW:
+		return 0, setlk(t, f, a[2], cmd == unix.F_SETLKW, false)
+	case unix.F_OFD_SETLK, unix.F_OFD_SETLKW:
+		return 0, setlk(t, f, a[2], cmd == unix.F_OFD_SETLKW, true)
+	case unix.F_SETOWN, unix.F_GETOWN, unix.F_SETOWN_EX, unix.F_GETOWN_EX, unix.F_SETSIG, unix.F_GETSIG:
+		return owner(t, f, fd, cmd, a[2])
+	case unix.F_GETLEASE:
+		return unix.F_UNLCK, nil
+	case unix.F_GETPIPE_SZ, unix.F_SETPIPE_SZ:
+		p, ok := f.Impl().(vfs.PipeSizer)
+		if !ok {
+			return 0, unix.EBADF
+		}
+		if cmd == unix.F_GETPIPE_SZ {
+			return uintptr(p.PipeSize()), nil
+		}
+		if a[2].Uint() > 1<<31 {
+			return 0, unix.EINVAL
+		}
+		n, err := p.SetPipeSize(t, int64(a[2].Uint()))
+		return uintptr(n), err
+	case unix.F_GET_SEALS, unix.F_ADD_SEALS:
+		s, ok := f.Impl().(vfs.Sealer)
+		if !ok {
+			return 0, unix.EINVAL
+		}
+		if cmd == unix.F_GET_SEALS {
+			return uintptr(s.Seals()), nil
+		}
+		if !f.Writable() {
+			return 0, unix.EPERM
+		}
+		return 0, s.AddSeals(a[2].Uint())
+	case fCreatedQuery:
+		return 0, nil
+	}
+	return 0, unix.EINVAL
+}
+
+// flockArg is struct flock.
+type flockArg struct {
+	typ, whence int16
+	start, len  int64
+	pid         int32
+}
+
+func readFlock(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd bool) (vfs.FileLock, flockArg, error) {
+	var b [32]byte
+	if _, err := t.CopyIn(addr.Pointer(), b[:]); err != nil {
+		return vfs.FileLock{}, flockArg{}, err
+	}
+	le := hostarch.ByteOrder
+	x := flockArg{int16(le.Uint16(b[:])), int16(le.Uint16(b[2:])), int64(le.Uint64(b[8:])), int64(le.Uint64(b[16:])), int32(le.Uint32(b[24:]))}
+	l := vfs.FileLock{Type: x.typ, PID: t.PID()}
+	if ofd {
+		if x.pid != 0 {
+			return l, x, unix.EINVAL
+		}
+		l.PID = -1
+	}
+	var base int64
+	switch x.whence {
+	case unix.SEEK_SET:
+	case unix.SEEK_CUR:
+		base = f.Offset()
+	case unix.SEEK_END:
+		a, err := f.Stat(t)
+		if err != nil {
+			return l, x, err
+		}
+		base = a.Size
+	default:
+		return l, x, unix.EINVAL
+	}
+	// fs/locks.c flock64_to_posix_lock
+	if x.start > math.MaxInt64-base {
+		return l, x, unix.EOVERFLOW
+	}
+	l.Start = base + x.start
+	switch {
+	case l.Start < 0:
+		return l, x, unix.EINVAL
+	case x.len > 0:
+		if x.len-1 > math.MaxInt64-l.Start {
+			return l, x, unix.EOVERFLOW
+		}
+		if l.End = l.Start + (x.len - 1); l.End < math.MaxInt64 {
+			l.End++
+		}
+	case x.len < 0:
+		if l.Start+x.len < 0 {
+			return l, x, unix.EINVAL
+		}
+		l.Start, l.End = l.Start+x.len, l.Start
+	default:
+		l.End = math.MaxInt64
+	}
+	switch x.typ {
+	case unix.F_RDLCK, unix.F_WRLCK, unix.F_UNLCK:
+	default:
+		return l, x, unix.EINVAL
+	}
+	return l, x, nil
+}
+
+func getlk(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd bool) error {
+	l, x, err := readFlock(t, f, addr, ofd)
+	if err != nil {
+		return err
+	}
+	if x.typ == unix.F_UNLCK && !ofd {
+		return unix.EINVAL
+	}
+	var o any = t.FDTable()
+	if ofd {
+		o = f
+	}
+	c, ok := f.GetLock(o, l)
+	le := hostarch.ByteOrder
+	var b [32]byte
+	if _, err := t.CopyIn(addr.Pointer(), b[:]); err != nil {
+		return err
+	}
+	if !ok {
+		le.PutUint16(b[:], unix.F_UNLCK)
+	} else {
+		le.PutUint16(b[:], uint16(c.Type))
+		le.PutUint16(b[2:], unix.SEEK_SET)
+		le.PutUint64(b[8:], uint64(c.Start))
+		n := c.End - c.Start
+		if c.End == math.MaxInt64 {
+			n = 0
+		}
+		le.PutUint64(b[16:], uint64(n))
+		le.PutUint32(b[24:], uint32(c.PID))
+	}
+	_, err = t.CopyOut(addr.Pointer(), b[:])
+	return err
+}
+
+func setlk(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, wait, ofd bool) error {
+	l, _, err := readFlock(t, f, addr, ofd)
+	if err != nil {
+		return err
+	}
+	if ofd {
+		return f.SetLock(t, f, l, wait)
+	}
+	return f.SetLock(t, t.FDTable(), l, wait)
+}
+
+// F_OWNER_* of struct f_owner_ex.
+const (
+	ownerTID = iota
+	ownerPID
+	ownerPGRP
+)
+
+func owner(t *kernel.Task, f *vfs.FileDescription, fd, cmd int32, arg kernel.Arg) (uintptr, error) {
+	le := hostarch.ByteOrder
+	var b [8]byte
+	switch cmd {
+	case unix.F_SETSIG:
+		if s := arg.Uint64(); s > linux.SignalMaximum {
+			return 0, unix.EINVAL
+		}
+		f.SetAsyncSignal(arg.Int())
+		return 0, nil
+	case unix.F_GETSIG:
+		return uintptr(f.AsyncSignal()), nil
+	case unix.F_SETOWN:
+		kind, id := kernel.ScopeGroup, arg.Int()
+		if id < 0 {
+			if id == math.MinInt32 {
+				return 0, unix.EINVAL
+			}
+			kind, id = kernel.ScopeProcessGroup, -id
+		}
+		return 0, setOwner(t, f, fd, kind, id)
+	case unix.F_SETOWN_EX:
+		if _, err := t.CopyIn(arg.Pointer(), b[:]); err != nil {
+			return 0, err
+		}
+		kind := kernel.ScopeThread
+		switch le.Uint32(b[:]) {
+		case ownerTID:
+		case ownerPID:
+			kind = kernel.ScopeGroup
+		case ownerPGRP:
+			kind = kernel.ScopeProcessGroup
+		default:
+			return 0, unix.EINVAL
+		}
+		return 0, setOwner(t, f, fd, kind, int32(le.Uint32(b[4:])))
+	}
+	kind, id := kernel.ScopeGroup, int32(0)
+	if o, ok := f.AsyncOwner().(*kernel.FileOwner); ok {
+		kind, id = o.Scope(), o.ID(t)
+	}
+	if cmd == unix.F_GETOWN {
+		if kind == kernel.ScopeProcessGroup {
+			id = -id
+		}
+		return uintptr(id), nil
+	}
+	k := map[kernel.PIDScope]uint32{kernel.ScopeThread: ownerTID, kernel.ScopeGroup: ownerPID, kernel.ScopeProcessGroup: ownerPGRP}[kind]
+	le.PutUint32(b[:], k)
+	le.PutUint32(b[4:], uint32(id))
+	_, err := t.CopyOut(arg.Pointer(), b[:])
+	return 0, err
+}
+
+func setOwner(t *kernel.Task, f *vfs.FileDescription, fd int32, kind kernel.PIDScope, id int32) error {
+	if id == 0 {
+		f.SetAsyncOwner(nil, fd)
+		return nil
+	}
+	o, err := t.NewFileOwner(kind, id)
+	if err != nil {
+		return err
+	}
+	f.SetAsyncOwner(o, fd)
+	return nil
+}
+
+func sysIoctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	f, err := t.GetFile(a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	req, arg := a[1].Uint(), a[2]
+	flag := func(bit uint32) (uintptr, error) {
+		v, err := t.CopyInUint32(arg.Pointer())
+		if err != nil {
+			return 0, err
+		}
+		n := f.Flags() &^ bit
+		if v != 0 {
+			n |= bit
+		}
+		return 0, f.SetStatusFlags(t, n)
+	}
+	switch req {
+	case linux.FIOCLEX:
+		return 0, t.FDTable().SetCloexec(a[0].Int(), true)
+	case linux.FIONCLEX:
+		return 0, t.FDTable().SetCloexec(a[0].Int(), false)
+	case linux.FIONBIO:
+		return flag(unix.O_NONBLOCK)
+	case linux.FIOASYNC:
+		return flag(unix.O_ASYNC)
+	}
+	if f.Inode().Mode()&unix.S_IFMT == unix.S_IFREG {
+		const fiBMap, figetbsz, fioqsize, ficlone, ficlonerange, fideduperange = 1, 2, 0x5460, 0x40049409, 0x4020940d, 0xc0189436
+		switch req {
+		case linux.FIONREAD:
+			at, err := f.Stat(t)
+			if err != nil {
+				return 0, err
+			}
+			return 0, t.CopyOutUint32(arg.Pointer(), uint32(at.Size-f.Offset()))
+		case figetbsz:
+			at, err := f.Stat(t)
+			if err != nil {
+				return 0, err
+			}
+			return 0, t.CopyOutUint32(arg.Pointer(), uint32(at.Blksize))
+		case fioqsize:
+			at, err := f.Stat(t)
+			if err != nil {
+				return 0, err
+			}
+			return 0, t.CopyOutUint64(arg.Pointer(), uint64(at.Size))
+		case ficlone, ficlonerange, fideduperange:
+			return 0, unix.EOPNOTSUPP
+		}
+	}
+	return f.Ioctl(t, t, req, uintptr(arg))
+}

@@ -1,0 +1,107 @@
+package syscalls
+
+import (
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/sentry/kernel"
+	"moat/sentry/vfs"
+)
+
+func init() {
+	register(
+		full(165, "mount", "path path str hex ptr", sysMount),
+		full(166, "umount2", "path hex", sysUmount),
+		full(155, "pivot_root", "path path", sysPivotRoot),
+		absent(428, "open_tree", "mount(8) and libmount fall back to mount(2)"),
+		absent(429, "move_mount", "mount(8) and libmount fall back to mount(2)"),
+		absent(430, "fsopen", "mount(8) and libmount fall back to mount(2)"),
+		absent(431, "fsconfig", "mount(8) and libmount fall back to mount(2)"),
+		absent(432, "fsmount", "mount(8) and libmount fall back to mount(2)"),
+		absent(433, "fspick", "mount(8) and libmount fall back to mount(2)"),
+		absent(442, "mount_setattr", "mount(8) and libmount fall back to mount(2)"),
+		absent(457, "statmount", "too new to be needed; /proc/PID/mountinfo tells"),
+		absent(458, "listmount", "too new to be needed; /proc/PID/mountinfo tells"),
+		absent(467, "open_tree_attr", "too new to be needed"),
+		absent(468, "file_getattr", "too new to be needed"),
+		absent(469, "file_setattr", "too new to be needed"),
+		absent(139, "sysfs", "obsolete; /proc/filesystems tells"),
+		absent(179, "quotactl", "no quotas"),
+		absent(443, "quotactl_fd", "no quotas"),
+		absent(167, "swapon", "no swap: the sandbox's memory is the host's to swap"),
+		absent(168, "swapoff", "no swap: the sandbox's memory is the host's to swap"),
+	)
+}
+
+// optString copies in a string that may be absent.
+func optString(t *kernel.Task, a kernel.Arg) (string, error) {
+	if a == 0 {
+		return "", nil
+	}
+	s, err := t.CopyInString(a.Pointer(), hostarch.PageSize)
+	if err == unix.ENAMETOOLONG {
+		err = unix.EINVAL
+	}
+	return s, err
+}
+
+func sysMount(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	fstype, err := optString(t, a[2])
+	if err != nil {
+		return 0, err
+	}
+	source, err := optString(t, a[0])
+	if err != nil {
+		return 0, err
+	}
+	flags := a[3].Uint64()
+	if flags&linux.MS_MGC_MSK == linux.MS_MGC_VAL {
+		flags &^= linux.MS_MGC_MSK
+	}
+	var data string
+	if a[4] != 0 {
+		// The data page may end at an unmapped one, and need not be a string.
+		b := make([]byte, hostarch.PageSize)
+		n, err := t.CopyIn(a[4].Pointer(), b)
+		if n == 0 {
+			return 0, err
+		}
+		b = b[:n]
+		for i, c := range b {
+			if c == 0 {
+				b = b[:i]
+				break
+			}
+		}
+		data = string(b)
+	}
+	return withPath(t, cwdArg, a[1], vfs.Follow, func(p vfs.Path) error {
+		return vfs.DoMount(t, source, p, fstype, flags, data)
+	})
+}
+
+func sysUmount(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	flags := a[1].Int()
+	if flags&^(unix.MNT_FORCE|unix.MNT_DETACH|unix.MNT_EXPIRE|unix.UMOUNT_NOFOLLOW) != 0 {
+		return 0, unix.EINVAL
+	}
+	walk := uint32(vfs.Follow)
+	if flags&unix.UMOUNT_NOFOLLOW != 0 {
+		walk = 0
+	}
+	return withPath(t, cwdArg, a[0], walk, func(p vfs.Path) error { return vfs.Unmount(t, p, flags) })
+}
+
+func sysPivotRoot(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	return withPath(t, cwdArg, a[0], vfs.Follow|vfs.Directory, func(newRoot vfs.Path) error {
+		_, err := withPath(t, cwdArg, a[1], vfs.Follow|vfs.Directory, func(putOld vfs.Path) error {
+			old, err := vfs.PivotRoot(t, newRoot, putOld)
+			if err != nil {
+				return err
+			}
+			t.Kernel().ReplaceRoots(old, newRoot)
+			return nil
+		})
+		return err
+	})
+}

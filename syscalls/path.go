@@ -1,0 +1,93 @@
+package syscalls
+
+import (
+	"golang.org/x/sys/unix"
+	"moat/sentry/kernel"
+	"moat/sentry/vfs"
+)
+
+// at is a path argument with the directory it is relative to.
+type at struct {
+	path  string
+	start vfs.Path
+	file  *vfs.FileDescription // of a descriptor: keeps start referenced
+}
+
+// pathAt copies in the path at addr, relative to dirfd. done must be called.
+func pathAt(t *kernel.Task, dirfd, addr kernel.Arg) (at, error) {
+	path, err := t.CopyInPath(addr.Pointer())
+	if err != nil {
+		return at{}, err
+	}
+	return startAt(t, dirfd.Int(), path)
+}
+
+// pathOrNull is pathAt for calls that take a null pointer for "" with AT_EMPTY_PATH.
+func pathOrNull(t *kernel.Task, dirfd, addr kernel.Arg, flags uint32) (at, error) {
+	if addr == 0 && flags&unix.AT_EMPTY_PATH != 0 {
+		return startAt(t, dirfd.Int(), "")
+	}
+	return pathAt(t, dirfd, addr)
+}
+
+func startAt(t *kernel.Task, dirfd int32, path string) (at, error) {
+	if dirfd == unix.AT_FDCWD || path != "" && path[0] == '/' {
+		return at{path: path, start: t.Cwd()}, nil
+	}
+	f, err := t.GetFileOrPath(dirfd)
+	if err != nil {
+		return at{}, err
+	}
+	return at{path: path, start: f.Path(), file: f}, nil
+}
+
+func (a *at) done() {
+	if a.file != nil {
+		a.file.DecRef()
+	}
+}
+
+// cwdArg is the dirfd of calls without one.
+const cwdArg = kernel.Arg(unix.AT_FDCWD & (1<<64 - 1))
+
+// resolve walks a.
+func (a *at) resolve(ctx vfs.Context, flags uint32) (vfs.Path, error) {
+	return vfs.Resolve(ctx, a.start, a.path, flags)
+}
+
+// withPath resolves the path argument and calls fn with what it names.
+func withPath(t *kernel.Task, dirfd, addr kernel.Arg, flags uint32, fn func(p vfs.Path) error) (uintptr, error) {
+	w, err := pathAt(t, dirfd, addr)
+	if err != nil {
+		return 0, err
+	}
+	defer w.done()
+	p, err := w.resolve(t, flags)
+	if err != nil {
+		return 0, err
+	}
+	defer p.DecRef()
+	return 0, fn(p)
+}
+
+// withFile calls fn with the open file of fd (O_PATH ones give EBADF).
+func withFile(t *kernel.Task, fd kernel.Arg, fn func(f *vfs.FileDescription) error) (uintptr, error) {
+	f, err := t.GetFile(fd.Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	return 0, fn(f)
+}
+
+// follow is the walk's flags for AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH.
+func follow(flags uint32) uint32 {
+	w := uint32(vfs.Follow)
+	if flags&unix.AT_SYMLINK_NOFOLLOW != 0 {
+		w = 0
+	}
+	if flags&unix.AT_EMPTY_PATH != 0 {
+		w |= vfs.EmptyPath
+	}
+	return w
+}

@@ -1,0 +1,188 @@
+package syscalls
+
+import (
+	"golang.org/x/sys/unix"
+	"moat/sentry/kernel"
+	"moat/sentry/usermem"
+	"moat/sentry/vfs"
+)
+
+func init() {
+	register(
+		full(0, "read", "fd buf size", sysRead),
+		full(1, "write", "fd data size", sysWrite),
+		full(17, "pread64", "fd buf size off", sysPread),
+		full(18, "pwrite64", "fd data size off", sysPwrite),
+		full(19, "readv", "fd iovec int", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return vector(t, a, false, -1, 0)
+		}),
+		full(20, "writev", "fd iovec int", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return vector(t, a, true, -1, 0)
+		}),
+		full(295, "preadv", "fd iovec int off", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return vectorAt(t, a, false)
+		}),
+		full(296, "pwritev", "fd iovec int off", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return vectorAt(t, a, true)
+		}),
+		full(327, "preadv2", "fd iovec int off hex hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return vector(t, a, false, a[3].Int64(), a[5].Uint())
+		}),
+		full(328, "pwritev2", "fd iovec int off hex hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return vector(t, a, true, a[3].Int64(), a[5].Uint())
+		}),
+		full(8, "lseek", "fd off whence", sysLseek),
+	)
+}
+
+// result drops the error of a transfer that moved something.
+func result(n int64, err error) (uintptr, error) {
+	if n > 0 {
+		return uintptr(n), nil
+	}
+	return 0, err
+}
+
+func sysRead(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	f, err := t.GetFile(a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	if !f.Readable() {
+		return 0, unix.EBADF
+	}
+	dst, err := t.SingleIO(a[1].Pointer(), a[2].Int64())
+	if err != nil {
+		return 0, err
+	}
+	return result(f.Read(t, dst, 0))
+}
+
+func sysWrite(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	f, err := t.GetFile(a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	if !f.Writable() {
+		return 0, unix.EBADF
+	}
+	src, err := t.SingleIO(a[1].Pointer(), a[2].Int64())
+	if err != nil {
+		return 0, err
+	}
+	return sigpipe(t, f, src, -1, 0)
+}
+
+// write writes to the position, or to off if that is not negative, and raises SIGPIPE with EPIPE.
+func sigpipe(t *kernel.Task, f *vfs.FileDescription, src usermem.IOSequence, off int64, flags vfs.IOFlags) (uintptr, error) {
+	var n int64
+	var err error
+	if off >= 0 {
+		n, err = f.PWrite(t, src, off, flags)
+	} else {
+		n, err = f.Write(t, src, flags)
+	}
+	if n == 0 && err == unix.EPIPE && f.Inode().Mode()&unix.S_IFMT != unix.S_IFREG {
+		raiseSIGPIPE(t)
+	}
+	return result(n, err)
+}
+
+func sysPread(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	if a[3].Int64() < 0 {
+		return 0, unix.EINVAL
+	}
+	f, err := t.GetFile(a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	dst, err := t.SingleIO(a[1].Pointer(), a[2].Int64())
+	if err != nil {
+		return 0, err
+	}
+	return result(f.PRead(t, dst, a[3].Int64(), 0))
+}
+
+func sysPwrite(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	if a[3].Int64() < 0 {
+		return 0, unix.EINVAL
+	}
+	f, err := t.GetFile(a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	src, err := t.SingleIO(a[1].Pointer(), a[2].Int64())
+	if err != nil {
+		return 0, err
+	}
+	return result(f.PWrite(t, src, a[3].Int64(), 0))
+}
+
+func vectorAt(t *kernel.Task, a kernel.Args, write bool) (uintptr, error) {
+	if a[3].Int64() < 0 {
+		return 0, unix.EINVAL
+	}
+	return vector(t, a, write, a[3].Int64(), 0)
+}
+
+// vector is the common part of readv and its kin; off -1 means the file position.
+func vector(t *kernel.Task, a kernel.Args, write bool, off int64, rwf uint32) (uintptr, error) {
+	if off < -1 {
+		return 0, unix.EINVAL
+	}
+	f, err := t.GetFile(a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	if write && !f.Writable() || !write && !f.Readable() {
+		return 0, unix.EBADF
+	}
+	const hipri, dsync, sync, nowait, app, noappend = 1, 2, 4, 8, 16, 32
+	if rwf&^uint32(hipri|dsync|sync|nowait|app|noappend) != 0 {
+		return 0, unix.EOPNOTSUPP
+	}
+	if rwf&(app|noappend) == app|noappend {
+		return 0, unix.EINVAL
+	}
+	var flags vfs.IOFlags
+	if rwf&nowait != 0 {
+		flags |= vfs.IONonblock
+	}
+	if rwf&app != 0 {
+		flags |= vfs.IOAppend
+	}
+	if rwf&dsync != 0 {
+		flags |= vfs.IODsync
+	}
+	if rwf&sync != 0 {
+		flags |= vfs.IODsync | vfs.IOSync
+	}
+	seq, err := t.CopyInIovecs(a[1].Pointer(), int(a[2].Int()))
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case write && off >= 0:
+		return result(f.PWrite(t, seq, off, flags))
+	case write:
+		return sigpipe(t, f, seq, -1, flags)
+	case off >= 0:
+		return result(f.PRead(t, seq, off, flags))
+	}
+	return result(f.Read(t, seq, flags))
+}
+
+func sysLseek(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	f, err := t.GetFile(a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	n, err := f.Seek(t, a[1].Int64(), a[2].Int())
+	return uintptr(n), err
+}

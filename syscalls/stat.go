@@ -1,0 +1,272 @@
+package syscalls
+
+import (
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/sentry/kernel"
+	"moat/sentry/kernel/auth"
+	"moat/sentry/vfs"
+)
+
+func init() {
+	register(
+		full(4, "stat", "path stat", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return statAt(t, cwdArg, a[0], a[1], 0)
+		}),
+		full(6, "lstat", "path stat", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return statAt(t, cwdArg, a[0], a[1], unix.AT_SYMLINK_NOFOLLOW)
+		}),
+		full(5, "fstat", "fd stat", sysFstat),
+		full(262, "newfstatat", "dirfd path stat atflags", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return statAt(t, a[0], a[1], a[2], a[3].Uint())
+		}),
+		full(332, "statx", "dirfd path atflags hex ptr", sysStatx),
+		full(137, "statfs", "path ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return withPath(t, cwdArg, a[0], vfs.Follow, func(p vfs.Path) error { return statfs(t, p, a[1]) })
+		}),
+		full(138, "fstatfs", "fd ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			f, err := t.GetFileOrPath(a[0].Int())
+			if err != nil {
+				return 0, err
+			}
+			defer f.DecRef()
+			return 0, statfs(t, f.Path(), a[1])
+		}),
+		absent(136, "ustat", "obsolete; no device numbers of file systems to ask by"),
+		full(21, "access", "path mode", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return access(t, cwdArg, a[0], a[1].Uint(), 0)
+		}),
+		full(269, "faccessat", "dirfd path mode", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return access(t, a[0], a[1], a[2].Uint(), 0)
+		}),
+		full(439, "faccessat2", "dirfd path mode atflags", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return access(t, a[0], a[1], a[2].Uint(), a[3].Uint())
+		}),
+		full(89, "readlink", "path buf size", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return readlink(t, cwdArg, a[0], a[1], a[2].Int())
+		}),
+		full(267, "readlinkat", "dirfd path buf size", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return readlink(t, a[0], a[1], a[2], a[3].Int())
+		}),
+	)
+}
+
+const statFlags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_EMPTY_PATH | unix.AT_NO_AUTOMOUNT
+
+func statAt(t *kernel.Task, dirfd, path, buf kernel.Arg, flags uint32) (uintptr, error) {
+	if flags&^uint32(statFlags) != 0 {
+		return 0, unix.EINVAL
+	}
+	w, err := pathOrNull(t, dirfd, path, flags)
+	if err != nil {
+		return 0, err
+	}
+	defer w.done()
+	p, err := w.resolve(t, follow(flags))
+	if err != nil {
+		return 0, err
+	}
+	a, err := vfs.Stat(t, p)
+	dev := p.Mount.FS().Dev()
+	p.DecRef()
+	if err != nil {
+		return 0, err
+	}
+	return 0, putStat(t, buf, &a, dev)
+}
+
+func sysFstat(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	f, err := t.GetFileOrPath(a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	at, err := f.Stat(t)
+	if err != nil {
+		return 0, err
+	}
+	return 0, putStat(t, a[1], &at, f.Path().Mount.FS().Dev())
+}
+
+// oldDev is new_encode_dev: the low 32 bits that stat and device nodes use.
+func oldDev(d uint64) uint64 {
+	major, minor := uint64(unix.Major(d)), uint64(unix.Minor(d))
+	return minor&0xff | major<<8 | minor&^0xff<<12
+}
+
+// putStat copies out struct stat.
+func putStat(t *kernel.Task, buf kernel.Arg, a *vfs.Attr, dev uint64) error {
+	le := hostarch.ByteOrder
+	var b [144]byte
+	ns := t.Credentials().UserNS
+	le.PutUint64(b[0:], oldDev(dev))
+	le.PutUint64(b[8:], a.Ino)
+	le.PutUint64(b[16:], uint64(a.Nlink))
+	le.PutUint32(b[24:], uint32(a.Mode))
+	le.PutUint32(b[28:], ns.UIDOrOverflow(a.UID))
+	le.PutUint32(b[32:], ns.GIDOrOverflow(a.GID))
+	le.PutUint64(b[40:], oldDev(a.Rdev))
+	le.PutUint64(b[48:], uint64(a.Size))
+	le.PutUint64(b[56:], uint64(a.Blksize))
+	le.PutUint64(b[64:], uint64(a.Blocks))
+	for i, ts := range [...]vfs.Time{a.Atime, a.Mtime, a.Ctime} {
+		s := ts.Timespec()
+		le.PutUint64(b[72+16*i:], uint64(s.Sec))
+		le.PutUint64(b[80+16*i:], uint64(s.Nsec))
+	}
+	_, err := t.CopyOut(buf.Pointer(), b[:])
+	return err
+}
+
+func sysStatx(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	flags, mask := a[2].Uint(), a[3].Uint()
+	const sync = 0x6000 // AT_STATX_SYNC_TYPE
+	if flags&^uint32(statFlags|sync) != 0 || flags&sync == sync || mask&linux.STATX__RESERVED != 0 {
+		return 0, unix.EINVAL
+	}
+	w, err := pathOrNull(t, a[0], a[1], flags)
+	if err != nil {
+		return 0, err
+	}
+	defer w.done()
+	p, err := w.resolve(t, follow(flags))
+	if err != nil {
+		return 0, err
+	}
+	defer p.DecRef()
+	at, err := vfs.Stat(t, p)
+	if err != nil {
+		return 0, err
+	}
+	return 0, putStatx(t, a[4], p, &at)
+}
+
+func putStatx(t *kernel.Task, buf kernel.Arg, p vfs.Path, a *vfs.Attr) error {
+	const attrMountRoot = 0x2000
+	le := hostarch.ByteOrder
+	var b [256]byte
+	ns := t.Credentials().UserNS
+	dev := p.Mount.FS().Dev()
+	mask := uint32(linux.STATX_BASIC_STATS | linux.STATX_MNT_ID)
+	if a.Btime != 0 {
+		mask |= linux.STATX_BTIME
+	}
+	attrs := a.Attributes
+	if p.IsMountRoot() {
+		attrs |= attrMountRoot
+	}
+	le.PutUint32(b[0:], mask)
+	le.PutUint32(b[4:], uint32(a.Blksize))
+	le.PutUint64(b[8:], attrs)
+	le.PutUint32(b[16:], a.Nlink)
+	le.PutUint32(b[20:], ns.UIDOrOverflow(a.UID))
+	le.PutUint32(b[24:], ns.GIDOrOverflow(a.GID))
+	le.PutUint16(b[28:], a.Mode)
+	le.PutUint64(b[32:], a.Ino)
+	le.PutUint64(b[40:], uint64(a.Size))
+	le.PutUint64(b[48:], uint64(a.Blocks))
+	le.PutUint64(b[56:], a.AttributesMask|attrMountRoot)
+	for i, ts := range [...]vfs.Time{a.Atime, a.Btime, a.Ctime, a.Mtime} {
+		s := ts.Timespec()
+		le.PutUint64(b[64+16*i:], uint64(s.Sec))
+		le.PutUint32(b[72+16*i:], uint32(s.Nsec))
+	}
+	le.PutUint32(b[128:], unix.Major(a.Rdev))
+	le.PutUint32(b[132:], unix.Minor(a.Rdev))
+	le.PutUint32(b[136:], unix.Major(dev))
+	le.PutUint32(b[140:], unix.Minor(dev))
+	le.PutUint64(b[144:], p.Mount.ID())
+	_, err := t.CopyOut(buf.Pointer(), b[:])
+	return err
+}
+
+func statfs(t *kernel.Task, p vfs.Path, buf kernel.Arg) error {
+	st, err := vfs.StatFS(t, p)
+	if err != nil {
+		return err
+	}
+	le := hostarch.ByteOrder
+	var b [120]byte
+	for i, v := range [...]uint64{st.Type, uint64(st.BlockSize), st.Blocks, st.BlocksFree, st.BlocksAvailable, st.Files, st.FilesFree} {
+		le.PutUint64(b[8*i:], v)
+	}
+	le.PutUint32(b[56:], uint32(st.FSID[0]))
+	le.PutUint32(b[60:], uint32(st.FSID[1]))
+	le.PutUint64(b[64:], st.NameLength)
+	le.PutUint64(b[72:], uint64(st.FragmentSize))
+	le.PutUint64(b[80:], st.Flags)
+	_, err = t.CopyOut(buf.Pointer(), b[:])
+	return err
+}
+
+// realIDs is the caller with other credentials.
+type realIDs struct {
+	*kernel.Task
+	creds *auth.Credentials
+}
+
+func (r realIDs) Credentials() *auth.Credentials { return r.creds }
+
+// access is faccessat2(2): without AT_EACCESS the real IDs count, and root's capabilities if the real user is root (fs/open.c access_override_creds).
+func access(t *kernel.Task, dirfd, path kernel.Arg, mode, flags uint32) (uintptr, error) {
+	if mode&^uint32(7) != 0 || flags&^uint32(unix.AT_EACCESS|unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH) != 0 {
+		return 0, unix.EINVAL
+	}
+	w, err := pathAt(t, dirfd, path)
+	if err != nil {
+		return 0, err
+	}
+	defer w.done()
+	var ctx vfs.Context = t
+	if c := t.Credentials(); flags&unix.AT_EACCESS == 0 && (c.FSUID != c.RUID || c.FSGID != c.RGID || c.Effective != accessCaps(c)) {
+		r := *c
+		r.FSUID, r.FSGID, r.Effective = c.RUID, c.RGID, accessCaps(c)
+		ctx = realIDs{t, &r}
+	}
+	p, err := w.resolve(ctx, follow(flags))
+	if err != nil {
+		return 0, err
+	}
+	defer p.DecRef()
+	if mode == 0 {
+		return 0, nil
+	}
+	return 0, vfs.Access(ctx, p, uint(mode))
+}
+
+func accessCaps(c *auth.Credentials) auth.CapSet {
+	const noSetuidFixup = 1 << 2
+	switch {
+	case c.SecureBits&noSetuidFixup != 0:
+		return c.Effective
+	case c.RUID == c.UserNS.MapToKUID(0):
+		return c.Permitted
+	}
+	return 0
+}
+
+func readlink(t *kernel.Task, dirfd, path, buf kernel.Arg, size int32) (uintptr, error) {
+	if size <= 0 {
+		return 0, unix.EINVAL
+	}
+	w, err := pathAt(t, dirfd, path)
+	if err != nil {
+		return 0, err
+	}
+	defer w.done()
+	p, err := w.resolve(t, vfs.EmptyPath)
+	if err != nil {
+		return 0, err
+	}
+	defer p.DecRef()
+	s, err := vfs.Readlink(t, p)
+	if err != nil {
+		if err == unix.EINVAL && w.path == "" {
+			err = unix.ENOENT
+		}
+		return 0, err
+	}
+	n, err := t.CopyOut(buf.Pointer(), []byte(s[:min(len(s), int(size))]))
+	return uintptr(n), err
+}
