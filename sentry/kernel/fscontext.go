@@ -63,14 +63,18 @@ func (f *FSContext) set(root, cwd vfs.Path) {
 	old := f.paths.Load()
 	n := *old
 	if root.Ok() {
-		f.retire(n.root)
 		n.root = root
 	}
 	if cwd.Ok() {
-		f.retire(n.cwd)
 		n.cwd = cwd
 	}
 	f.paths.Store(&n)
+	if root.Ok() {
+		f.retire(old.root)
+	}
+	if cwd.Ok() {
+		f.retire(old.cwd)
+	}
 }
 
 func (f *FSContext) retire(p vfs.Path) {
