@@ -231,6 +231,9 @@ func (f *File) anyNeutralLocked() int {
 // takeNeutralLocked takes block idx if it is neutral or the next that was never used; else it returns -1.
 func (f *File) takeNeutralLocked(idx int) int {
 	tab := *f.tab.Load()
+	if idx <= 0 {
+		return -1
+	}
 	if idx < f.next {
 		if b := tab[idx]; b.kind == neutral && b.pos >= 0 {
 			f.unlistLocked(b, &f.neutral)

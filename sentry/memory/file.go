@@ -86,7 +86,8 @@ func New(fd int, limit uint64) (*File, error) {
 		}
 		limit = uint64(si.Totalram) * uint64(si.Unit)
 	}
-	f := &File{fd: fd, kick: make(chan struct{}, 1), urgent: make(chan struct{}, 1), stop: make(chan struct{})}
+	// Offset 0 is never handed out, so that callers may let it mean none.
+	f := &File{fd: fd, next: 1, kick: make(chan struct{}, 1), urgent: make(chan struct{}, 1), stop: make(chan struct{})}
 	f.limit.Store(int64(limit &^ (PageSize - 1)))
 	f.ratio.Store(50)
 	f.tab.Store(&[]*block{})

@@ -505,6 +505,21 @@ func (r *regular) punch(start, end uint64) {
 	}
 }
 
+// PunchHole frees the pages of a range, for MADV_REMOVE.
+func (r *regular) PunchHole(off, length uint64) error {
+	r.writeMu.Lock()
+	defer r.writeMu.Unlock()
+	r.mu.RLock()
+	seals := r.seals
+	r.mu.RUnlock()
+	if seals&(unix.F_SEAL_WRITE|sealFutureWrite) != 0 {
+		return unix.EPERM
+	}
+	r.punch(off, off+length)
+	r.modified(vfs.Background().Now())
+	return nil
+}
+
 // fill allocates zeroed pages for the holes of [at, end).
 func (r *regular) fill(at, end uint64) error {
 	need := int64((end - at) / pageSize)
