@@ -21,11 +21,7 @@ const (
 	// stackExpand is what setup_arg_pages maps below the strings at once.
 	stackExpand = 128 << 10
 
-	atRseqFeatureSize = 27
-	atRseqAlign       = 28
-	atMinSigStkSz     = 51
-	rseqFeatureSize   = 28
-	rseqAlign         = 32
+	atMinSigStkSz = 51
 )
 
 // Budget counts the memory that a program's strings may take (fs/exec.c bprm_stack_limits). The strings of argv and envp draw on it.
@@ -202,8 +198,6 @@ func (ld *load) auxv(areas *mm.Areas, prog *placed, base, execfn, platform, rand
 	add(linux.AT_HWCAP2, h.cap2)
 	add(linux.AT_EXECFN, execfn)
 	add(linux.AT_PLATFORM, platform)
-	add(atRseqFeatureSize, rseqFeatureSize)
-	add(atRseqAlign, rseqAlign)
 	add(linux.AT_NULL, 0)
 	return out
 }
