@@ -8,6 +8,7 @@ import (
 
 // hostCPUInfo makes /proc/cpuinfo from CPUID, when the host's own is not known.
 func hostCPUInfo(n int) string {
+	cpuid.Initialize()
 	var b bytes.Buffer
 	fs := cpuid.HostFeatureSet()
 	for i := range n {

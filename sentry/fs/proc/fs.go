@@ -26,8 +26,6 @@ import (
 type Options struct {
 	// CPUInfo is /proc/cpuinfo of the host, read before the sentry was locked in; empty: made from CPUID.
 	CPUInfo string
-	// Release and Version are uname(2)'s.
-	Release, Version string
 	// Cmdline is /proc/cmdline.
 	Cmdline string
 	// Net prints /proc/PID/net/NAME for a network namespace; nil leaves the tables empty.
@@ -52,12 +50,11 @@ type Instances struct {
 	k    *kernel.Kernel
 	opts Options
 	sys  sysctls
-	load loadavg
 	nsfs *genfs.FS
 	ns   *vfs.KernelMount
 }
 
-// NewInstances prepares procfs for k and registers it with mount(2) as "proc".
+// NewInstances prepares procfs for k and registers it with mount(2) as "proc". Call it before the sentry is locked in.
 func NewInstances(k *kernel.Kernel, opts Options) (*Instances, error) {
 	nsfs := genfs.New("nsfs", linux.NSFS_MAGIC)
 	nsfs.SetRoot(genfs.NewDir(nsfs, 1, 0o555, nil))
@@ -66,6 +63,9 @@ func NewInstances(k *kernel.Kernel, opts Options) (*Instances, error) {
 		return nil, err
 	}
 	in := &Instances{k: k, opts: opts, nsfs: nsfs, ns: m}
+	if in.opts.CPUInfo == "" {
+		in.opts.CPUInfo = hostCPUInfo(k.NumCPUs())
+	}
 	in.sys.init(in)
 	vfs.RegisterFileSystem("proc", func(ctx vfs.Context, _, _ string) (vfs.FileSystem, error) {
 		pidns := k.RootPIDNamespace()

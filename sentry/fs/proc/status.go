@@ -88,7 +88,7 @@ func genStatus(s subject, ctx vfs.Context, b *bytes.Buffer) error {
 	if t.NoNewPrivs() {
 		nnp = 1
 	}
-	fmt.Fprintf(b, "NoNewPrivs:\t%d\nSeccomp:\t0\nSeccomp_filters:\t0\n", nnp)
+	fmt.Fprintf(b, "NoNewPrivs:\t%d\nSeccomp:\t%d\nSeccomp_filters:\t%d\n", nnp, t.SeccompMode(), t.SeccompFilters())
 	b.WriteString("Speculation_Store_Bypass:\tvulnerable\nSpeculationIndirectBranch:\talways enabled\n")
 	set := t.Affinity()
 	fmt.Fprintf(b, "Cpus_allowed:\t%s\nCpus_allowed_list:\t%s\n", cpuMask(&set, s.f.k.NumCPUs()), cpuList(&set, s.f.k.NumCPUs()))
@@ -336,6 +336,28 @@ func putComm(s subject, ctx vfs.Context, data []byte, _ int64) error {
 		data = data[:i]
 	}
 	s.t.SetName(strings.TrimSuffix(string(data[:min(len(data), 15)]), "\n"))
+	return nil
+}
+
+func genPersonality(s subject, _ vfs.Context, b *bytes.Buffer) error {
+	fmt.Fprintf(b, "%08x\n", s.t.Personality())
+	return nil
+}
+
+func genTimerSlack(s subject, _ vfs.Context, b *bytes.Buffer) error {
+	fmt.Fprintf(b, "%d\n", s.t.TimerSlack())
+	return nil
+}
+
+func putTimerSlack(s subject, ctx vfs.Context, data []byte, _ int64) error {
+	n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 0, 63)
+	if err != nil {
+		return unix.EINVAL
+	}
+	if t := task(ctx); t != s.t && !ctx.Credentials().HasCapIn(linux.CAP_SYS_NICE, s.t.UserNamespace()) {
+		return unix.EPERM
+	}
+	s.t.SetTimerSlack(int64(n))
 	return nil
 }
 

@@ -122,8 +122,8 @@ func (y *sysctls) kernel(in *Instances) {
 	name("kernel/hostname", func(u *kernel.UTSNamespace) string { h, _ := u.Names(); return h }, (*kernel.UTSNamespace).SetHost)
 	name("kernel/domainname", func(u *kernel.UTSNamespace) string { _, d := u.Names(); return d }, (*kernel.UTSNamespace).SetDomain)
 	y.fixed("kernel/ostype", "Linux")
-	y.fixed("kernel/osrelease", in.opts.Release)
-	y.fixed("kernel/version", in.opts.Version)
+	y.fixed("kernel/osrelease", kernel.Release)
+	y.fixed("kernel/version", kernel.Version)
 	y.fixed("kernel/arch", "x86_64")
 	y.ints("kernel/pid_max", strconv.Itoa(kernel.PIDMax), 301, kernel.PIDMax)
 	y.computed("kernel/ns_last_pid", 0o444, func(ctx vfs.Context) string {

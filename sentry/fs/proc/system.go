@@ -3,10 +3,8 @@ package proc
 import (
 	"bytes"
 	"fmt"
-	"math"
 	"sort"
 	"strings"
-	"sync"
 	"time"
 
 	"moat/sentry/fs/genfs"
@@ -48,7 +46,7 @@ func (in *Instances) addSystem(f *FS, tree *genfs.Tree) {
 	})
 	plain("loadavg", func(b *bytes.Buffer) {
 		running, total := k.NumRunning()
-		a := in.load.read(running)
+		a := k.LoadAverage()
 		fmt.Fprintf(b, "%.2f %.2f %.2f %d/%d %d\n", a[0], a[1], a[2], running, total, f.pidns.LastPID())
 	})
 	tree.AddText("locks", "")
@@ -67,7 +65,7 @@ func (in *Instances) addSystem(f *FS, tree *genfs.Tree) {
 		fmt.Fprintf(b, "%.2f %.2f\n", up.Seconds(), max(idle, 0).Seconds())
 	})
 	plain("version", func(b *bytes.Buffer) {
-		fmt.Fprintf(b, "Linux version %s (moat@moat) (gcc (GCC) 14.2.0, GNU ld (GNU Binutils) 2.44) %s\n", in.opts.Release, in.opts.Version)
+		fmt.Fprintf(b, "Linux version %s (moat@moat) (gcc (GCC) 14.2.0, GNU ld (GNU Binutils) 2.44) %s\n", kernel.Release, kernel.Version)
 	})
 	plain("vmstat", in.vmstat)
 	tree.AddText("zoneinfo", "")
@@ -131,7 +129,9 @@ func (in *Instances) meminfo(b *bytes.Buffer) {
 	b.WriteString("HugePages_Total:       0\nHugePages_Free:        0\nHugePages_Rsvd:        0\nHugePages_Surp:        0\n")
 	kib(b, "Hugepagesize", 2<<20)
 	kib(b, "Hugetlb", 0)
-	kib(b, "DirectMap4k", total)
+	kib(b, "DirectMap4k", 0)
+	kib(b, "DirectMap2M", total)
+	kib(b, "DirectMap1G", 0)
 }
 
 // busy is the CPU time that all living processes have used.
@@ -182,32 +182,8 @@ func (in *Instances) vmstat(b *bytes.Buffer) {
 	b.WriteString("pgpgin 0\npgpgout 0\npswpin 0\npswpout 0\npgfault 0\npgmajfault 0\noom_kill 0\n")
 }
 
-// loadavg is the load average without a timer: it is brought up to date when it is read, as if the number that runs now had run since.
-type loadavg struct {
-	mu   sync.Mutex
-	avg  [3]float64 // +checklocks:mu
-	last time.Time  // +checklocks:mu
-}
-
-func (l *loadavg) read(running int) [3]float64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := time.Now()
-	if !l.last.IsZero() {
-		for i, minutes := range [...]float64{1, 5, 15} {
-			e := math.Exp(-now.Sub(l.last).Minutes() / minutes)
-			l.avg[i] = l.avg[i]*e + float64(running)*(1-e)
-		}
-	}
-	l.last = now
-	return l.avg
-}
-
 // cpuinfo is the host's, cut to the CPUs that guests see.
 func (in *Instances) cpuinfo() string {
-	if in.opts.CPUInfo == "" {
-		return hostCPUInfo(in.k.NumCPUs())
-	}
 	parts := strings.SplitAfter(strings.TrimRight(in.opts.CPUInfo, "\n")+"\n\n", "\n\n")
 	return strings.Join(parts[:min(len(parts)-1, in.k.NumCPUs())], "")
 }

@@ -102,7 +102,7 @@ func init() {
 		{name: "environ", perm: 0o400, where: inBoth, gen: genEnviron, guarded: true},
 		{name: "auxv", perm: 0o400, where: inBoth, gen: genAuxv, guarded: true},
 		{name: "status", perm: 0o444, where: inBoth, gen: genStatus},
-		{name: "personality", perm: 0o400, where: inBoth, gen: constant("00000000\n"), guarded: true},
+		{name: "personality", perm: 0o400, where: inBoth, gen: genPersonality, guarded: true},
 		{name: "limits", perm: 0o444, where: inBoth, gen: genLimits},
 		{name: "comm", perm: 0o644, where: inBoth, gen: genComm, put: putComm},
 		{name: "syscall", perm: 0o400, where: inBoth, gen: constant("running\n"), guarded: true},
@@ -135,7 +135,7 @@ func init() {
 		{name: "projid_map", perm: 0o644, where: inBoth, gen: constant("         0          0 4294967295\n")},
 		{name: "setgroups", perm: 0o644, where: inBoth, gen: genSetgroups, put: putSetgroups},
 		{name: "timens_offsets", perm: 0o644, where: inProcess, gen: genTimens, put: putTimens},
-		{name: "timerslack_ns", perm: 0o666, where: inProcess, gen: constant("50000\n"), put: ignore},
+		{name: "timerslack_ns", perm: 0o666, where: inProcess, gen: genTimerSlack, put: putTimerSlack},
 		{name: "children", perm: 0o444, where: inThread, gen: genChildren},
 		{name: "clear_refs", perm: 0o200, where: inProcess, put: ignore},
 	}
