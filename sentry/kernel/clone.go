@@ -148,7 +148,7 @@ func (t *Task) copy(a *CloneArgs) (*Task, error) {
 		c.fs = t.fs.fork()
 	}
 	if paths != nil {
-		c.fs.set(paths[0], paths[1])
+		c.fs.set(paths[0], paths[1], true)
 	}
 	c.inherit(t, a)
 	return c, nil

@@ -88,7 +88,7 @@ func (k *Kernel) prepareProcess(a *ProcessArgs) (*Task, error) {
 			t.dropFiles()
 			return nil, err
 		}
-		t.fs.set(p, p.IncRef())
+		t.fs.set(p, p.IncRef(), true)
 	}
 	if a.Cwd != "" {
 		p, err := vfs.Resolve(t, t.Root(), a.Cwd, vfs.Follow|vfs.Directory)

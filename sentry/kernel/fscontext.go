@@ -50,14 +50,14 @@ func (f *FSContext) Umask() uint16 { return uint16(f.umask.Load()) }
 func (f *FSContext) SetUmask(m uint16) uint16 { return uint16(f.umask.Swap(uint32(m & 0777))) }
 
 // SetCwd changes the working directory (chdir(2)), taking over p's reference.
-func (f *FSContext) SetCwd(p vfs.Path) { f.set(vfs.Path{}, p) }
+func (f *FSContext) SetCwd(p vfs.Path) { f.set(vfs.Path{}, p, true) }
 
 // SetRoot changes the root (chroot(2)), taking over p's reference.
-func (f *FSContext) SetRoot(p vfs.Path) { f.set(p, vfs.Path{}) }
+func (f *FSContext) SetRoot(p vfs.Path) { f.set(p, vfs.Path{}, true) }
 
 // set replaces what is given. The old directories keep their references until nobody who looked them up without one can still be walking: they
-// are dropped with the next change.
-func (f *FSContext) set(root, cwd vfs.Path) {
+// are dropped with the next change, or at once if the caller is the only user (own), so that umount(2) finds them unused.
+func (f *FSContext) set(root, cwd vfs.Path, own bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	old := f.paths.Load()
@@ -74,6 +74,12 @@ func (f *FSContext) set(root, cwd vfs.Path) {
 	}
 	if cwd.Ok() {
 		f.retire(old.cwd)
+	}
+	if own && f.users.Load() == 1 {
+		for i := range f.retired {
+			f.retired[i].DecRef()
+			f.retired[i] = vfs.Path{}
+		}
 	}
 }
 
@@ -94,7 +100,7 @@ func (f *FSContext) Replace(old, to vfs.Path) {
 		c = to.IncRef()
 	}
 	if r.Ok() || c.Ok() {
-		f.set(r, c)
+		f.set(r, c, false)
 	}
 }
 

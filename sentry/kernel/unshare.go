@@ -150,7 +150,7 @@ func (t *Task) Unshare(flags uint64) error {
 // mount namespace.
 func (t *Task) setNamespaces(ns Namespaces, paths []vfs.Path) {
 	if paths != nil {
-		t.fs.set(paths[0], paths[1])
+		t.fs.set(paths[0], paths[1], true)
 	}
 	t.mu.Lock()
 	old := t.ns

@@ -55,6 +55,8 @@ func (fd *FileDescription) ReadUntil(ctx Context, dst usermem.IOSequence, flags 
 	}
 	if n > 0 {
 		fd.notify(InAccess)
+	} else if err == unix.EINVAL && isDir(fd.Inode()) {
+		err = unix.EISDIR
 	}
 	return n, err
 }
@@ -73,6 +75,8 @@ func (fd *FileDescription) PRead(ctx Context, dst usermem.IOSequence, off int64,
 	n, err := fd.impl.Read(ctx, fd, dst, off, fd.ioFlags(flags))
 	if n > 0 {
 		fd.notify(InAccess)
+	} else if err == unix.EINVAL && isDir(fd.Inode()) {
+		err = unix.EISDIR
 	}
 	return n, err
 }
