@@ -9,22 +9,22 @@ import (
 // walk looks up names one below the other. What stops it before the end is part of the answer: the nodes found so far
 // are good.
 func (s *Server) walk(r *wire.WalkReq) (wire.Message, int, error) {
-	e, err := s.get(r.Dir)
+	cur, err := s.get(r.Dir)
 	if err != nil {
 		return nil, -1, err
 	}
-	defer s.put(e)
+	defer func() { s.put(cur) }()
 	rep := &wire.WalkRep{}
-	cur := e.fd // closed on the way down, unless it is e's
 	for i, name := range r.Names {
-		last := i == len(r.Names)-1
-		n, fd, err := walkOne(cur, name, !last || r.Handle)
-		if cur != e.fd {
-			unix.Close(cur)
-		}
-		cur = e.fd
-		if err == nil && fd >= 0 && last {
-			n.Handle, err = s.add(e.mount, fd)
+		n, fd, err := walkOne(cur.fd, name, r.Handle || i < len(r.Names)-1)
+		if err == nil && fd >= 0 {
+			// Our own reference holds it whatever the sentry does with a handle that it guesses.
+			next := &handle{mount: cur.mount, fd: fd, dir: -1, refs: 1}
+			if r.Handle {
+				n.Handle, err = s.addHandle(next)
+			}
+			s.put(cur)
+			cur = next
 		}
 		if err != nil {
 			rep.Errno = errnoOf(err)
@@ -34,13 +34,6 @@ func (s *Server) walk(r *wire.WalkReq) (wire.Message, int, error) {
 		if fd < 0 {
 			break
 		}
-		cur = fd
-		if last {
-			cur = e.fd // add took it
-		}
-	}
-	if cur != e.fd {
-		unix.Close(cur)
 	}
 	if rep.Errno != 0 && len(rep.Nodes) == 0 {
 		return nil, -1, unix.Errno(rep.Errno)

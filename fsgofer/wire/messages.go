@@ -118,7 +118,7 @@ func (m *AttachRep) code(c *Coder) {
 	c.attr(&m.Attr)
 }
 
-// WalkReq walks Names from directory Dir. With Handle the last one, if it is a directory, comes with a handle.
+// WalkReq walks Names from directory Dir. With Handle directories come with handles.
 type WalkReq struct {
 	Dir    Handle
 	Handle bool

@@ -157,6 +157,12 @@ type Revalidator interface {
 	Revalidate(ctx Context, name string, child Inode) (bool, error)
 }
 
+// Prefetcher is implemented by directories for which it is cheaper to find several names at once.
+type Prefetcher interface {
+	// Prefetch is told that Lookup(name) comes next, and that rest, a path, is to be walked from what it finds (symlinks and permissions allowing).
+	Prefetch(ctx Context, name, rest string)
+}
+
 // PermissionChecker is implemented by inodes whose permission is not decided by mode bits alone.
 type PermissionChecker interface {
 	// Permission returns nil or EACCES/EPERM. may is a mask of MayRead, MayWrite, MayExec.

@@ -33,6 +33,7 @@ type walker struct {
 	at    Path // owned
 	flags uint32
 	links int
+	rest  string // of the path, behind the name that step is given
 }
 
 // begin sets w at the start of path. The caller ends with done unless it takes w.at over.
@@ -84,7 +85,9 @@ func (w *walker) parent(path string) (last string, slash bool, err error) {
 		if err := w.mayLookup(name); err != nil {
 			return "", false, err
 		}
+		w.rest = next
 		target, err := w.step(name, true)
+		w.rest = ""
 		if err != nil {
 			return "", false, err
 		}
@@ -137,7 +140,7 @@ func (w *walker) step(name string, follow bool) (target string, err error) {
 	case "..":
 		return "", w.dotdot()
 	}
-	d, err := w.at.Dentry.child(w.ctx, name, w.flags)
+	d, err := w.at.Dentry.child(w.ctx, name, w.rest, w.flags)
 	if err != nil {
 		return "", err
 	}
@@ -223,8 +226,8 @@ func (w *walker) follow(d *Dentry) (target string, err error) {
 	return "", nil
 }
 
-// child returns the dentry of d's entry name, with a reference: ENOENT.
-func (d *Dentry) child(ctx Context, name string, flags uint32) (*Dentry, error) {
+// child returns the dentry of d's entry name, with a reference: ENOENT. rest is what will be walked from there.
+func (d *Dentry) child(ctx Context, name, rest string, flags uint32) (*Dentry, error) {
 	if c := d.cached(name); c != nil {
 		switch {
 		case c.inode == nil && d.sb.policy == CacheForever:
@@ -252,6 +255,9 @@ func (d *Dentry) child(ctx Context, name string, flags uint32) (*Dentry, error) 
 		return nil, unix.EAGAIN
 	}
 	d.dir.ops.RLock()
+	if p, ok := d.inode.(Prefetcher); ok && rest != "" {
+		p.Prefetch(ctx, name, rest)
+	}
 	c, err := d.lookup(ctx, name)
 	d.dir.ops.RUnlock()
 	dcache.shrink()

@@ -17,6 +17,9 @@ func (i *inode) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
 			return nil, unix.ENOENT
 		}
 	}
+	if c, err, ok := i.takeAhead(name); ok {
+		return c, err
+	}
 	h, err := i.getHandle()
 	if err != nil {
 		return nil, err
@@ -65,6 +68,7 @@ func (i *inode) changed(a *wire.Attr) {
 
 // unlist forgets the entries.
 func (i *inode) unlist() {
+	i.fs.changes.Add(1)
 	i.changes.Add(1)
 	i.list.Store(nil)
 }

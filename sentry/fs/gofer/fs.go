@@ -3,6 +3,7 @@ package gofer
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -38,6 +39,9 @@ type FS struct {
 
 	// handles, fds and lists bound what inodes keep.
 	handles, fds, lists clock
+
+	// changes counts changes of any directory.
+	changes atomic.Uint64
 
 	mu sync.Mutex
 	// inodes has what VFS knows, and a little more that it is just asking for.

@@ -61,6 +61,7 @@ type inode struct {
 	list       atomic.Pointer[listing]
 	changes    atomic.Uint64
 	prefetched atomic.Uint64
+	ahead      atomic.Pointer[ahead]
 	// modified: the attributes are not those with which the inode was found.
 	modified atomic.Bool
 }
@@ -243,6 +244,7 @@ func (i *inode) Evict() {
 		}
 		i.loc.RUnlock()
 	}
+	i.setAhead(nil)
 	if h := i.handle.Swap(nil); h != nil {
 		h.decRef()
 	}

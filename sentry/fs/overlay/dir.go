@@ -84,6 +84,15 @@ func (n *node) Lookup(ctx vfs.Context, name string) (vfs.Inode, error) {
 	return c, nil
 }
 
+// Prefetch implements vfs.Prefetcher.
+func (n *node) Prefetch(ctx vfs.Context, name, rest string) {
+	if p, ok := n.lower.(vfs.Prefetcher); ok {
+		if _, changed := n.entry(name); !changed {
+			p.Prefetch(ctx, name, rest)
+		}
+	}
+}
+
 func (n *node) find(ctx vfs.Context, name string) (*node, error) {
 	if e, ok := n.entry(name); ok {
 		if e.node == nil {

@@ -1,0 +1,104 @@
+package gofer
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"moat/fsgofer/wire"
+	"moat/sentry/vfs"
+)
+
+// ahead is what one request found out about a path that is just being walked: names, one below the other, beginning in the directory that has it, and
+// their nodes. It is handed down as the walk goes on, and good for as long as no directory of the mount has changed.
+type ahead struct {
+	names   []string
+	nodes   []wire.Node
+	errno   unix.Errno // why there are fewer nodes than names; 0: not known
+	changes uint64
+}
+
+// maxAhead bounds the names of one request.
+const maxAhead = 12
+
+// setAhead replaces what i has.
+func (i *inode) setAhead(a *ahead) {
+	if old := i.ahead.Swap(a); old != nil {
+		old.drop(i.fs)
+	}
+}
+
+// drop gives the handles back.
+func (a *ahead) drop(fs *FS) {
+	for _, n := range a.nodes {
+		fs.c.CloseHandle(n.Handle, false)
+	}
+}
+
+// Prefetch implements vfs.Prefetcher.
+func (i *inode) Prefetch(_ vfs.Context, name, rest string) {
+	if i.fs.shared {
+		return
+	}
+	if l := i.list.Load(); l != nil && (l.complete || l.find(name) != nil) {
+		return
+	}
+	if a := i.ahead.Load(); a != nil && a.names[0] == name {
+		return // from the walk that comes by here now
+	}
+	names := []string{name}
+	for _, n := range strings.Split(rest, "/") {
+		if n == "" || n == "." {
+			continue
+		}
+		if !wire.ValidName(n) || len(names) == maxAhead {
+			break
+		}
+		names = append(names, n)
+	}
+	h, err := i.getHandle()
+	if err != nil || len(names) == 1 {
+		if err == nil {
+			h.decRef()
+		}
+		return
+	}
+	defer h.decRef()
+	a := &ahead{names: names, changes: i.fs.changes.Load()}
+	var rep wire.WalkRep
+	_, err = i.fs.call(wire.OpWalk, &wire.WalkReq{Dir: h.h, Handle: true, Names: names}, &rep)
+	if err == unix.ENOENT {
+		a.errno = unix.ENOENT
+	} else if err != nil {
+		return
+	}
+	if rep.Errno == uint32(unix.ENOENT) {
+		a.errno = unix.ENOENT
+	}
+	a.nodes = rep.Nodes[:min(len(rep.Nodes), len(names))]
+	i.setAhead(a)
+}
+
+// takeAhead answers a lookup from what was found ahead; ok is false if nothing was.
+func (i *inode) takeAhead(name string) (c vfs.Inode, err error, ok bool) {
+	if i.ahead.Load() == nil {
+		return nil, nil, false
+	}
+	a := i.ahead.Swap(nil)
+	if a == nil {
+		return nil, nil, false
+	}
+	if a.names[0] != name || a.changes != i.fs.changes.Load() || len(a.nodes) == 0 && a.errno == 0 {
+		a.drop(i.fs)
+		return nil, nil, false
+	}
+	if len(a.nodes) == 0 {
+		return nil, a.errno, true
+	}
+	n := i.fs.inodeOf(&a.nodes[0], i, name)
+	a.names, a.nodes = a.names[1:], a.nodes[1:]
+	if len(a.names) > 0 && (len(a.nodes) > 0 || a.errno != 0) {
+		n.setAhead(a)
+	}
+	return n, nil, true
+}
