@@ -206,9 +206,13 @@ func (t *Task) notifyExit() {
 		}
 		tg.sigMu.Unlock()
 	}
+	mine := t.pid.Load()
 	k.tasksMu.Unlock()
 	if done {
 		tg.pid.waiters.Notify(waiter.ReadableEvents | waiter.EventHUp)
+	}
+	if mine != tg.pid {
+		mine.waiters.Notify(waiter.ReadableEvents | waiter.EventHUp) // PIDFD_THREAD
 	}
 }
 

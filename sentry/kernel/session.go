@@ -183,7 +183,7 @@ func (t *Task) groupOf(pid int32) (*ThreadGroup, error) {
 // as a member (kernel/exit.c will_become_orphaned_pgrp). Preconditions: tasksMu is held.
 func (pg *ProcessGroup) orphaned(ignored *ThreadGroup) bool {
 	for m := range pg.members {
-		if m == ignored || m.parent == nil || m.exitNotified || m.parent == m.k.init {
+		if m == ignored || m.parent == nil || m.exitNotified {
 			continue
 		}
 		if p := m.parent; p.pgrp != nil && p.pgrp != pg && p.pgrp.session == pg.session {

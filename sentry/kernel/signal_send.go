@@ -159,37 +159,42 @@ func (tg *ThreadGroup) discardLocked(set linux.SignalSet) {
 	}
 }
 
-// completeLocked finds a thread to take sig and wakes it (complete_signal).
+// completeLocked finds a thread to take sig and wakes it; a signal that is bound to end the process does so at once (complete_signal).
 func (tg *ThreadGroup) completeLocked(t *Task, sig linux.Signal) {
 	if sig == linux.SIGKILL {
 		tg.groupExitLocked(linux.WaitStatusTerminationSignal(sig), nil)
 		return
 	}
 	if t != nil {
-		if t.wants(sig) {
-			t.setWork(workSignal)
+		if !t.wants(sig) {
+			return
 		}
+	} else if t = tg.taker(sig); t == nil {
 		return
 	}
+	if !signal.DefaultCore(sig) && !signal.DefaultIgnored(sig) && !signal.DefaultStop(sig) && !signal.Has(t.mask, sig) && !tg.unkillable &&
+		tg.handlers.get(sig).Handler == linux.SIG_DFL {
+		tg.groupExitLocked(linux.WaitStatusTerminationSignal(sig), nil)
+		return
+	}
+	t.setWork(workSignal)
+}
+
+// taker is the thread that takes a signal to the process: the leader if it may, or else one with nothing else to do.
+func (tg *ThreadGroup) taker(sig linux.Signal) (second *Task) {
 	if tg.leader.wants(sig) {
-		tg.leader.setWork(workSignal)
-		return
+		return tg.leader
 	}
-	// Prefer a thread with nothing else to do.
-	var second *Task
 	for _, o := range tg.tasks {
 		if !o.wants(sig) {
 			continue
 		}
 		if o.work.Load()&workSignal == 0 {
-			o.setWork(workSignal)
-			return
+			return o
 		}
 		second = o
 	}
-	if second != nil {
-		second.setWork(workSignal)
-	}
+	return second
 }
 
 // wants reports whether t may take sig now. Preconditions: sigMu is held.
