@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +19,14 @@ import (
 
 // TestMain is also the gofer: each test starts the test binary as a server process, with its filter on.
 func TestMain(m *testing.M) {
+	if os.Getenv("GOFER_TEST") == "forbidden" {
+		if err := installFilter(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+		os.Exit(0)
+	}
 	if os.Getenv("GOFER_TEST") != "" {
 		err := Serve(Options{Conn: 3, ProcFD: -1, Mounts: []Mount{{ID: 1, FD: 4}, {ID: 2, FD: 5, ReadOnly: true}, {ID: 3, FD: 6, Shared: true}}})
 		if err != nil {
@@ -273,6 +282,25 @@ func TestDeath(t *testing.T) {
 	}
 	_, err := e.walk(e.root, "x")
 	want(t, "walk", err, unix.EIO)
+}
+
+// TestFilter: a call that is not in Rules is the gofer's last.
+func TestFilter(t *testing.T) {
+	exe, _ := os.Executable()
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), "GOFER_TEST=forbidden")
+	var e *exec.ExitError
+	if err := cmd.Run(); !errors.As(err, &e) || e.Sys().(syscall.WaitStatus).Signal() != unix.SIGSYS {
+		t.Error(err)
+	}
+	seen := map[uintptr]bool{}
+	for _, r := range Rules() {
+		if seen[r.NR] || r.Why == "" || r.Args == nil {
+			t.Errorf("%+v", r)
+		}
+		seen[r.NR] = true
+	}
+	t.Logf("the gofer may make %d calls", len(seen))
 }
 
 // TestBadRequest: a name that leads out ends the gofer. Names like that cannot be encoded by wire, so the bytes are patched.

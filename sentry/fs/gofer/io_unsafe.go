@@ -8,7 +8,7 @@ import (
 )
 
 // maxIovecs is how many slices one host call transfers.
-const maxIovecs = 16
+const maxIovecs = 64
 
 // rwv is preadv2 or pwritev2 (trap) of the first maxIovecs of bs at off.
 func rwv(trap uintptr, fd int, bs [][]byte, off int64, flags uintptr) (uint64, error) {
