@@ -311,7 +311,9 @@ func (k *Kernel) newGroup(c *Task, from *ThreadGroup, a *CloneArgs) *ThreadGroup
 		tg.handlers = from.handlers.copy(a.Flags&linux.CLONE_CLEAR_SIGHAND != 0)
 	}
 	tg.limits = from.Limits()
-	tg.cpuWatched.Store(from.cpuWatched.Load())
+	tg.limitsMu.Lock()
+	tg.watchCPULocked()
+	tg.limitsMu.Unlock()
 	tg.oomScoreAdj.Store(from.oomScoreAdj.Load())
 	tg.hasTTY = from.hasTTY
 	tg.joinGroup(from.pgrp)

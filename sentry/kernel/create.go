@@ -149,6 +149,9 @@ func (k *Kernel) adopt(t *Task, a *ProcessArgs) error {
 	t.setPID(pid)
 	tg := k.newGroup(t, nil, nil)
 	tg.limits = a.Limits
+	tg.limitsMu.Lock()
+	tg.watchCPULocked()
+	tg.limitsMu.Unlock()
 	tg.oomScoreAdj.Store(a.OOMScoreAdj)
 	tg.execed = true
 	tg.exitSignal = linux.SIGCHLD

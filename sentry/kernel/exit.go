@@ -65,6 +65,7 @@ func (t *Task) exit() {
 		hang.Hangup()
 	}
 	if last {
+		tg.stopCPUWatch()
 		if tg.Timers != nil {
 			tg.Timers.Exit()
 		}

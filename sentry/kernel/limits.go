@@ -50,8 +50,8 @@ func (tg *ThreadGroup) SetLimit(resource int, n linux.RLimit, privileged bool) (
 		return old, unix.EPERM
 	}
 	tg.limits[resource] = n
-	if resource == linux.RLIMIT_CPU && n.Cur != linux.RLimInfinity {
-		tg.cpuWatched.Store(true)
+	if resource == linux.RLIMIT_CPU {
+		tg.watchCPULocked()
 	}
 	return old, nil
 }

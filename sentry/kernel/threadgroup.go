@@ -71,7 +71,6 @@ type ThreadGroup struct {
 	limits   Limits // +checklocks:limitsMu
 
 	startTime time.Time // monotonic
-	ioUsage   [4]atomic.Uint64
 
 	// oomScoreAdj is /proc/PID/oom_score_adj.
 	oomScoreAdj atomic.Int32
@@ -79,8 +78,7 @@ type ThreadGroup struct {
 	// Timers is the timer subsystem's state of this process: itimers and POSIX timers. It is set once before the first task runs.
 	Timers GroupTimers
 
-	// cpuLimits is true when RLIMIT_CPU, RLIMIT_RTTIME or a CPU timer may fire: see cputime.go.
-	cpuWatched atomic.Bool
+	cpuWatch cpuWatch
 }
 
 // GroupTimers is what the timer subsystem keeps for one process.

@@ -1,0 +1,68 @@
+package kernel
+
+import (
+	"time"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
+)
+
+// cpuWatch enforces RLIMIT_CPU. It runs only while the limit is finite, and looks again no earlier than the process could have reached it with all of its
+// threads running.
+type cpuWatch struct {
+	timer *time.Timer // guarded by ThreadGroup.limitsMu
+}
+
+const minCPUCheck, maxCPUCheck = time.Millisecond, 10 * time.Second
+
+// watchCPULocked starts the watch if RLIMIT_CPU asks for it. Preconditions: limitsMu is held.
+func (tg *ThreadGroup) watchCPULocked() {
+	if tg.cpuWatch.timer == nil && tg.limits[linux.RLIMIT_CPU].Cur != linux.RLimInfinity {
+		tg.cpuWatch.timer = time.AfterFunc(minCPUCheck, tg.checkCPU)
+	}
+}
+
+func (tg *ThreadGroup) stopCPUWatch() {
+	tg.limitsMu.Lock()
+	defer tg.limitsMu.Unlock()
+	if tg.cpuWatch.timer != nil {
+		tg.cpuWatch.timer.Stop()
+		tg.cpuWatch.timer = nil
+	}
+}
+
+// checkCPU sends SIGXCPU at the soft limit, and each second of CPU time after it, and SIGKILL at the hard one (check_process_timers).
+func (tg *ThreadGroup) checkCPU() {
+	select {
+	case <-tg.done:
+		return
+	default:
+	}
+	user, sys := tg.CPUTimes()
+	used := user + sys
+	threads := time.Duration(max(1, tg.NumTasks()))
+	tg.limitsMu.Lock()
+	l := &tg.limits[linux.RLIMIT_CPU]
+	if l.Cur == linux.RLimInfinity || tg.cpuWatch.timer == nil {
+		tg.cpuWatch.timer = nil
+		tg.limitsMu.Unlock()
+		return
+	}
+	seconds := uint64(used / time.Second)
+	var sig linux.Signal
+	switch {
+	case seconds >= l.Max:
+		sig = linux.SIGKILL
+	case seconds >= l.Cur:
+		sig = linux.SIGXCPU
+		l.Cur = seconds + 1
+	}
+	next := maxCPUCheck
+	if l.Cur < 1<<32 {
+		next = (time.Duration(l.Cur)*time.Second - used) / threads
+	}
+	tg.cpuWatch.timer.Reset(min(max(next, minCPUCheck), maxCPUCheck))
+	tg.limitsMu.Unlock()
+	if sig != 0 {
+		tg.SendSignal(kernelInfo(sig))
+	}
+}
