@@ -10,7 +10,7 @@
 // Permissions are the sentry's business, not the gofer's; read-only mounts and the ban of device nodes on shared mounts are
 // enforced here too.
 //
-// Workers: a few goroutines, each blocked in recvmsg on the one socket; whichever the kernel wakes does the whole request.
+// Workers: a few goroutines, of which one at a time, the holder of the baton, is blocked in recvmsg; each does whole requests.
 //
 // Locks: handle.dirMu (the position of a directory being read) -> Server.mu (the table of handles).
 // A handle in use is referenced; its descriptor is closed by the last reference, so no descriptor number is ever reused under an operation.

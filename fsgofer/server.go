@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -42,11 +43,16 @@ const (
 	maxReading = 64
 )
 
+// spin is how long the gofer looks for the next request before it sleeps.
+const spin = 50 * time.Microsecond
+
 // Server serves one sentry.
 type Server struct {
 	conn       int
 	mounts     map[uint32]*mount
-	lifeline   int // the sentry's end, until Hello
+	baton      chan struct{}  // who takes it receives
+	recv       *wire.Receiver // of the baton's holder
+	lifeline   int            // the sentry's end, until Hello
 	maxHandles int
 
 	mu sync.Mutex
@@ -68,7 +74,7 @@ type mount struct {
 // request it raises RLIMIT_NOFILE, makes /proc/self/fd its working directory, clears the umask and installs the filter: it is
 // for a process of its own.
 func Serve(opts Options) error {
-	s := &Server{conn: opts.Conn, mounts: map[uint32]*mount{}, handles: map[wire.Handle]*handle{}}
+	s := &Server{conn: opts.Conn, baton: make(chan struct{}, 1), recv: wire.NewReceiver(spin), mounts: map[uint32]*mount{}, handles: map[wire.Handle]*handle{}}
 	for _, m := range opts.Mounts {
 		if s.mounts[m.ID] != nil {
 			return fmt.Errorf("gofer: two mounts with ID %d", m.ID)
@@ -90,6 +96,7 @@ func Serve(opts Options) error {
 	if n <= 0 {
 		n = 4
 	}
+	s.baton <- struct{}{}
 	errs := make(chan error, n)
 	for range n {
 		go func() { errs <- s.work() }()
@@ -138,11 +145,17 @@ func (s *Server) prepare(procFD int) error {
 	return nil
 }
 
-// work carries out requests until the connection ends.
+// work carries out requests until the connection ends. Whoever has the baton receives. It keeps it over a request that is over soon, so that no
+// other thread is woken for the next one, and passes it on before others.
 func (s *Server) work() error {
 	b := wire.NewBuffer()
+	holds := false
 	for {
-		n, fd, err := b.Recv(s.conn)
+		if !holds {
+			<-s.baton
+			holds = true
+		}
+		n, fd, err := s.recv.Recv(b, s.conn)
 		if fd >= 0 {
 			unix.Close(fd) // nobody sends us descriptors
 			err = unix.EBADMSG
@@ -157,33 +170,45 @@ func (s *Server) work() error {
 		if err != nil {
 			return fmt.Errorf("gofer: the sentry sent a bad message of %d bytes", n)
 		}
-		rep, fd, err := s.handle(h.Op, b.B[:n])
-		if err == unix.EBADMSG {
-			return fmt.Errorf("gofer: the sentry sent a bad request (operation %d)", h.Op)
+		if h.Errno&wire.FlagBusy != 0 || h.Op == wire.OpSync || h.Op == wire.OpAllocate || h.Op == wire.OpSetAttr || h.Op == wire.OpSeek {
+			s.baton <- struct{}{}
+			holds = false
 		}
-		if h.Op == wire.OpClose {
-			continue
-		}
-		h.Errno = errnoOf(err)
-		if err != nil {
-			rep = nil
-		}
-		n, err = wire.Encode(b.B, h, rep)
-		if err != nil {
-			h.Errno = uint32(unix.EOVERFLOW)
-			n, _ = wire.Encode(b.B, h, nil)
-		}
-		err = b.Send(s.conn, n, fd)
-		if fd >= 0 {
-			unix.Close(fd)
-		}
-		if err == unix.EPIPE || err == unix.ECONNRESET {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("gofer: send: %w", err)
+		if done, err := s.answer(b, h, n); done {
+			return err
 		}
 	}
+}
+
+// answer carries out the request of n bytes in b and sends the reply. done: the connection is over, by err or for good.
+func (s *Server) answer(b *wire.Buffer, h wire.Header, n int) (done bool, _ error) {
+	rep, fd, err := s.handle(h.Op, b.B[:n])
+	if err == unix.EBADMSG {
+		return true, fmt.Errorf("gofer: the sentry sent a bad request (operation %d)", h.Op)
+	}
+	if h.Op == wire.OpClose {
+		return false, nil
+	}
+	h.Errno = errnoOf(err)
+	if err != nil {
+		rep = nil
+	}
+	n, err = wire.Encode(b.B, h, rep)
+	if err != nil {
+		h.Errno = uint32(unix.EOVERFLOW)
+		n, _ = wire.Encode(b.B, h, nil)
+	}
+	err = b.Send(s.conn, n, fd)
+	if fd >= 0 {
+		unix.Close(fd)
+	}
+	if err == unix.EPIPE || err == unix.ECONNRESET {
+		return true, nil
+	}
+	if err != nil {
+		return true, fmt.Errorf("gofer: send: %w", err)
+	}
+	return false, nil
 }
 
 func errnoOf(err error) uint32 {

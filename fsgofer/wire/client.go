@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,14 +22,16 @@ type Client struct {
 	onDeath func(error)
 
 	slots chan *call // free calls
+	busy  atomic.Int32
 
 	mu sync.Mutex
 	// pending has the calls in flight by tag.
 	// +checklocks:mu
 	pending [inFlight]*call
-	// leading: a goroutine is in recvmsg.
+	// leading: a goroutine is in recvmsg. It alone uses spin.
 	// +checklocks:mu
 	leading bool
+	spin    spinner
 	// dead is why no further call can be made.
 	// +checklocks:mu
 	dead error
@@ -56,7 +59,7 @@ type call struct {
 // NewClient starts the conversation over the socket conn, which the Client owns from now on. onDeath is called once, from a goroutine of its
 // own, when the gofer is gone or breaks the protocol; all calls then return EIO.
 func NewClient(conn int, onDeath func(error)) (*Client, error) {
-	c := &Client{conn: conn, onDeath: onDeath, slots: make(chan *call, inFlight)}
+	c := &Client{conn: conn, onDeath: onDeath, slots: make(chan *call, inFlight), spin: spinner{limit: 50 * time.Microsecond}}
 	for i := range inFlight {
 		c.slots <- &call{tag: uint16(i), wake: make(chan struct{}, 1)}
 	}
@@ -121,7 +124,12 @@ func (c *Client) Call(op Op, req, rep Message) (int, error) {
 }
 
 func (c *Client) call(k *call, op Op, req, rep Message) (int, error) {
-	n, err := Encode(k.buf.B, Header{Tag: k.tag, Op: op}, req)
+	h := Header{Tag: k.tag, Op: op}
+	if c.busy.Add(1) > 1 {
+		h.Errno = FlagBusy
+	}
+	defer c.busy.Add(-1)
+	n, err := Encode(k.buf.B, h, req)
 	if err != nil {
 		return -1, err
 	}
@@ -147,7 +155,7 @@ func (c *Client) call(k *call, op Op, req, rep Message) (int, error) {
 	if !c.wait(k) {
 		return -1, unix.EIO
 	}
-	h, err := DecodeHeader(k.buf.B[:k.n])
+	h, err = DecodeHeader(k.buf.B[:k.n])
 	if err == nil && h.Op != op {
 		err = unix.EBADMSG
 	}
@@ -193,7 +201,7 @@ func (c *Client) wait(k *call) bool {
 		c.leading = true
 		buf := k.buf
 		c.mu.Unlock()
-		n, fd, err := buf.Recv(c.conn)
+		n, fd, err := buf.recv(c.conn, &c.spin)
 		c.mu.Lock()
 		c.leading = false
 		c.dispatch(k, n, fd, err)

@@ -41,12 +41,15 @@ type Coder struct {
 // Message is the body of a request or a reply.
 type Message interface{ code(*Coder) }
 
-// Header starts every message.
+// Header starts every message. In a request Errno has flags.
 type Header struct {
 	Tag   uint16
 	Op    Op
 	Errno uint32
 }
+
+// FlagBusy in a request says that others are in flight, so that the gofer looks for them while it carries this one out.
+const FlagBusy = 1
 
 // Encode writes h and m into b and returns the length. EMSGSIZE: m does not fit, or breaks a bound.
 func Encode(b []byte, h Header, m Message) (int, error) {

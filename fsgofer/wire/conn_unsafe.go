@@ -52,12 +52,27 @@ func (b *Buffer) Send(conn, n, fd int) error {
 
 // Recv receives a message into b.B and returns its length and the descriptor that came with it, or -1.
 // Length 0 is the end of the connection. EBADMSG: the datagram was too long, or had more descriptors than MaxFDs (those are closed).
-func (b *Buffer) Recv(conn int) (n, fd int, err error) {
+func (b *Buffer) Recv(conn int) (n, fd int, err error) { return b.recv(conn, nil) }
+
+func (b *Buffer) recv(conn int, s *spinner) (n, fd int, err error) {
 	b.set(len(b.B))
 	b.msg.Control = &b.ctl[0]
 	b.msg.SetControllen(len(b.ctl))
-	for {
-		r, _, e := unix.Syscall(unix.SYS_RECVMSG, uintptr(conn), uintptr(unsafe.Pointer(&b.msg)), unix.MSG_CMSG_CLOEXEC)
+	for spin := s.begin(); ; {
+		var r uintptr
+		var e unix.Errno
+		if spin {
+			r, _, e = unix.RawSyscall(unix.SYS_RECVMSG, uintptr(conn), uintptr(unsafe.Pointer(&b.msg)), unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+			if e == unix.EAGAIN {
+				spin = s.again()
+				continue
+			}
+			if e == 0 {
+				s.hit()
+			}
+		} else {
+			r, _, e = unix.Syscall(unix.SYS_RECVMSG, uintptr(conn), uintptr(unsafe.Pointer(&b.msg)), unix.MSG_CMSG_CLOEXEC)
+		}
 		runtime.KeepAlive(b)
 		if e == unix.EINTR {
 			continue
