@@ -71,7 +71,7 @@ func Chown(ctx Context, p Path, uid auth.KUID, gid auth.KGID) error {
 		}
 		if a.FileType() != unix.S_IFDIR {
 			// chown always ends set-id bits (fs/open.c chown_common).
-			if n := dropSetID(a.Mode); n != a.Mode && a.FileType() == unix.S_IFREG {
+			if n := dropSetID(a.Mode); n != a.Mode {
 				set.Valid |= SetMode
 				set.Mode = n & 0o7777
 			}
@@ -219,11 +219,15 @@ func StatFS(ctx Context, p Path) (linux.Statfs, error) {
 // xattrPermission is xattr_permission of fs/xattr.c.
 func xattrPermission(ctx Context, i Inode, name string, may uint) error {
 	switch {
-	case strings.HasPrefix(name, "security."), strings.HasPrefix(name, "system."):
-		if may == MayWrite && name == "security.capability" && !ctx.Credentials().HasCap(linux.CAP_SETFCAP) {
-			return unix.EPERM
+	case strings.HasPrefix(name, "system."):
+		return nil
+	case strings.HasPrefix(name, "security."):
+		// security/commoncap.c cap_inode_setxattr
+		need := linux.Capability(linux.CAP_SYS_ADMIN)
+		if name == "security.capability" {
+			need = linux.CAP_SETFCAP
 		}
-		if may == MayWrite && !ownerOrCapable(ctx, i) {
+		if may == MayWrite && !ctx.Credentials().HasCap(need) {
 			return unix.EPERM
 		}
 		return nil
@@ -246,9 +250,8 @@ func xattrPermission(ctx Context, i Inode, name string, may uint) error {
 		if t == unix.S_IFDIR && i.Mode()&unix.S_ISVTX != 0 && may == MayWrite && !ownerOrCapable(ctx, i) {
 			return unix.EPERM
 		}
-		return Permission(ctx, i, may)
 	}
-	return unix.EOPNOTSUPP
+	return Permission(ctx, i, may)
 }
 
 // GetXattr is getxattr(2).

@@ -367,8 +367,10 @@ func (w *walker) resolve(path string) error {
 		if last == "" {
 			break
 		}
-		wantDir = wantDir || slash
-		target, err := w.step(last, w.flags&Follow != 0 || slash)
+		if slash {
+			wantDir, w.flags = true, w.flags|Follow
+		}
+		target, err := w.step(last, w.flags&Follow != 0)
 		if err != nil {
 			return err
 		}

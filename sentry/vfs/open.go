@@ -54,7 +54,13 @@ func (w *walker) resolveCreate(path string, o OpenOptions) (created bool, err er
 		if err != nil {
 			return false, err
 		}
-		if slash || last == "" || last == "." || last == ".." {
+		if last == "" || last == "." || last == ".." {
+			if o.Flags&unix.O_EXCL != 0 {
+				return false, unix.EEXIST
+			}
+			return false, unix.EISDIR
+		}
+		if slash {
 			return false, unix.EISDIR
 		}
 		target, err := w.step(last, w.flags&Follow != 0)
@@ -103,7 +109,7 @@ func (w *walker) create(name string, o OpenOptions) (bool, error) {
 	if err := Permission(w.ctx, d.inode, MayWrite|MayExec); err != nil {
 		return false, err
 	}
-	opts, err := createOptions(w.ctx, d.inode, unix.S_IFREG|o.Mode&0o7777)
+	opts, err := NewCreateOptions(w.ctx, d.inode, unix.S_IFREG|o.Mode&0o7777)
 	if err != nil {
 		return false, err
 	}
@@ -120,8 +126,8 @@ func (w *walker) create(name string, o OpenOptions) (bool, error) {
 	return true, nil
 }
 
-// createOptions computes owner and mode of a new inode in dir: umask, set-group-id directories (inode_init_owner).
-func createOptions(ctx Context, dir Inode, mode uint16) (CreateOptions, error) {
+// NewCreateOptions computes owner and mode of a new inode in dir: umask, set-group-id directories (inode_init_owner).
+func NewCreateOptions(ctx Context, dir Inode, mode uint16) (CreateOptions, error) {
 	c := ctx.Credentials()
 	o := CreateOptions{Mode: mode &^ (ctx.Umask() & 0o777), UID: c.FSUID, GID: c.FSGID}
 	if mode&unix.S_IFMT == unix.S_IFLNK {
@@ -159,7 +165,7 @@ func (w *walker) openTmpfile(path string, o OpenOptions) (*FileDescription, erro
 	if !ok {
 		return nil, unix.EOPNOTSUPP
 	}
-	opts, err := createOptions(w.ctx, dir.Inode(), unix.S_IFREG|o.Mode&0o7777)
+	opts, err := NewCreateOptions(w.ctx, dir.Inode(), unix.S_IFREG|o.Mode&0o7777)
 	if err != nil {
 		return nil, err
 	}

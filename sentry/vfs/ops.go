@@ -25,9 +25,18 @@ func (d *Dentry) added(name string, inode Inode) (*Dentry, error) {
 	return c, nil
 }
 
+// entryKind tells makeEntry what differs: slashes may follow a directory's name, and a link has checks of its own before that of the directory.
+type entryKind uint8
+
+const (
+	plainEntry entryKind = iota
+	dirEntry
+	linkEntry
+)
+
 // makeEntry is the common part of mkdir, mknod, symlink and link: it resolves the parent, checks, and calls make
 // with the directory locked.
-func makeEntry(ctx Context, start Path, path string, wantDir bool, make func(dir Path, name string) (Inode, error)) error {
+func makeEntry(ctx Context, start Path, path string, kind entryKind, make func(dir Path, name string) (Inode, error)) error {
 	dir, name, slash, err := ResolveParent(ctx, start, path, 0)
 	if err != nil {
 		return err
@@ -54,14 +63,16 @@ func makeEntry(ctx Context, start Path, path string, wantDir bool, make func(dir
 	if err != unix.ENOENT {
 		return err
 	}
-	if slash && !wantDir {
+	if slash && kind != dirEntry {
 		return unix.ENOENT
 	}
 	if rofs != nil {
 		return rofs
 	}
-	if err := Permission(ctx, d.inode, MayWrite|MayExec); err != nil {
-		return err
+	if kind != linkEntry {
+		if err := Permission(ctx, d.inode, MayWrite|MayExec); err != nil {
+			return err
+		}
 	}
 	inode, err := make(dir, name)
 	if err != nil {
@@ -92,8 +103,8 @@ func (d *Dentry) lookupFresh(ctx Context, name string) (*Dentry, error) {
 
 // Mkdir is mkdirat(2).
 func Mkdir(ctx Context, start Path, path string, mode uint16) error {
-	return makeEntry(ctx, start, path, true, func(dir Path, name string) (Inode, error) {
-		o, err := createOptions(ctx, dir.Inode(), unix.S_IFDIR|mode&0o1777)
+	return makeEntry(ctx, start, path, dirEntry, func(dir Path, name string) (Inode, error) {
+		o, err := NewCreateOptions(ctx, dir.Inode(), unix.S_IFDIR|mode&0o1777)
 		if err != nil {
 			return nil, err
 		}
@@ -103,14 +114,21 @@ func Mkdir(ctx Context, start Path, path string, mode uint16) error {
 
 // Mknod is mknodat(2), also for binding sockets (S_IFSOCK).
 func Mknod(ctx Context, start Path, path string, mode uint16, rdev uint64) error {
-	return makeEntry(ctx, start, path, false, func(dir Path, name string) (Inode, error) {
+	switch mode & unix.S_IFMT {
+	case 0, unix.S_IFREG, unix.S_IFIFO, unix.S_IFSOCK, unix.S_IFCHR, unix.S_IFBLK:
+	case unix.S_IFDIR:
+		return unix.EPERM
+	default:
+		return unix.EINVAL
+	}
+	return makeEntry(ctx, start, path, plainEntry, func(dir Path, name string) (Inode, error) {
 		if err := mayMknod(ctx, mode, rdev); err != nil {
 			return nil, err
 		}
 		if mode&unix.S_IFMT == 0 {
 			mode |= unix.S_IFREG
 		}
-		o, err := createOptions(ctx, dir.Inode(), mode&(unix.S_IFMT|0o7777))
+		o, err := NewCreateOptions(ctx, dir.Inode(), mode&(unix.S_IFMT|0o7777))
 		if err != nil {
 			return nil, err
 		}
@@ -119,22 +137,15 @@ func Mknod(ctx Context, start Path, path string, mode uint16, rdev uint64) error
 	})
 }
 
+// mayMknod checks who may make device nodes; an overlay whiteout is none.
 func mayMknod(ctx Context, mode uint16, rdev uint64) error {
-	switch mode & unix.S_IFMT {
-	case 0, unix.S_IFREG, unix.S_IFIFO, unix.S_IFSOCK:
+	if t := mode & unix.S_IFMT; t != unix.S_IFCHR && t != unix.S_IFBLK || t == unix.S_IFCHR && rdev == 0 {
 		return nil
-	case unix.S_IFCHR, unix.S_IFBLK:
-		if mode&unix.S_IFMT == unix.S_IFCHR && rdev == 0 {
-			return nil // an overlay whiteout
-		}
-		if c := ctx.Credentials(); !c.HasCap(linux.CAP_MKNOD) || c.UserNS.Parent != nil {
-			return unix.EPERM
-		}
-		return nil
-	case unix.S_IFDIR:
+	}
+	if c := ctx.Credentials(); !c.HasCap(linux.CAP_MKNOD) || c.UserNS.Parent != nil {
 		return unix.EPERM
 	}
-	return unix.EINVAL
+	return nil
 }
 
 // Symlink is symlinkat(2).
@@ -142,8 +153,8 @@ func Symlink(ctx Context, target string, start Path, path string) error {
 	if target == "" {
 		return unix.ENOENT
 	}
-	return makeEntry(ctx, start, path, false, func(dir Path, name string) (Inode, error) {
-		o, err := createOptions(ctx, dir.Inode(), unix.S_IFLNK|0o777)
+	return makeEntry(ctx, start, path, plainEntry, func(dir Path, name string) (Inode, error) {
+		o, err := NewCreateOptions(ctx, dir.Inode(), unix.S_IFLNK|0o777)
 		if err != nil {
 			return nil, err
 		}
@@ -153,10 +164,16 @@ func Symlink(ctx Context, target string, start Path, path string) error {
 
 // Link makes path another name of the file at target: linkat(2).
 func Link(ctx Context, target Path, start Path, path string) error {
-	err := makeEntry(ctx, start, path, false, func(dir Path, name string) (Inode, error) {
+	err := makeEntry(ctx, start, path, linkEntry, func(dir Path, name string) (Inode, error) {
 		t := target.Inode()
 		if dir.Mount != target.Mount {
 			return nil, unix.EXDEV
+		}
+		if err := mayLink(ctx, t); err != nil {
+			return nil, err
+		}
+		if err := Permission(ctx, dir.Inode(), MayWrite|MayExec); err != nil {
+			return nil, err
 		}
 		if isDir(t) {
 			return nil, unix.EPERM
@@ -167,6 +184,20 @@ func Link(ctx Context, target Path, start Path, path string) error {
 		Notify(target.Dentry, InAttrib)
 	}
 	return err
+}
+
+// mayLink is may_linkat with fs.protected_hardlinks=1: who does not own a file links it only if it is regular, without set-id bits, and his to read and
+// write.
+func mayLink(ctx Context, i Inode) error {
+	if ownerOrCapable(ctx, i) {
+		return nil
+	}
+	mode := i.Mode()
+	if mode&unix.S_IFMT != unix.S_IFREG || mode&unix.S_ISUID != 0 || mode&(unix.S_ISGID|0o010) == unix.S_ISGID|0o010 ||
+		Permission(ctx, i, MayRead|MayWrite) != nil {
+		return unix.EPERM
+	}
+	return nil
 }
 
 // Unlink is unlinkat(2) without AT_REMOVEDIR.

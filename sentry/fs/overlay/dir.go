@@ -247,9 +247,11 @@ func (n *node) Rename(ctx vfs.Context, name string, child, newDir vfs.Inode, new
 	}
 	var white *node
 	if flags&unix.RENAME_WHITEOUT != 0 {
-		var err error
-		cr := ctx.Credentials()
-		if white, err = n.fs.newNode(ctx, vfs.CreateOptions{Mode: unix.S_IFCHR, UID: cr.FSUID, GID: cr.FSGID}, ""); err != nil {
+		o, err := vfs.NewCreateOptions(ctx, n, unix.S_IFCHR)
+		if err == nil {
+			white, err = n.fs.newNode(ctx, o, "")
+		}
+		if err != nil {
 			return err
 		}
 	}

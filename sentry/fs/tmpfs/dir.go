@@ -263,9 +263,11 @@ func (d *directory) Rename(ctx vfs.Context, name string, child, newDir vfs.Inode
 	}
 	var white node
 	if flags&unix.RENAME_WHITEOUT != 0 {
-		var err error
-		c := ctx.Credentials()
-		if white, err = d.fs.newNode(vfs.CreateOptions{Mode: unix.S_IFCHR, UID: c.FSUID, GID: c.FSGID}, now); err != nil {
+		o, err := vfs.NewCreateOptions(ctx, d, unix.S_IFCHR)
+		if err == nil {
+			white, err = d.fs.newNode(o, now)
+		}
+		if err != nil {
 			return err
 		}
 	}
