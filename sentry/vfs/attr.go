@@ -72,6 +72,9 @@ func Chown(ctx Context, p Path, uid auth.KUID, gid auth.KGID) error {
 		if a.FileType() != unix.S_IFDIR {
 			// chown always ends set-id bits (fs/open.c chown_common).
 			if n := dropSetID(a.Mode); n != a.Mode {
+				if !ownerOr(c, &a) {
+					return unix.EPERM
+				}
 				set.Valid |= SetMode
 				set.Mode = n & 0o7777
 			}

@@ -296,7 +296,8 @@ func TestLikeHost(t *testing.T) {
 		defer close(done)
 		runtime.LockOSThread() // for good: the thread is changed
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			t.Skip(err)
+			t.Log(err)
+			return
 		}
 		unix.Chroot(dir)
 		unix.Chdir("/")
