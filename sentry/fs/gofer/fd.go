@@ -113,13 +113,25 @@ func (i *inode) getFD(write bool) (*hostFD, error) {
 	if h := i.ro.Load(); !write && h != nil && h.tryIncRef() {
 		return h, nil
 	}
+	// The size that comes is only good if no write of ours is under way.
+	locked := i.wmu.TryLock()
+	if locked {
+		defer i.wmu.Unlock()
+	}
 	req := wire.OpenReq{Write: write}
 	fd := -1
 	err := i.withRef(func(r wire.Ref) (err error) {
 		req.Ref = r
 		var rep wire.AttrRep
-		if fd, err = i.fs.callFD(wire.OpOpen, &req, &rep); err == nil {
-			i.adopt(&rep.Attr)
+		fd, err = i.fs.callFD(wire.OpOpen, &req, &rep)
+		if err == unix.ESTALE && !i.fs.shared && r.Name != "" {
+			// Somebody replaced the file, though the mount is the sandbox's alone (the host's own root, say). What is there now
+			// is a better answer than ESTALE.
+			req.Ref.Ino = 0
+			fd, err = i.fs.callFD(wire.OpOpen, &req, &rep)
+		}
+		if err == nil {
+			i.take(&rep.Attr, locked || i.fs.shared)
 		}
 		return err
 	})

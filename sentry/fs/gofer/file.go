@@ -1,6 +1,7 @@
 package gofer
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -41,31 +42,20 @@ func (i *inode) currentSize() (int64, error) {
 
 // Read implements vfs.FileImpl: straight from the host's page cache into the guest's pages.
 func (f *file) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, off int64, flags vfs.IOFlags) (int64, error) {
+	limit := int64(math.MaxInt64)
 	if !f.inode.fs.shared {
 		// What lies behind the end need not be faulted in.
-		rest := f.inode.size.Load() - off
-		if rest <= 0 {
+		if limit = f.inode.size.Load() - off; limit <= 0 {
 			return 0, nil
-		}
-		if dst.NumBytes() > rest {
-			dst = dst.TakeFirst(rest)
 		}
 	}
 	x := transfer(unix.SYS_PREADV2, f.h.fd, off, 0)
 	defer x.free()
-	for {
-		n, err := dst.ForBlocks(hostarch.Write, x.fn)
-		// More than one call's slices come in several rounds; so does the end of a file that others shorten.
-		if err == nil && n > 0 && n < dst.NumBytes() {
-			dst = dst.DropFirst(n)
-			continue
-		}
-		if x.done > 0 {
-			f.inode.atimeChanged()
-			return x.done, nil
-		}
+	if err := x.run(dst, hostarch.Write, limit); x.done == 0 {
 		return 0, err
 	}
+	f.inode.atimeChanged()
+	return x.done, nil
 }
 
 // xfer is one read or write in progress; pooled with its fn, so that a read allocates nothing.
@@ -73,6 +63,7 @@ type xfer struct {
 	trap, flags uintptr
 	fd          int
 	off, done   int64
+	short       bool // the host transferred less than it was asked to
 	fn          func([][]byte) (uint64, error)
 }
 
@@ -91,9 +82,29 @@ func transfer(trap uintptr, fd int, off int64, flags uintptr) *xfer {
 func (x *xfer) free() { xfers.Put(x) }
 
 func (x *xfer) step(bs [][]byte) (uint64, error) {
-	n, err := rwv(x.trap, x.fd, bs, x.off+x.done, x.flags)
+	n, short, err := rwv(x.trap, x.fd, bs, x.off+x.done, x.flags)
 	x.done += int64(n)
+	x.short = short
 	return n, err
+}
+
+// run transfers up to limit bytes, until the host transfers less than it was asked to.
+func (x *xfer) run(seq usermem.IOSequence, at hostarch.AccessType, limit int64) error {
+	for _, ar := range seq.Addrs {
+		for ar.Length() > 0 && limit > 0 {
+			part := ar
+			if int64(part.Length()) > limit {
+				part.End = part.Start + hostarch.Addr(limit)
+			}
+			n, err := seq.IO.Blocks(part, at, x.fn)
+			if err != nil || n == 0 || x.short {
+				return err
+			}
+			ar.Start += hostarch.Addr(n)
+			limit -= int64(n)
+		}
+	}
+	return nil
 }
 
 // atimeChanged notes a read: the host may have changed atime as for relatime.
@@ -128,15 +139,7 @@ func (f *file) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSequen
 	}
 	x := transfer(unix.SYS_PWRITEV2, f.h.fd, off, rwf)
 	defer x.free()
-	var err error
-	for total := src.NumBytes(); x.done < total; {
-		var n int64
-		n, err = src.ForBlocks(hostarch.Read, x.fn)
-		if err != nil || n == 0 {
-			break
-		}
-		src = src.DropFirst(n)
-	}
+	err := x.run(src, hostarch.Read, math.MaxInt64)
 	done := x.done
 	if done == 0 {
 		return 0, off, err

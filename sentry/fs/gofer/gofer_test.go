@@ -473,3 +473,60 @@ func TestAhead(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestFull: a full disk is ENOSPC, after what still fitted.
+func TestFull(t *testing.T) {
+	fs, dir, _ := mount(t, true)
+	sub := filepath.Join(dir, "full")
+	os.Mkdir(sub, 0o700)
+	if err := unix.Mount("none", sub, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skip(err)
+	}
+	defer unix.Unmount(sub, unix.MNT_DETACH)
+	f := open(t, create(t, lookup(t, fs.root, "full"), "f"), unix.O_RDWR)
+	n, _, err := f.Write(bg, nil, usermem.Bytes(make([]byte, 100<<10)), 0, 0)
+	if n == 0 || n > 64<<10 || err != nil {
+		t.Error(n, err)
+	}
+	if n, _, err := f.Write(bg, nil, usermem.Bytes(make([]byte, 100)), n, 0); n != 0 || err != unix.ENOSPC {
+		t.Error(n, err)
+	}
+	if err := f.Allocate(bg, 0, 0, 1<<20); err != unix.ENOSPC {
+		t.Error(err)
+	}
+	f.Release(bg, nil)
+}
+
+func BenchmarkReadBig(b *testing.B) {
+	fs, dir, _ := mount(b, false)
+	os.WriteFile(filepath.Join(dir, "f"), make([]byte, 64<<20), 0o600)
+	f := open(b, lookup(b, fs.root, "f"), unix.O_RDONLY)
+	buf := make([]byte, 128<<10)
+	h, _ := os.Open(filepath.Join(dir, "f"))
+	for _, bench := range []struct {
+		name string
+		fn   func(off int64)
+	}{{"gofer", func(off int64) { f.Read(bg, nil, usermem.Bytes(buf), off, 0) }}, {"host", func(off int64) { h.ReadAt(buf, off) }}} {
+		b.Run(bench.name, func(b *testing.B) {
+			b.SetBytes(int64(len(buf)))
+			for i := 0; b.Loop(); i++ {
+				bench.fn(int64(i%512) * int64(len(buf)))
+			}
+		})
+	}
+}
+
+// TestReplaced: a file of an exclusive mount that the host replaced all the same can be opened.
+func TestReplaced(t *testing.T) {
+	fs, dir, _ := mount(t, false)
+	path := filepath.Join(dir, "f")
+	os.WriteFile(path, []byte("old"), 0o600)
+	i := lookup(t, fs.root, "f")
+	os.WriteFile(path+"2", []byte("new one"), 0o600)
+	os.Rename(path+"2", path)
+	f := open(t, i, unix.O_RDONLY)
+	if s := read(t, f, 100, 0); s != "new one" {
+		t.Errorf("%q", s)
+	}
+	f.Release(bg, nil)
+}

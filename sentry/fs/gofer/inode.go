@@ -103,8 +103,10 @@ func (i *inode) take(a *wire.Attr, size bool) {
 	if a.Ino == 0 || (i.mode.Load()^a.Mode)&unix.S_IFMT != 0 {
 		return
 	}
-	i.attr = *a
-	i.modified.Store(true)
+	if i.attr != *a {
+		i.attr = *a
+		i.modified.Store(true)
+	}
 	i.mode.Store(a.Mode & 0xffff)
 	if size {
 		i.size.Store(a.Size)
