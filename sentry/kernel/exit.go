@@ -44,6 +44,7 @@ func (t *Task) exit() {
 	t.exitSignals()
 	t.leaveMM()
 	t.final()
+	ns := t.ns.IPC
 	t.releaseFiles()
 	k.tasksMu.Lock()
 	tg.live--
@@ -66,6 +67,7 @@ func (t *Task) exit() {
 	}
 	if last {
 		tg.stopCPUWatch()
+		ns.Sem.Exit(tg, t.PID())
 		if tg.Timers != nil {
 			tg.Timers.Exit()
 		}

@@ -14,6 +14,7 @@ import (
 	"moat/sentry/loader"
 	"moat/sentry/memory"
 	"moat/sentry/mm"
+	"moat/sentry/vfs"
 )
 
 // Config is what a Kernel is made from.
@@ -58,6 +59,7 @@ type Kernel struct {
 	log      *zap.Logger
 	hooks    Hooks
 	strace   bool
+	shmDev   uint64 // st_dev of System V segments
 	vdso     loader.VDSO
 	numCPUs  int
 
@@ -82,7 +84,7 @@ type Kernel struct {
 
 // New returns a kernel without processes.
 func New(c Config) (*Kernel, error) {
-	k := &Kernel{platform: c.Platform, memory: c.Memory, table: c.Table, log: c.Log, hooks: c.Hooks, strace: c.Strace, vdso: c.VDSO,
+	k := &Kernel{platform: c.Platform, memory: c.Memory, table: c.Table, log: c.Log, hooks: c.Hooks, strace: c.Strace, vdso: c.VDSO, shmDev: vfs.NewAnonDev(),
 		numCPUs: c.NumCPUs, rootUserNS: c.UserNS, start: time.Now(), done: make(chan struct{})}
 	if k.log == nil {
 		k.log = zap.NewNop()

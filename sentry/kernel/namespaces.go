@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"moat/sentry/kernel/auth"
+	"moat/sentry/kernel/ipc"
 	"moat/sentry/vfs"
 )
 
@@ -57,16 +58,20 @@ func (u *UTSNamespace) SetDomain(s string) {
 // UserNamespace owns u.
 func (u *UTSNamespace) UserNamespace() *auth.UserNamespace { return u.userNS }
 
-// IPCNamespace is ipc_namespaces(7). The System V and POSIX message queue code keeps its registries in Slot.
+// IPCNamespace is ipc_namespaces(7): the System V objects, and what others keep by namespace in Slot.
 type IPCNamespace struct {
 	nsID
 	userNS *auth.UserNamespace
+	Sem    *ipc.Semaphores
+	Shm    *ipc.Segments
+	Msg    *ipc.Queues
 	slots  sync.Map
 }
 
 // NewIPCNamespace returns an empty IPC namespace.
 func (k *Kernel) NewIPCNamespace(user *auth.UserNamespace) *IPCNamespace {
-	return &IPCNamespace{nsID: k.newNSID(), userNS: user}
+	return &IPCNamespace{nsID: k.newNSID(), userNS: user, Sem: ipc.NewSemaphores(user), Shm: ipc.NewSegments(user, k.memory, k.shmDev),
+		Msg: ipc.NewQueues(user)}
 }
 
 // UserNamespace owns n.
