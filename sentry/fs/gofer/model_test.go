@@ -174,7 +174,7 @@ func hostDump(t *testing.T, root, dir string) string {
 func TestLikeTmpfs(t *testing.T) {
 	for seed := range int64(6) {
 		shared := seed%3 == 2
-		fs, dir, _ := mount(t, shared)
+		fs, dir, cmd := mount(t, shared)
 		if seed%2 == 0 {
 			fs.handles.max, fs.fds.max, fs.lists.max = 3, 2, 10
 		}
@@ -241,6 +241,23 @@ func TestLikeTmpfs(t *testing.T) {
 					vfs.Shrink(1000)
 				}
 			}
+		}
+		for _, e := range []*env{g, p} {
+			for _, f := range e.open {
+				f.DecRef()
+			}
+		}
+		for vfs.Shrink(1<<20) > 0 {
+		}
+		fs.fds.shrink()
+		fs.handles.shrink()
+		fs.c.FlushCloses()
+		if _, err := fs.StatFS(vfs.Background()); err != nil {
+			t.Error(err)
+		}
+		left, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", cmd.Process.Pid))
+		if len(fs.inodes) > 1 || len(left) > 12 || len(fs.fds.items) > 0 {
+			t.Errorf("seed %d: %d inodes and %d descriptors are left, and %d of the gofer's", seed, len(fs.inodes), len(fs.fds.items), len(left))
 		}
 	}
 }

@@ -123,24 +123,33 @@ func putIDMap(uid bool) func(subject, vfs.Context, []byte, int64) error {
 		if off != 0 || len(data) >= 4096 {
 			return unix.EINVAL
 		}
-		var es []auth.IDMapEntry
-		for _, line := range strings.Split(strings.TrimSuffix(string(data), "\n"), "\n") {
-			var n [3]uint32
-			fs := strings.Fields(line)
-			if len(fs) != 3 {
-				return unix.EINVAL
-			}
-			for i, f := range fs {
-				v, err := strconv.ParseUint(f, 10, 32)
-				if err != nil {
-					return unix.EINVAL
-				}
-				n[i] = uint32(v)
-			}
-			es = append(es, auth.IDMapEntry{First: n[0], Parent: n[1], Length: n[2]})
+		es, err := parseIDMap(string(data))
+		if err != nil {
+			return err
 		}
 		return s.t.UserNamespace().SetIDMap(uid, es, ctx.Credentials())
 	}
+}
+
+// parseIDMap reads lines of three numbers.
+func parseIDMap(text string) ([]auth.IDMapEntry, error) {
+	var es []auth.IDMapEntry
+	for _, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
+		var n [3]uint32
+		fs := strings.Fields(line)
+		if len(fs) != 3 {
+			return nil, unix.EINVAL
+		}
+		for i, f := range fs {
+			v, err := strconv.ParseUint(f, 10, 32)
+			if err != nil {
+				return nil, unix.EINVAL
+			}
+			n[i] = uint32(v)
+		}
+		es = append(es, auth.IDMapEntry{First: n[0], Parent: n[1], Length: n[2]})
+	}
+	return es, nil
 }
 
 func genSetgroups(s subject, _ vfs.Context, b *bytes.Buffer) error {
@@ -187,25 +196,38 @@ func putTimens(s subject, ctx vfs.Context, data []byte, off int64) error {
 	}
 	tn := s.t.Namespaces().TimeForChildren
 	m, bt := tn.Offsets()
-	for _, line := range strings.Split(strings.TrimSuffix(string(data), "\n"), "\n") {
-		var name string
-		var sec, ns int64
-		if n, _ := fmt.Sscanf(line, "%s %d %d", &name, &sec, &ns); n != 3 || ns < 0 || ns >= 1e9 {
-			return unix.EINVAL
+	m, bt, err := parseTimens(string(data), m, bt)
+	if err != nil {
+		return err
+	}
+	return tn.SetOffsets(m, bt)
+}
+
+// parseTimens reads what is written to timens_offsets and returns the new offsets in nanoseconds.
+func parseTimens(text string, m, bt int64) (int64, int64, error) {
+	for _, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
+		f := strings.Fields(line)
+		if len(f) != 3 {
+			return 0, 0, unix.EINVAL
 		}
-		if sec > 1<<32 || sec < -1<<32 {
-			return unix.ERANGE
+		sec, err1 := strconv.ParseInt(f[1], 10, 64)
+		ns, err2 := strconv.ParseInt(f[2], 10, 64)
+		switch {
+		case err1 != nil || err2 != nil || ns < 0 || ns >= 1e9:
+			return 0, 0, unix.EINVAL
+		case sec > 1<<32 || sec < -1<<32:
+			return 0, 0, unix.ERANGE
 		}
-		switch name {
+		switch f[0] {
 		case "monotonic", "1":
 			m = sec*1e9 + ns
 		case "boottime", "7":
 			bt = sec*1e9 + ns
 		default:
-			return unix.EINVAL
+			return 0, 0, unix.EINVAL
 		}
 	}
-	return tn.SetOffsets(m, bt)
+	return m, bt, nil
 }
 
 // mountsFile makes mounts, mountinfo and mountstats, which can be polled for changes.

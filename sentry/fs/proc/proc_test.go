@@ -382,3 +382,24 @@ func TestReadAll(t *testing.T) {
 		t.Error("only", count, "files")
 	}
 }
+
+// FuzzWrites: what a guest writes is taken or refused with EINVAL or ERANGE.
+func FuzzWrites(f *testing.F) {
+	f.Add("0 1000 1\n1 2000 65535\n")
+	f.Add("monotonic -5 999999999\nboottime 4294967296 0")
+	f.Add("32000\t1024000000\t500\t32000")
+	y := &sysctls{values: map[string]string{}}
+	y.ints("a", "1\t2\t3", -5, 5)
+	f.Fuzz(func(t *testing.T, s string) {
+		if es, err := parseIDMap(s); err == nil && len(es) == 0 {
+			t.Error("no entries and no error")
+		}
+		if m, b, err := parseTimens(s, 0, 0); err == nil && (m > 5e18 || b > 5e18) {
+			t.Error(m, b)
+		}
+		y.list[0].put(vfs.Background(), s)
+		if n := len(strings.Fields(y.value("a"))); n != 3 {
+			t.Errorf("%q", y.value("a"))
+		}
+	})
+}
