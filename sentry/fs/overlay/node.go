@@ -147,6 +147,9 @@ func copyXattrs(ctx vfs.Context, from, to vfs.Inode) error {
 	return nil
 }
 
+// lazySize is the size above which data is not copied at once but page by page, when it is written or mapped for writing.
+var lazySize int64 = 256 << 10
+
 // copyData copies the attributes and the first size bytes up, unless the data was copied before.
 func (n *node) copyData(ctx vfs.Context, size int64) error {
 	if n.copied.Load() {
@@ -169,7 +172,13 @@ func (n *node) copyData(ctx vfs.Context, size int64) error {
 	if err != nil {
 		return err
 	}
-	if size = min(size, la.Size); size > 0 {
+	if size = min(size, la.Size); size > lazySize {
+		l, err := n.lower.Open(vfs.Background(), nil, unix.O_RDONLY)
+		if err != nil {
+			return err
+		}
+		tmpfs.SetBacking(u, l, size)
+	} else if size > 0 {
 		if err := copyRange(n.lower, u, size); err != nil {
 			u.SetAttr(vfs.Background(), vfs.SetAttr{Valid: vfs.SetSize})
 			tmpfs.Adopt(u, &a)

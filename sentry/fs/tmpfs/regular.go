@@ -39,6 +39,9 @@ type regular struct {
 	nr int64
 	// +checklocks:mu
 	maps memmap.Mappings
+	// back is where missing pages come from, or nil.
+	// +checklocks:mu
+	back *backing
 	// seals are F_SEAL_*.
 	// +checklocks:mu
 	seals uint32
@@ -79,8 +82,11 @@ func (r *regular) Evict() {
 // free gives all pages back.
 func (r *regular) free() {
 	r.mu.Lock()
-	r.dropLocked(0, math.MaxInt64&^pageMask)
+	r.dropLocked(0, maxSize)
 	r.mu.Unlock()
+	if r.back != nil {
+		r.back.file.Release(vfs.Background(), nil)
+	}
 }
 
 // Open implements vfs.Inode.
@@ -109,18 +115,35 @@ func (f *file) SeekData(_ vfs.Context, off int64, data bool) (int64, error) {
 	if off < 0 || off >= size {
 		return 0, unix.ENXIO
 	}
-	at := uint64(off)
-	it := r.pages.Find(at)
-	if data {
-		if !r.pages.Ok(it) || int64(r.pages.At(it).Start) >= size {
-			return 0, unix.ENXIO
+	for at := uint64(off); at < uint64(size); {
+		end, present := r.dataLocked(at)
+		if present == data {
+			return int64(at), nil
 		}
-		return int64(max(at, r.pages.At(it).Start)), nil
+		at = end
 	}
-	for ; r.pages.Ok(it) && r.pages.At(it).Start <= at; it = r.pages.Next(it) {
-		at = r.pages.At(it).End
+	if data {
+		return 0, unix.ENXIO
 	}
-	return min(int64(at), size), nil
+	return size, nil
+}
+
+// dataLocked reports whether there is data at off, and where that changes (or may change).
+// +checklocksread:r.mu
+func (r *regular) dataLocked(off uint64) (end uint64, data bool) {
+	at := pageDown(off)
+	n, missing := r.missingLocked(at, maxSize-at)
+	if missing {
+		return at + n, true
+	}
+	it := r.pages.Find(at)
+	switch {
+	case !r.pages.Ok(it):
+		return at + n, false
+	case r.pages.At(it).Start > at:
+		return min(at+n, r.pages.At(it).Start), false
+	}
+	return r.pages.At(it).End, true
 }
 
 // Fsync implements vfs.FileImpl.
@@ -143,9 +166,23 @@ func (f *file) Read(ctx vfs.Context, fd *vfs.FileDescription, dst usermem.IOSequ
 		if fr.Start != 0 {
 			r.fs.mem.IncRef(fr)
 		}
+		var from Backing
+		if fr.Start == 0 && r.back != nil {
+			// Of a hole of both kinds, take the first.
+			l, missing := r.missingLocked(pageDown(uint64(off)), fr.End)
+			if fr.End = l; missing {
+				from = r.back.file
+				n = min(n, r.back.end-off)
+			}
+		}
 		r.mu.RUnlock()
 		var c int64
-		if fr.Start != 0 {
+		if from != nil && n > 0 {
+			c, err = from.Read(ctx, nil, dst.TakeFirst(min(n, int64(fr.Length()-uint64(off)&pageMask))), off, 0)
+			if c == 0 && err == nil {
+				err = unix.EIO
+			}
+		} else if fr.Start != 0 {
 			in := uint64(off) & pageMask
 			n = min(n, int64(fr.Length()-in))
 			var m int
@@ -153,6 +190,12 @@ func (f *file) Read(ctx vfs.Context, fd *vfs.FileDescription, dst usermem.IOSequ
 			c = int64(m)
 			r.fs.mem.DecRef(fr)
 		} else {
+			if n <= 0 {
+				n = left // behind the bytes of the backing file
+				if m := r.size.Load() - off; m < n {
+					n = m
+				}
+			}
 			c, err = dst.ZeroOut(min(n, int64(fr.Length()-uint64(off)&pageMask)))
 		}
 		done, off, left = done+c, off+c, left-c
@@ -216,7 +259,7 @@ func (f *file) Write(ctx vfs.Context, _ *vfs.FileDescription, src usermem.IOSequ
 	}
 	left = min(left, limit-off)
 	var done int64
-	var err error
+	err := r.fetchEdges(uint64(off), uint64(off+left))
 	for left > 0 && err == nil {
 		var n int64
 		n, err = r.writeSome(src, uint64(off), uint64(left))
@@ -265,7 +308,19 @@ func (r *regular) writeSome(src usermem.IOSequence, off, n uint64) (int64, error
 	}
 	used := pageUp(in + uint64(c))
 	clear(b[in+uint64(c) : used])
+	if uint64(c) < n && r.back != nil && used > in+uint64(c) {
+		// Only part of a page could be written: if the page is missing, the rest comes from the backing file.
+		if e := r.fetch(pageDown(off)+used-pageSize, pageDown(off)+used); e != nil {
+			if used -= pageSize; used <= in {
+				r.fs.unreserve(int64(fr.Length() / pageSize))
+				mem.DecRef(fr)
+				return 0, e
+			}
+			c = int(used - in)
+		}
+	}
 	r.mu.Lock()
+	r.foundLocked(pageDown(off), pageDown(off)+used)
 	r.insertLocked(pageDown(off), fr, used, b[in:in+uint64(c)], in)
 	r.mu.Unlock()
 	r.grow(int64(off) + int64(c))
@@ -446,6 +501,10 @@ func (r *regular) truncate(size int64) error {
 	r.mu.Lock()
 	r.dropLocked(first, maxSize)
 	r.zeroLocked(uint64(size), first)
+	if r.back != nil {
+		r.foundLocked(first, maxSize)
+		r.back.end = min(r.back.end, size)
+	}
 	r.mu.Unlock()
 	return nil
 }
@@ -466,9 +525,11 @@ func (f *file) Allocate(ctx vfs.Context, mode uint32, off, length int64) error {
 		if seals&(unix.F_SEAL_WRITE|sealFutureWrite) != 0 {
 			return unix.EPERM
 		}
-		r.punch(start, end)
-		r.modified(ctx.Now())
-		return nil
+		err := r.punch(start, min(end, maxSize))
+		if err == nil {
+			r.modified(ctx.Now())
+		}
+		return err
 	}
 	if end > maxSize {
 		return unix.EFBIG
@@ -486,23 +547,27 @@ func (f *file) Allocate(ctx vfs.Context, mode uint32, off, length int64) error {
 	return nil
 }
 
-func (r *regular) punch(start, end uint64) {
-	end = min(end, maxSize)
+func (r *regular) punch(start, end uint64) error {
+	if err := r.fetchEdges(start, end); err != nil {
+		return err
+	}
 	lo, hi := pageUp(start), pageDown(end)
 	r.mu.Lock()
 	if lo > hi {
 		r.zeroLocked(start, end)
 		r.mu.Unlock()
-		return
+		return nil
 	}
 	r.zeroLocked(start, lo)
 	r.zeroLocked(hi, end)
 	places := r.maps.Find(memmap.FileRange{Start: lo, End: hi})
 	r.dropLocked(lo, hi)
+	r.foundLocked(lo, hi)
 	r.mu.Unlock()
 	for _, p := range places {
 		p.Space.Invalidate(p.Range, false)
 	}
+	return nil
 }
 
 // PunchHole frees the pages of a range, for MADV_REMOVE.
@@ -523,8 +588,11 @@ func (r *regular) PunchHole(off, length uint64) error {
 // fill allocates zeroed pages for the holes of [at, end).
 func (r *regular) fill(at, end uint64) error {
 	need := int64((end - at) / pageSize)
-	if m := r.fs.maxBlocks.Load(); m > 0 && need > m {
+	if m := r.fs.maxBlocks.Load(); at < end && m > 0 && need > m {
 		return unix.ENOSPC
+	}
+	if err := r.fetch(at, end); err != nil {
+		return err
 	}
 	for at < end {
 		r.mu.RLock()
