@@ -310,7 +310,8 @@ func (k *Kernel) newGroup(c *Task, from *ThreadGroup, a *CloneArgs) *ThreadGroup
 	} else {
 		tg.handlers = from.handlers.copy(a.Flags&linux.CLONE_CLEAR_SIGHAND != 0)
 	}
-	tg.limits = from.Limits()
+	lim := from.Limits()
+	tg.limits.setAll(&lim)
 	tg.limitsMu.Lock()
 	tg.watchCPULocked()
 	tg.limitsMu.Unlock()
@@ -323,8 +324,18 @@ func (k *Kernel) newGroup(c *Task, from *ThreadGroup, a *CloneArgs) *ThreadGroup
 // setParent. Preconditions: tasksMu is held for writing.
 func (tg *ThreadGroup) setParent(p *ThreadGroup, by *Task) {
 	tg.parent, tg.parentTask = p, by
+	tg.notePPID()
 	if p != nil {
 		p.children[tg] = struct{}{}
 		tg.hasSubreaper.Store(p.subreaper.Load() || p.hasSubreaper.Load())
 	}
+}
+
+// notePPID. Preconditions: tasksMu is held for writing.
+func (tg *ThreadGroup) notePPID() {
+	if tg.parent == nil {
+		tg.ppid.Store(0)
+		return
+	}
+	tg.ppid.Store(tg.parent.pid.In(tg.pid.ns))
 }

@@ -16,7 +16,7 @@ const minCPUCheck, maxCPUCheck = time.Millisecond, 10 * time.Second
 
 // watchCPULocked starts the watch if RLIMIT_CPU asks for it. Preconditions: limitsMu is held.
 func (tg *ThreadGroup) watchCPULocked() {
-	if tg.cpuWatch.timer == nil && tg.limits[linux.RLIMIT_CPU].Cur != linux.RLimInfinity {
+	if tg.cpuWatch.timer == nil && tg.limits.get(linux.RLIMIT_CPU).Cur != linux.RLimInfinity {
 		tg.cpuWatch.timer = time.AfterFunc(minCPUCheck, tg.checkCPU)
 	}
 }
@@ -41,7 +41,7 @@ func (tg *ThreadGroup) checkCPU() {
 	used := user + sys
 	threads := time.Duration(max(1, tg.NumTasks()))
 	tg.limitsMu.Lock()
-	l := &tg.limits[linux.RLIMIT_CPU]
+	l := tg.limits.get(linux.RLIMIT_CPU)
 	if l.Cur == linux.RLimInfinity || tg.cpuWatch.timer == nil {
 		tg.cpuWatch.timer = nil
 		tg.limitsMu.Unlock()
@@ -55,6 +55,7 @@ func (tg *ThreadGroup) checkCPU() {
 	case seconds >= l.Cur:
 		sig = linux.SIGXCPU
 		l.Cur = seconds + 1
+		tg.limits.set(linux.RLIMIT_CPU, l)
 	}
 	next := maxCPUCheck
 	if l.Cur < 1<<32 {

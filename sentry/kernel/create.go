@@ -80,7 +80,8 @@ func (k *Kernel) prepareProcess(a *ProcessArgs) (*Task, error) {
 	root := ns.Mount.Root()
 	t.fs = NewFSContext(root, root.IncRef(), a.Umask)
 	// Limits are read through the group while the program is loaded.
-	t.tg = &ThreadGroup{k: k, leader: t, tasks: []*Task{t}, limits: a.Limits}
+	t.tg = &ThreadGroup{k: k, leader: t, tasks: []*Task{t}}
+	t.tg.limits.setAll(&a.Limits)
 	t.attrs.noNewPrivs.Store(a.NoNewPrivs)
 	if a.Root != "" && a.Root != "/" {
 		p, err := vfs.Resolve(t, root, a.Root, vfs.Follow)
@@ -148,7 +149,7 @@ func (k *Kernel) adopt(t *Task, a *ProcessArgs) error {
 	t.user.Load().procs.Add(1)
 	t.setPID(pid)
 	tg := k.newGroup(t, nil, nil)
-	tg.limits = a.Limits
+	tg.limits.setAll(&a.Limits)
 	tg.limitsMu.Lock()
 	tg.watchCPULocked()
 	tg.limitsMu.Unlock()

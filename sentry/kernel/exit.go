@@ -395,6 +395,10 @@ func (tg *ThreadGroup) findReaper() *ThreadGroup {
 // adoptLocked gives c to reaper (nil: nobody).
 func (c *ThreadGroup) adoptLocked(reaper, old *ThreadGroup) {
 	c.parent, c.parentTask = reaper, nil
+	c.notePPID()
+	for _, o := range c.tasks {
+		o.RunAtBoundary((*Task).publishIdentity)
+	}
 	if reaper == nil {
 		if c.exitNotified {
 			c.reapLocked()

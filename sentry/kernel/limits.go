@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"sync/atomic"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 )
@@ -21,18 +23,33 @@ func DefaultLimits() Limits {
 	return l
 }
 
-// Limit is one resource limit of the process.
-func (tg *ThreadGroup) Limit(resource int) linux.RLimit {
-	tg.limitsMu.RLock()
-	defer tg.limitsMu.RUnlock()
-	return tg.limits[resource]
+// limitTable holds a process' limits. They are read without a lock; writers hold ThreadGroup.limitsMu.
+type limitTable [len(Limits{})]struct{ cur, max atomic.Uint64 }
+
+func (lt *limitTable) get(resource int) linux.RLimit {
+	return linux.RLimit{Cur: lt[resource].cur.Load(), Max: lt[resource].max.Load()}
 }
 
+func (lt *limitTable) set(resource int, l linux.RLimit) {
+	lt[resource].cur.Store(l.Cur)
+	lt[resource].max.Store(l.Max)
+}
+
+func (lt *limitTable) setAll(l *Limits) {
+	for i := range l {
+		lt.set(i, l[i])
+	}
+}
+
+// Limit is one resource limit of the process.
+func (tg *ThreadGroup) Limit(resource int) linux.RLimit { return tg.limits.get(resource) }
+
 // Limits is a copy of all of the process' limits.
-func (tg *ThreadGroup) Limits() Limits {
-	tg.limitsMu.RLock()
-	defer tg.limitsMu.RUnlock()
-	return tg.limits
+func (tg *ThreadGroup) Limits() (l Limits) {
+	for i := range l {
+		l[i] = tg.limits.get(i)
+	}
+	return l
 }
 
 // SetLimit sets a limit and returns the old one (kernel/sys.c do_prlimit): EINVAL, EPERM if privileged is false and the hard limit would rise.
@@ -45,11 +62,11 @@ func (tg *ThreadGroup) SetLimit(resource int, n linux.RLimit, privileged bool) (
 	}
 	tg.limitsMu.Lock()
 	defer tg.limitsMu.Unlock()
-	old := tg.limits[resource]
+	old := tg.limits.get(resource)
 	if n.Max > old.Max && !privileged {
 		return old, unix.EPERM
 	}
-	tg.limits[resource] = n
+	tg.limits.set(resource, n)
 	if resource == linux.RLIMIT_CPU {
 		tg.watchCPULocked()
 	}

@@ -155,14 +155,7 @@ func (t *Task) ID() *PID { return t.pid.Load() }
 func (t *Task) TIDIn(ns *PIDNamespace) int32 { return t.ID().In(ns) }
 
 // PPID is getppid(2): 0 if the parent is outside t's PID namespace.
-func (t *Task) PPID() int32 {
-	t.k.tasksMu.RLock()
-	defer t.k.tasksMu.RUnlock()
-	if t.tg.parent == nil {
-		return 0
-	}
-	return t.tg.parent.pid.In(t.PIDNamespace())
-}
+func (t *Task) PPID() int32 { return t.tg.ppid.Load() }
 
 // PIDNamespace is the namespace that t's own numbers belong to.
 func (t *Task) PIDNamespace() *PIDNamespace { return t.pid.Load().ns }

@@ -23,6 +23,8 @@ type ThreadGroup struct {
 	// Guarded by Kernel.tasksMu.
 	parent   *ThreadGroup
 	children map[*ThreadGroup]struct{}
+	// ppid is the parent's number in the group's own namespace, for reading without tasksMu.
+	ppid atomic.Int32
 	// parentTask is the thread that made the group (real_parent): PR_SET_PDEATHSIG and __WNOTHREAD look at it.
 	parentTask *Task
 	pgrp       *ProcessGroup
@@ -67,8 +69,8 @@ type ThreadGroup struct {
 	// init processes ignore signals without handlers from inside their namespace (SIGNAL_UNKILLABLE).
 	unkillable bool
 
-	limitsMu sync.RWMutex
-	limits   Limits // +checklocks:limitsMu
+	limitsMu sync.Mutex // serialises changes of limits, and guards cpuWatch
+	limits   limitTable
 
 	startTime time.Time // monotonic
 
