@@ -1,0 +1,33 @@
+package container
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"moat/sentry/boot"
+)
+
+// Boot is the sentry's process. It gives up everything that it will not need, then waits for orders.
+func Boot() error {
+	for fd := boot.ControlFD; fd < boot.StdioFD+3; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	if err := dieWithParent(); err != nil {
+		return err
+	}
+	if err := unix.Sethostname([]byte("moat")); err != nil {
+		return fmt.Errorf("set the host name of an own UTS namespace: %w", err)
+	}
+	host, err := boot.ReadHost()
+	if err != nil {
+		return err
+	}
+	if err := EmptyRoot(); err != nil {
+		return err
+	}
+	if err := limitCapabilities(); err != nil {
+		return err
+	}
+	return boot.Serve(host)
+}

@@ -1,0 +1,160 @@
+package container
+
+import (
+	"encoding/json"
+
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"moat/fsgofer"
+)
+
+// The gofer's descriptors, by number.
+const (
+	goferConnFD   = 3 // the sentry's requests
+	goferConfigFD = 4 // goferConfig, up to end of file
+	goferReportFD = 5 // closed without a word when all is well, else one line
+)
+
+// goferMount is one tree of the host that the gofer is to serve.
+type goferMount struct {
+	ID                          uint32
+	Source                      string
+	ReadOnly, Shared, Recursive bool
+}
+
+type goferConfig struct {
+	Mounts []goferMount
+	Unsafe bool
+}
+
+// Gofer is the gofer's process. It is in a mount, PID, network, IPC and UTS namespace of its own.
+func Gofer() error {
+	for fd := goferConnFD; fd <= goferReportFD; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	report := os.NewFile(goferReportFD, "report")
+	opts, err := prepareGofer()
+	if err != nil {
+		fmt.Fprint(report, err)
+		return err
+	}
+	report.Close()
+	return fsgofer.Serve(opts)
+}
+
+func prepareGofer() (o fsgofer.Options, err error) {
+	if err := dieWithParent(); err != nil {
+		return o, err
+	}
+	f := os.NewFile(goferConfigFD, "config")
+	b, err := io.ReadAll(f)
+	f.Close()
+	if err != nil {
+		return o, fmt.Errorf("gofer: read its configuration: %w", err)
+	}
+	var c goferConfig
+	if err := json.Unmarshal(b, &c); err != nil {
+		return o, fmt.Errorf("gofer: its configuration: %w", err)
+	}
+	o = fsgofer.Options{Conn: goferConnFD, ProcFD: -1, NoSeccomp: c.Unsafe}
+	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+		return o, fmt.Errorf("gofer: keep mounts to itself: %w", err)
+	}
+	if o.ProcFD, err = procFD(); err != nil {
+		return o, err
+	}
+	masked := false
+	writable := false
+	for _, m := range c.Mounts {
+		fd, err := cloneTree(m.Source, m.Recursive)
+		if err == unix.EINVAL && !m.Recursive {
+			// In a user namespace the mounts below come along. What they hide must stay hidden.
+			if !masked {
+				maskPseudo()
+				masked = true
+			}
+			fd, err = cloneTree(m.Source, true)
+		}
+		if err != nil {
+			return o, fmt.Errorf("cannot bind %s: %w", m.Source, err)
+		}
+		if err := limitTree(fd, m.ReadOnly); err != nil {
+			return o, fmt.Errorf("cannot bind %s: %w", m.Source, err)
+		}
+		writable = writable || !m.ReadOnly
+		o.Mounts = append(o.Mounts, fsgofer.Mount{ID: m.ID, FD: fd, ReadOnly: m.ReadOnly, Shared: m.Shared})
+	}
+	if err := EmptyRoot(); err != nil {
+		return o, fmt.Errorf("gofer: %w", err)
+	}
+	keep := []uintptr{unix.CAP_DAC_READ_SEARCH, unix.CAP_DAC_OVERRIDE}
+	if writable {
+		keep = append(keep, unix.CAP_CHOWN, unix.CAP_FOWNER, unix.CAP_FSETID, unix.CAP_MKNOD, unix.CAP_SETFCAP)
+	} else {
+		keep = keep[:1]
+	}
+	if err := limitCapabilities(keep...); err != nil {
+		return o, fmt.Errorf("gofer: %w", err)
+	}
+	return o, nil
+}
+
+// cloneTree returns a detached copy of the mount at path.
+func cloneTree(path string, recursive bool) (int, error) {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	return unix.OpenTree(unix.AT_FDCWD, path, flags)
+}
+
+// limitTree takes from a detached mount what the gofer has no use for: devices, set-user-ID bits, and writing.
+func limitTree(fd int, readOnly bool) error {
+	set := uint64(unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID)
+	if readOnly {
+		set |= unix.MOUNT_ATTR_RDONLY
+	}
+	return unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: set, Propagation: unix.MS_PRIVATE})
+}
+
+// procFD is this process's /proc/self/fd in a proc mount that shows nothing but this process's PID namespace. Where the host does not
+// allow such a mount (a user namespace in a container) it is the host's.
+func procFD() (int, error) {
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
+	fs, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
+	if err == nil {
+		defer unix.Close(fs)
+		if err = unix.FsconfigCreate(fs); err == nil {
+			var m int
+			if m, err = unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC); err == nil {
+				defer unix.Close(m)
+				return unix.Openat(m, "self/fd", flags, 0)
+			}
+		}
+	}
+	fd, err := unix.Open("/proc/self/fd", flags, 0)
+	if err != nil {
+		return -1, fmt.Errorf("gofer: open /proc/self/fd: %w (is /proc mounted?)", err)
+	}
+	return fd, nil
+}
+
+// maskPseudo covers the host kernel's own file systems with empty ones.
+func maskPseudo() {
+	ms, err := hostMounts()
+	if err != nil {
+		return
+	}
+	for _, m := range ms {
+		if m.pseudo() && m.point != "/" {
+			// A file, or gone already below another.
+			if err := unix.Mount("none", m.point, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=4k,mode=755"); err == unix.ENOTDIR {
+				unix.Mount("/dev/null", m.point, "", unix.MS_BIND, "")
+			}
+		}
+	}
+}

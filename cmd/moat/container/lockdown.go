@@ -1,0 +1,80 @@
+package container
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// dieWithParent makes the host kill this process when the thread that started it ends, also if that was before this call.
+func dieWithParent() error {
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("prctl PR_SET_PDEATHSIG: %w", err)
+	}
+	return nil
+}
+
+// EmptyRoot makes an empty read-only file system the root of this process's mount namespace, and nothing else is left in it.
+func EmptyRoot() error {
+	// Any directory serves as the place to mount on; / may not be (pivot_root wants a mount that has a parent).
+	const at = "/proc"
+	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("none", at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=4k,nr_inodes=2,mode=555"); err != nil {
+		return fmt.Errorf("mount an empty root: %w", err)
+	}
+	if err := os.Chdir(at); err != nil {
+		return fmt.Errorf("enter the empty root: %w", err)
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root to the empty root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("detach the host's root: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return fmt.Errorf("enter the empty root: %w", err)
+	}
+	const ro = unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := unix.Mount("none", "/", "", ro, ""); err != nil {
+		return fmt.Errorf("make the empty root read-only: %w", err)
+	}
+	return nil
+}
+
+// limitCapabilities leaves this process, in all its threads, the capabilities keep of those it has, and no way to get any others.
+func limitCapabilities(keep ...uintptr) error {
+	var kept [2]uint32
+	for _, c := range keep {
+		kept[c/32] |= 1 << (c % 32)
+	}
+	all := func(nr, a, b, c, d uintptr) error {
+		if _, _, e := syscall.AllThreadsSyscall6(nr, a, b, c, d, 0, 0); e != 0 {
+			return e
+		}
+		return nil
+	}
+	for c := uintptr(0); c <= 63; c++ {
+		if kept[c/32]&(1<<(c%32)) != 0 {
+			continue
+		}
+		if err := all(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0, 0); err == unix.EINVAL {
+			break // past the last that this kernel knows
+		} else if err != nil && err != unix.EPERM {
+			return fmt.Errorf("drop capability %d from the bounding set: %w", c, err)
+		}
+	}
+	if err := all(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0); err != nil && err != unix.EINVAL {
+		return fmt.Errorf("clear ambient capabilities: %w", err)
+	}
+	if err := capset(kept); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
+	}
+	if err := all(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0); err != nil {
+		return fmt.Errorf("set no_new_privs: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package container
+
+import (
+	"bufio"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// hostMount is a line of /proc/self/mountinfo.
+type hostMount struct{ point, fstype string }
+
+// pseudo are file systems that are the host kernel's own affairs: they are never shown to a container.
+var pseudo = []string{"proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "mqueue", "securityfs", "debugfs", "tracefs", "bpf", "configfs",
+	"fusectl", "autofs", "nsfs", "binfmt_misc", "pstore", "efivarfs", "hugetlbfs", "rpc_pipefs", "selinuxfs", "ramfs", "nfsd"}
+
+func (m *hostMount) pseudo() bool { return slices.Contains(pseudo, m.fstype) }
+
+// hostMounts reads the mount table of this process, the topmost mount of each place only.
+func hostMounts() ([]hostMount, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var ms []hostMount
+	s := bufio.NewScanner(f)
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
+		head, tail, ok := strings.Cut(s.Text(), " - ")
+		h, t := strings.Fields(head), strings.Fields(tail)
+		if !ok || len(h) < 5 || len(t) < 1 {
+			continue
+		}
+		m := hostMount{unescape(h[4]), t[0]}
+		// A later mount covers what was there and below.
+		ms = slices.DeleteFunc(ms, func(o hostMount) bool { return m.point != "/" && below(o.point, m.point) })
+		ms = append(ms, m)
+	}
+	return ms, s.Err()
+}
+
+// unescape undoes mountinfo's \ooo.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if c, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(c))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// below reports whether p is dir or lies in it.
+func below(p, dir string) bool {
+	return p == dir || dir == "/" || strings.HasPrefix(p, dir+"/")
+}
+
+// submounts are the host's real file systems that are mounted below dir (a clean absolute path without symlinks), as paths relative to it.
+// What lies in a directory of hidden (absolute paths) is left out.
+func submounts(dir string, hidden []string) ([]string, error) {
+	ms, err := hostMounts()
+	if err != nil {
+		return nil, err
+	}
+	var rel []string
+next:
+	for _, m := range ms {
+		if m.point == dir || !below(m.point, dir) || m.pseudo() {
+			continue
+		}
+		for _, h := range hidden {
+			if below(m.point, h) {
+				continue next
+			}
+		}
+		for _, o := range ms {
+			if o.pseudo() && o.point != m.point && o.point != "/" && below(m.point, o.point) && below(o.point, dir) {
+				continue next
+			}
+		}
+		r, err := filepath.Rel(dir, m.point)
+		if err == nil {
+			rel = append(rel, r)
+		}
+	}
+	return rel, nil
+}

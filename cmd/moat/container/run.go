@@ -1,0 +1,131 @@
+package container
+
+import (
+	"os"
+	"os/signal"
+
+	"github.com/containerd/console"
+	"golang.org/x/sys/unix"
+
+	"moat/sentry/boot"
+)
+
+// forwarded are the signals that go to the container.
+var forwarded = []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT}
+
+// Run starts a container, stays with it, and returns how its first process ended. The caller is locked to its thread, which lives as long as the process.
+func Run(o *Options) (st boot.ExitStatus, err error) {
+	sigs := make(chan os.Signal, 16)
+	signal.Notify(sigs, append(forwarded, unix.SIGWINCH, unix.SIGTSTP)...)
+	// A reader of our output that went away is the container's affair.
+	signal.Ignore(unix.SIGPIPE)
+	term, err := openTerminal(o)
+	if err != nil {
+		return st, err
+	}
+	defer term.restore()
+	s, err := Start(o)
+	if err != nil {
+		return st, err
+	}
+	defer s.Close()
+	done := make(chan struct{})
+	go func() {
+		st, err = s.Wait()
+		close(done)
+	}()
+	for {
+		select {
+		case sig := <-sigs:
+			s.forward(sig.(unix.Signal), o, term)
+		case <-done:
+			return st, err
+		}
+	}
+}
+
+// forward passes a signal to the container. What a key sent goes to the foreground group, as the terminal would have it.
+func (s *Sandbox) forward(sig unix.Signal, o *Options, term *terminal) {
+	keys := term.fd == nil && anyTerminal(o.Stdio[:]...)
+	switch sig {
+	case unix.SIGWINCH:
+		if r, c, ok := term.size(); ok {
+			go s.Resize(r, c)
+		}
+	case unix.SIGTSTP:
+		// ^Z at a terminal that the container uses directly: stop it, then ourselves.
+		if s.Signal(int(unix.SIGTSTP), keys) == nil {
+			unix.Kill(os.Getpid(), unix.SIGSTOP)
+		}
+	case unix.SIGCONT:
+		go s.Signal(int(sig), true)
+	default:
+		go s.Signal(int(sig), keys && (sig == unix.SIGINT || sig == unix.SIGQUIT))
+	}
+}
+
+func isTerminal(f *os.File) bool {
+	if f == nil {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+func anyTerminal(fs ...*os.File) bool {
+	for _, f := range fs {
+		if isTerminal(f) {
+			return true
+		}
+	}
+	return false
+}
+
+// terminal is the caller's, in raw mode while the container has a pseudoterminal of its own.
+type terminal struct {
+	fd console.Console // nil: there is none, or the container uses it directly
+}
+
+// openTerminal decides whether the container gets a pseudoterminal: `moat do` if its input and output are one, a bundle if it says so.
+func openTerminal(o *Options) (*terminal, error) {
+	c := &o.Config
+	both := isTerminal(o.Stdio[0]) && isTerminal(o.Stdio[1])
+	c.Terminal = both && c.Plain || c.Spec.Process.Terminal
+	t := &terminal{}
+	if !c.Terminal {
+		return t, nil
+	}
+	c.ErrIsTerminal = isTerminal(o.Stdio[2]) || !c.Plain
+	c.Rows, c.Cols = 24, 80
+	if b := c.Spec.Process.ConsoleSize; b != nil {
+		c.Rows, c.Cols = uint16(b.Height), uint16(b.Width)
+	}
+	if !both {
+		return t, nil
+	}
+	var err error
+	if t.fd, err = console.ConsoleFromFile(o.Stdio[0]); err != nil {
+		return nil, err
+	}
+	if r, cols, ok := t.size(); ok {
+		c.Rows, c.Cols = r, cols
+	}
+	if err := t.fd.SetRaw(); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *terminal) size() (rows, cols uint16, ok bool) {
+	if t.fd == nil {
+		return 0, 0, false
+	}
+	s, err := t.fd.Size()
+	return s.Height, s.Width, err == nil
+}
+
+func (t *terminal) restore() {
+	if t.fd != nil {
+		t.fd.Reset()
+	}
+}

@@ -1,0 +1,400 @@
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/rpc"
+	"net/rpc/jsonrpc"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"moat/sentry/boot"
+)
+
+// Options are what a container is started with.
+type Options struct {
+	Config boot.Config
+	// gofer has the sources of Config.Mounts.
+	gofer []goferMount
+	// Log receives log lines; nil: nobody.
+	Log *os.File
+	// Stdio are the first process' standard input, output and error.
+	Stdio [3]*os.File
+}
+
+// Sandbox is a running sentry with its gofer.
+type Sandbox struct {
+	sentry, gofer *process
+	conn          *os.File
+	client        *rpc.Client
+	debug         bool
+}
+
+// process is one of the two, its last words and its end.
+type process struct {
+	name  string
+	cmd   *exec.Cmd
+	words tail
+	done  chan struct{} // closed when it has ended
+	state *os.ProcessState
+}
+
+// Start makes a sandbox and starts its first process. The calling goroutine must be locked to a thread that lives as long as the sandbox.
+func Start(o *Options) (_ *Sandbox, err error) {
+	// Nothing that was inherited without close-on-exec may get into the sandbox.
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("close_range: %w (moat needs Linux 5.12 or later)", err)
+	}
+	s := &Sandbox{debug: o.Config.Debug}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	goferEnd, sentryGofer, err := socketpair(unix.SOCK_SEQPACKET)
+	if err != nil {
+		return nil, err
+	}
+	defer sentryGofer.Close()
+	report, err := s.startGofer(o, goferEnd)
+	goferEnd.Close()
+	if err != nil {
+		return nil, err
+	}
+	defer report.Close()
+	ours, control, err := socketpair(unix.SOCK_STREAM)
+	if err != nil {
+		return nil, err
+	}
+	s.conn = ours
+	err = s.startSentry(o, control, sentryGofer)
+	control.Close()
+	if err != nil {
+		return nil, err
+	}
+	if b, err := io.ReadAll(io.LimitReader(report, 4096)); len(b) > 0 || err != nil {
+		return nil, fmt.Errorf("%s%w", b, orNothing(err))
+	}
+	s.client = rpc.NewClientWithCodec(jsonrpc.NewClientCodec(&bounded{s.conn, maxReplies}))
+	return s, s.startFirst(o)
+}
+
+type nothing struct{}
+
+func (nothing) Error() string { return "" }
+
+func orNothing(err error) error {
+	if err == nil {
+		return nothing{}
+	}
+	return err
+}
+
+// startFirst asks the sentry to start the first process.
+func (s *Sandbox) startFirst(o *Options) error {
+	var r boot.StartReply
+	call := s.client.Go("Sandbox.Start", &o.Config, &r, make(chan *rpc.Call, 1))
+	select {
+	case <-call.Done:
+	case <-s.gofer.done:
+		// The sentry ends for that, too; what it says of it is worth less.
+		return s.failure()
+	}
+	if call.Error != nil {
+		var remote rpc.ServerError
+		if errors.As(call.Error, &remote) {
+			return call.Error
+		}
+		return s.failure()
+	}
+	if r.Error != "" {
+		return &StartError{r.Error, r.Code}
+	}
+	return nil
+}
+
+// StartError says why the first process could not be started.
+type StartError struct {
+	Text string
+	Code int
+}
+
+func (e *StartError) Error() string { return e.Text }
+
+// maxReplies bounds what a sentry may say on the control socket: it is not trusted.
+const maxReplies = 256 << 20
+
+type bounded struct {
+	*os.File
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.File.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, errors.New("the sentry says too much")
+	}
+	return n, err
+}
+
+func socketpair(typ int) (a, b *os.File, err error) {
+	p, err := unix.Socketpair(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	return os.NewFile(uintptr(p[0]), "socket"), os.NewFile(uintptr(p[1]), "socket"), nil
+}
+
+// command is this binary with a hidden verb, in new namespaces.
+func command(verb string, files ...*os.File) *exec.Cmd {
+	c := exec.Command("/proc/self/exe", verb)
+	c.Args[0] = "moat"
+	// Nothing of the caller's environment. The runtime must not look for a time zone once there are no files.
+	c.Env = []string{"TZ=UTC"}
+	c.ExtraFiles = files
+	c.Dir = "/"
+	// A pipe's end that outlives the process must not keep us waiting for it.
+	c.WaitDelay = time.Second
+	c.SysProcAttr = &syscall.SysProcAttr{
+		Pdeathsig:  syscall.SIGKILL,
+		Setsid:     true,
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+	}
+	return c
+}
+
+// nobody is the host user that the sentry is when root starts it, where the host has given it no other meaning.
+const nobody = 65534
+
+// userNamespace puts c into a user namespace in which its only ID, 0, is the host's uid and gid.
+func userNamespace(c *exec.Cmd, uid, gid int) {
+	a := c.SysProcAttr
+	a.Cloneflags |= unix.CLONE_NEWUSER
+	a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
+	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}}
+	if os.Geteuid() == 0 {
+		// The caller's groups must not stay.
+		a.GidMappingsEnableSetgroups = true
+		a.Credential = &syscall.Credential{}
+	} else {
+		a.Credential = &syscall.Credential{NoSetGroups: true}
+	}
+}
+
+func (s *Sandbox) startGofer(o *Options, conn *os.File) (report *os.File, err error) {
+	cr, cw, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer cw.Close()
+	defer cr.Close()
+	rr, rw, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer rw.Close()
+	c := command("gofer", conn, cr, rw)
+	if os.Geteuid() != 0 {
+		if err := goferUserNamespace(c); err != nil {
+			rr.Close()
+			return nil, err
+		}
+	}
+	if s.gofer, err = startProcess("gofer", c); err != nil {
+		rr.Close()
+		return nil, err
+	}
+	b, err := json.Marshal(&goferConfig{o.gofer, o.Config.Unsafe})
+	if err == nil {
+		_, err = cw.Write(b)
+	}
+	if err != nil && !errors.Is(err, unix.EPIPE) {
+		rr.Close()
+		return nil, err
+	}
+	return rr, nil
+}
+
+// goferUserNamespace lets the gofer of an ordinary user act on the user's files as root of a namespace.
+func goferUserNamespace(c *exec.Cmd) error {
+	userNamespace(c, os.Geteuid(), os.Getegid())
+	return nil
+}
+
+func (s *Sandbox) startSentry(o *Options, control, gofer *os.File) (err error) {
+	log := o.Log
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	if log == nil {
+		log = null
+	}
+	files := []*os.File{control, gofer, log}
+	for _, f := range o.Stdio {
+		if f == nil {
+			f = null
+		}
+		files = append(files, f)
+	}
+	c := command("boot", files...)
+	uid, gid := os.Geteuid(), os.Getegid()
+	if uid == 0 {
+		uid, gid = nobody, nobody
+	}
+	userNamespace(c, uid, gid)
+	s.sentry, err = startProcess("sentry", c)
+	return err
+}
+
+func startProcess(name string, c *exec.Cmd) (*process, error) {
+	p := &process{name: name, cmd: c, done: make(chan struct{})}
+	c.Stderr = &p.words
+	if err := c.Start(); err != nil {
+		hint := ""
+		switch {
+		case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EUSERS) || errors.Is(err, unix.ENOSPC):
+			hint = " (are user namespaces allowed? see /proc/sys/user/max_user_namespaces)"
+		case errors.Is(err, unix.EACCES):
+			hint = " (the moat binary must be executable by everyone: chmod 755)"
+		}
+		return nil, fmt.Errorf("cannot start the %s: %w%s", name, err, hint)
+	}
+	go func() {
+		c.Wait()
+		p.state = c.ProcessState
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// kill ends the process and waits for its end.
+func (p *process) kill() {
+	if p != nil {
+		p.cmd.Process.Kill()
+		<-p.done
+	}
+}
+
+// ended reports whether the process has ended, waiting a moment for it.
+func (p *process) ended(d time.Duration) bool {
+	if p == nil {
+		return false
+	}
+	select {
+	case <-p.done:
+		return true
+	case <-time.After(d):
+		return false
+	}
+}
+
+// status is the process' end as a sentence.
+func (p *process) status() string {
+	ws, _ := p.state.Sys().(syscall.WaitStatus)
+	var s string
+	switch {
+	case ws.Signaled() && ws.Signal() == unix.SIGSYS:
+		s = "was killed for a host call that its filter forbids (SIGSYS; this is a bug in moat)"
+	case ws.Signaled():
+		s = fmt.Sprintf("was killed by signal %d (%v)", ws.Signal(), ws.Signal())
+	default:
+		s = fmt.Sprintf("ended with status %d", ws.ExitStatus())
+	}
+	if l := p.words.Line(); l != "" {
+		s += ": " + l
+	}
+	return "the " + p.name + " " + s
+}
+
+func (p *process) signaled() (sig int) {
+	if ws, ok := p.state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return int(ws.Signal())
+	}
+	return 0
+}
+
+// Failure is the end of a sandbox by other things than its first process.
+type Failure struct {
+	Text string
+	// Words is all that the processes said.
+	Words string
+	Code  int
+}
+
+func (f *Failure) Error() string { return f.Text }
+
+// failure finds out what ended the sandbox. The one that died first is to blame: the other follows it with an exit status of its own.
+func (s *Sandbox) failure() error {
+	f := &Failure{Code: boot.ExitFailure}
+	s.gofer.ended(200 * time.Millisecond)
+	sd, gd := s.sentry.ended(2*time.Second), s.gofer.ended(0)
+	f.Words = strings.TrimSpace(s.sentry.words.String() + s.gofer.words.String())
+	var p *process
+	switch {
+	case gd && (s.gofer.signaled() != 0 || s.gofer.words.Line() != ""):
+		p = s.gofer
+	case sd:
+		p = s.sentry
+	case gd:
+		p = s.gofer
+	default:
+		f.Text = "the sentry closed its control socket; the container was killed"
+		return f
+	}
+	f.Text = p.status()
+	if p.signaled() == int(unix.SIGKILL) {
+		// Somebody's kill -9, or the host's out-of-memory killer: to the caller, the container was killed.
+		f.Code = 128 + int(unix.SIGKILL)
+	}
+	return f
+}
+
+// Wait returns when the first process has ended, or with an error when the sandbox has.
+func (s *Sandbox) Wait() (boot.ExitStatus, error) {
+	var st boot.ExitStatus
+	call := s.client.Go("Sandbox.Wait", &boot.None{}, &st, make(chan *rpc.Call, 1))
+	select {
+	case <-call.Done:
+	case <-s.gofer.done:
+		// Perhaps the sentry has an answer on its way all the same.
+		select {
+		case <-call.Done:
+		case <-time.After(500 * time.Millisecond):
+			return st, s.failure()
+		}
+	}
+	if call.Error != nil {
+		return st, s.failure()
+	}
+	return st, nil
+}
+
+// Signal sends a signal to the first process, or with group to the foreground process group.
+func (s *Sandbox) Signal(sig int, group bool) error {
+	return s.client.Call("Sandbox.Signal", &boot.SignalArgs{Signal: sig, Group: group}, &boot.None{})
+}
+
+// Resize tells the sandbox's terminal its size.
+func (s *Sandbox) Resize(rows, cols uint16) error {
+	return s.client.Call("Sandbox.Resize", &boot.WinSize{Rows: rows, Cols: cols}, &boot.None{})
+}
+
+// Close ends the sandbox and returns when nothing of it is left.
+func (s *Sandbox) Close() {
+	if s.client != nil {
+		s.client.Close()
+	} else if s.conn != nil {
+		s.conn.Close()
+	}
+	s.sentry.kill()
+	s.gofer.kill()
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"moat/cmd/moat/container"
+)
+
+func doCommand() *cobra.Command {
+	var c common
+	var d container.Do
+	cmd := &cobra.Command{
+		Use:   "do [flags] -- CMD [ARGS...]",
+		Short: "Run one command in a sandbox on top of the host's files",
+		Long: `Run one command in a sandbox that sees the host's files (or those of --rootfs) below a layer of memory: what it writes
+stays in the sandbox and is gone afterwards, except below a --volume.
+
+The exit code is the command's, or 128+n if signal n ended it; 127: no such command, 126: it cannot be executed, 125: moat failed.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			d.Args = args
+			o, err := d.Options()
+			if err != nil {
+				return err
+			}
+			if err := c.apply(o); err != nil {
+				return err
+			}
+			return runToEnd(o)
+		},
+	}
+	f := cmd.Flags()
+	f.SetInterspersed(false)
+	c.add(cmd)
+	f.StringVar(&d.Rootfs, "rootfs", "", "directory that becomes the root (default: the host's root)")
+	f.StringArrayVar(&d.Volumes, "volume", nil, "SRC:DST[:ro]: show the host's SRC at DST; what is written goes to the host")
+	f.StringVar(&d.Workdir, "workdir", "", "working directory (default: the current one, or / with --rootfs)")
+	f.StringArrayVar(&d.Env, "env", nil, "NAME=VALUE, or NAME to pass on: an environment variable")
+	f.StringVar(&d.User, "user", "", "USER[:GROUP] to run as, names or numbers (default: root of the sandbox)")
+	f.StringVar(&d.Hostname, "hostname", "", "host name (default: the host's, or moat with --rootfs)")
+	return cmd
+}
+
+// runToEnd runs a container and turns its end into an exit code.
+func runToEnd(o *container.Options) error {
+	st, err := container.Run(o)
+	if err != nil {
+		return err
+	}
+	if st.Signal != 0 {
+		return exitCode(128 + st.Signal)
+	}
+	if st.Code != 0 {
+		return exitCode(st.Code)
+	}
+	return nil
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"moat/cmd/moat/container"
+	"moat/sentry/boot"
+)
+
+// common are the flags of every verb that starts a sandbox.
+type common struct {
+	platform, network, memory, debugLog string
+	strace, debug, unsafe               bool
+}
+
+func (c *common) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&c.platform, "platform", boot.DefaultPlatform, "how guest code is run: "+strings.Join(boot.Platforms(), ", "))
+	f.StringVar(&c.network, "network", "loopback", "network of the sandbox: none or loopback")
+	f.StringVar(&c.memory, "memory", "", "limit of the sandbox's memory, like 512M (default: the host's memory)")
+	f.BoolVar(&c.strace, "strace", false, "print the container's system calls to the log")
+	f.BoolVar(&c.debug, "debug", false, "log more")
+	f.StringVar(&c.debugLog, "debug-log", "", "file to append the log to (default: standard error)")
+	f.BoolVar(&c.unsafe, "debug-unsafe", false, "run the sentry and the gofer WITHOUT their seccomp filters, for debugging moat")
+}
+
+// apply sets what the flags say in o.
+func (c *common) apply(o *container.Options) error {
+	cfg := &o.Config
+	cfg.Platform, cfg.Network, cfg.Strace, cfg.Debug, cfg.Unsafe = c.platform, c.network, c.strace, c.debug, c.unsafe
+	if cfg.Network != "none" && cfg.Network != "loopback" {
+		return fmt.Errorf("--network: %q is neither none nor loopback", cfg.Network)
+	}
+	if c.memory != "" {
+		n, err := parseSize(c.memory)
+		if err != nil {
+			return fmt.Errorf("--memory: %w", err)
+		}
+		cfg.Memory = n
+	}
+	o.Stdio = [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
+	o.Log = os.Stderr
+	if c.debugLog != "" {
+		f, err := os.OpenFile(c.debugLog, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return fmt.Errorf("--debug-log: %w", err)
+		}
+		o.Log = f
+	}
+	if c.unsafe {
+		fmt.Fprintln(os.Stderr, "moat: WARNING: --debug-unsafe: the sandbox runs without seccomp filters; do not run what you do not trust")
+	}
+	return nil
+}
+
+// minMemory is what the smallest program needs.
+const minMemory = 16 << 20
+
+// parseSize reads a number of bytes with an optional K, M, G or T.
+func parseSize(s string) (uint64, error) {
+	var n uint64
+	unit := ""
+	if c, _ := fmt.Sscanf(s, "%d%s", &n, &unit); c == 0 {
+		return 0, fmt.Errorf("%q is not a size", s)
+	}
+	shift, ok := map[string]uint{"": 0, "B": 0, "K": 10, "M": 20, "G": 30, "T": 40}[strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(unit), "B"), "I")]
+	if !ok || n > 1<<63>>shift {
+		return 0, fmt.Errorf("%q is not a size", s)
+	}
+	if n<<shift < minMemory {
+		return 0, fmt.Errorf("%s is too little; the least is %dM", s, minMemory>>20)
+	}
+	return n << shift, nil
+}

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"moat/cmd/moat/container"
+)
+
+// bootCommand is the sentry's process. Its standard error is read by the process that started it.
+func bootCommand() *cobra.Command {
+	return hidden("boot", container.Boot)
+}
+
+// goferCommand is the gofer's process.
+func goferCommand() *cobra.Command {
+	return hidden("gofer", container.Gofer)
+}
+
+func hidden(name string, run func() error) *cobra.Command {
+	return &cobra.Command{
+		Use:    name,
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if os.Getpid() != 1 {
+				return errors.New(name + " is started by moat itself, not by hand")
+			}
+			if err := run(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			os.Exit(0)
+			return nil
+		},
+	}
+}

@@ -1,0 +1,154 @@
+// Package filter is the sentry's seccomp filter, as data: each host call that the sentry may make once it is locked in, what its
+// arguments are held to, and why it is there. Any other call kills the sandbox. `moat surface` prints it.
+//
+// No call here opens a file, makes a socket, starts a program or makes memory executable. What the platforms need is listed by
+// platform and allowed only to the one that runs.
+package filter
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/seccomp"
+)
+
+// Rule is one host call.
+type Rule struct {
+	Name string
+	NR   uintptr
+	Args seccomp.SyscallRule
+	Why  string
+}
+
+type args = seccomp.PerArg
+
+var (
+	free = seccomp.AnyValue{}
+	all  = seccomp.MatchAll{}
+)
+
+func eq(v uintptr) seccomp.ValueMatcher { return seccomp.EqualTo(v) }
+
+const (
+	futexWait    = 0
+	futexWake    = 1
+	futexPrivate = 128
+	prSetVMA     = 0x53564d41
+	anon         = unix.MAP_PRIVATE | unix.MAP_ANON
+	rw           = unix.PROT_READ | unix.PROT_WRITE
+	threadFlags  = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD | unix.CLONE_SETTLS
+)
+
+// runtime is what the Go runtime calls by itself.
+var runtime = []Rule{
+	{"futex", unix.SYS_FUTEX, seccomp.Or{
+		args{free, eq(futexWait | futexPrivate)},
+		args{free, eq(futexWake | futexPrivate)},
+		args{free, eq(futexWake)},
+	}, "locks and sleeping threads"},
+	{"nanosleep", unix.SYS_NANOSLEEP, all, "the runtime's monitor"},
+	{"sched_yield", unix.SYS_SCHED_YIELD, all, "spinning"},
+	{"mmap", unix.SYS_MMAP, seccomp.Or{
+		args{free, free, eq(unix.PROT_NONE), eq(anon)},
+		args{free, free, eq(unix.PROT_NONE), eq(anon | unix.MAP_FIXED)},
+		args{free, free, eq(rw), eq(anon)},
+		args{free, free, eq(rw), eq(anon | unix.MAP_FIXED)},
+	}, "heap and stacks; never executable"},
+	{"munmap", unix.SYS_MUNMAP, all, "heap"},
+	{"madvise", unix.SYS_MADVISE, all, "heap"},
+	{"prctl", unix.SYS_PRCTL, args{eq(prSetVMA)}, "names of the runtime's mappings"},
+	{"clone", unix.SYS_CLONE, args{eq(threadFlags)}, "threads, never processes"},
+	{"exit", unix.SYS_EXIT, all, "the end of a thread"},
+	{"exit_group", unix.SYS_EXIT_GROUP, all, "the end"},
+	{"rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, all, "new threads"},
+	{"sigaltstack", unix.SYS_SIGALTSTACK, all, "new threads"},
+	{"rt_sigaction", unix.SYS_RT_SIGACTION, all, "dying of a signal"},
+	{"rt_sigreturn", unix.SYS_RT_SIGRETURN, all, "preemption"},
+	{"getpid", unix.SYS_GETPID, all, "preemption"},
+	{"gettid", unix.SYS_GETTID, all, "new threads; CPU clocks of tasks"},
+	// The sentry is the first process of its PID namespace, so it can only reach its own threads and its stubs.
+	{"tgkill", unix.SYS_TGKILL, all, "preemption; interrupting stubs"},
+	{"restart_syscall", unix.SYS_RESTART_SYSCALL, all, "the host kernel, after a stop"},
+}
+
+// kernel is what the sentry itself calls on every platform.
+var kernel = []Rule{
+	{"read", unix.SYS_READ, all, "the control socket; standard input"},
+	{"write", unix.SYS_WRITE, all, "the control socket, the log, last words; standard output"},
+	{"preadv2", unix.SYS_PREADV2, all, "host files: reading into guest pages"},
+	{"pwritev2", unix.SYS_PWRITEV2, all, "host files: writing from guest pages"},
+	{"sendmsg", unix.SYS_SENDMSG, args{free, free, eq(unix.MSG_NOSIGNAL)}, "requests to the gofer"},
+	{"recvmsg", unix.SYS_RECVMSG, seccomp.Or{
+		args{free, free, eq(unix.MSG_CMSG_CLOEXEC)},
+		args{free, free, eq(unix.MSG_CMSG_CLOEXEC | unix.MSG_DONTWAIT)},
+	}, "the gofer's answers and donated descriptors"},
+	{"close", unix.SYS_CLOSE, all, "donated descriptors"},
+	{"fallocate", unix.SYS_FALLOCATE, args{free, eq(unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE)}, "giving free memory back to the host"},
+	{"clock_gettime", unix.SYS_CLOCK_GETTIME, all, "CPU clocks of threads; other clocks where the host has no vDSO for them"},
+	{"getrandom", unix.SYS_GETRANDOM, all, "random numbers"},
+}
+
+// Platforms are what each platform calls beyond that.
+var Platforms = map[string][]Rule{}
+
+// Rules is the filter of a sentry on the platform given, in order of the call's names.
+func Rules(platform string) []Rule {
+	byName := map[string]Rule{}
+	for _, set := range [][]Rule{runtime, kernel, Platforms[platform]} {
+		for _, r := range set {
+			if o, ok := byName[r.Name]; ok {
+				r.Args = merge(o.Args, r.Args)
+				r.Why = o.Why + "; " + r.Why
+			}
+			byName[r.Name] = r
+		}
+	}
+	rules := slices.Collect(maps.Values(byName))
+	slices.SortFunc(rules, func(a, b Rule) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	return rules
+}
+
+func merge(a, b seccomp.SyscallRule) seccomp.SyscallRule {
+	if _, ok := a.(seccomp.MatchAll); ok {
+		return a
+	}
+	if _, ok := b.(seccomp.MatchAll); ok {
+		return b
+	}
+	var or seccomp.Or
+	for _, r := range []seccomp.SyscallRule{a, b} {
+		if o, ok := r.(seccomp.Or); ok {
+			or = append(or, o...)
+		} else {
+			or = append(or, r)
+		}
+	}
+	return or
+}
+
+// Install puts every thread of the process, and those to come, under the platform's Rules.
+func Install(platform string) error {
+	set := seccomp.NewSyscallRules()
+	for _, r := range Rules(platform) {
+		set.Set(r.NR, r.Args)
+	}
+	p := seccomp.Program{
+		RuleSets: []seccomp.RuleSet{{Rules: set, Action: seccomp.Allow}},
+		Options:  seccomp.ProgramOptions{DefaultAction: seccomp.KillProcess, BadArchAction: seccomp.KillProcess},
+	}
+	instrs, _, err := p.Build()
+	if err != nil {
+		return fmt.Errorf("build the seccomp filter: %w", err)
+	}
+	if err := seccomp.SetFilter(instrs); err != nil {
+		return fmt.Errorf("install the seccomp filter: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,209 @@
+package boot
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"moat/sentry/fs/gofer"
+	"moat/sentry/fs/overlay"
+	"moat/sentry/fs/tmpfs"
+	"moat/sentry/vfs"
+)
+
+// mountAll makes the container's mount tree: the root, then what config.json lists, in order.
+func (b *sandbox) mountAll() error {
+	if len(b.c.Mounts) == 0 || b.c.Mounts[0].ID != 0 {
+		return fmt.Errorf("the configuration has no root mount")
+	}
+	root := &b.c.Mounts[0]
+	fs, flags, err := b.goferFS(root)
+	if err != nil {
+		return fmt.Errorf("mount the root: %w", err)
+	}
+	ns, err := vfs.NewMountNamespace(b.k.RootUserNamespace(), fs, root.Source, flags)
+	if err != nil {
+		return fmt.Errorf("mount the root: %w", err)
+	}
+	b.k.RootNamespaces().Mount = ns
+	host := b.c.Mounts[1:]
+	for i := range b.c.Spec.Mounts {
+		for len(host) > 0 && host[0].Before <= i {
+			if err := b.mountHost(ns, &host[0]); err != nil {
+				return err
+			}
+			host = host[1:]
+		}
+		if err := b.mountSpec(ns, &b.c.Spec.Mounts[i]); err != nil {
+			return err
+		}
+	}
+	for i := range host {
+		if err := b.mountHost(ns, &host[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// goferFS makes the file system of a gofer's mount, and its ST_* flags.
+func (b *sandbox) goferFS(m *Mount) (vfs.FileSystem, uint32, error) {
+	flags, _, err := parseOptions(m.Options)
+	if err != nil {
+		return nil, 0, err
+	}
+	st := vfs.MountFlags(flags)
+	g, err := gofer.Mount(b.gofer, m.ID, gofer.Options{Shared: m.Shared})
+	if err != nil {
+		return nil, 0, err
+	}
+	if m.ReadOnly && !m.Overlay {
+		st |= unix.ST_RDONLY
+	}
+	if !m.Overlay {
+		return g, st, nil
+	}
+	attr, err := g.Root().Attr(vfs.Background())
+	if err != nil {
+		return nil, 0, err
+	}
+	if attr.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return g, st | unix.ST_RDONLY, nil
+	}
+	fs, err := overlay.New(tmpfs.New(b.mem, tmpfs.Options{NoLimits: true}), g)
+	if err != nil {
+		return nil, 0, err
+	}
+	return fs, st, nil
+}
+
+func (b *sandbox) mountHost(ns *vfs.MountNamespace, m *Mount) error {
+	fs, flags, err := b.goferFS(m)
+	if err != nil {
+		return fmt.Errorf("mount %s on %s: %w", m.Source, m.Destination, err)
+	}
+	attr, err := fs.Root().Attr(vfs.Background())
+	if err == nil {
+		err = b.mountAt(ns, m.Destination, attr.Mode&unix.S_IFMT == unix.S_IFDIR, func(p vfs.Path) error { return vfs.MountFS(fs, p, m.Source, flags) })
+	}
+	if err != nil {
+		return fmt.Errorf("mount %s on %s: %w", m.Source, m.Destination, err)
+	}
+	return nil
+}
+
+// mountSpec makes one mount of config.json that is the sandbox's own.
+func (b *sandbox) mountSpec(ns *vfs.MountNamespace, m *specs.Mount) error {
+	fail := func(err error) error { return fmt.Errorf("mounts: %s on %s: %w", m.Type, m.Destination, err) }
+	flags, data, err := parseOptions(m.Options)
+	if err != nil {
+		return fail(err)
+	}
+	typ, source := m.Type, m.Source
+	if source == "" {
+		source = typ
+	}
+	switch typ {
+	case "cgroup", "cgroup2":
+		// Until the sandbox has a cgroup file system of its own: an empty directory, as a container without controllers has it.
+		typ, data = "tmpfs", "size=64k,mode=755"
+	case "mqueue":
+		typ, data = "tmpfs", "mode=1777"
+	case "":
+		return fail(fmt.Errorf("no type"))
+	}
+	err = b.mountAt(ns, m.Destination, true, func(p vfs.Path) error {
+		return vfs.DoMount(vfs.Background(), source, p, typ, flags, data)
+	})
+	if err == unix.ENODEV {
+		err = fmt.Errorf("moat has no file system of that type")
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// mountAt finds the place to mount on, which it makes if it is not there, and calls fn with it.
+func (b *sandbox) mountAt(ns *vfs.MountNamespace, dest string, dir bool, fn func(vfs.Path) error) error {
+	dest = path.Clean("/" + dest)
+	root := ns.Root()
+	defer root.DecRef()
+	ctx := inRoot{vfs.Background(), root}
+	p, err := vfs.Resolve(ctx, root, dest, vfs.Follow)
+	if err == unix.ENOENT {
+		if err = makePoint(ctx, root, dest, dir); err == nil {
+			p, err = vfs.Resolve(ctx, root, dest, vfs.Follow)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer p.DecRef()
+	return fn(p)
+}
+
+// inRoot is the kernel's context with a root, so that absolute symlinks of the container stay in it.
+type inRoot struct {
+	vfs.Context
+	root vfs.Path
+}
+
+func (c inRoot) Root() vfs.Path { return c.root }
+func (c inRoot) Cwd() vfs.Path  { return c.root }
+
+// makePoint makes a directory or an empty file to mount on, with the directories above it.
+func makePoint(ctx vfs.Context, root vfs.Path, dest string, dir bool) error {
+	parts := strings.Split(strings.Trim(dest, "/"), "/")
+	at := ""
+	for i, name := range parts {
+		at += "/" + name
+		var err error
+		if i == len(parts)-1 && !dir {
+			err = vfs.Mknod(ctx, root, at, unix.S_IFREG|0o644, 0)
+		} else {
+			err = vfs.Mkdir(ctx, root, at, 0o755)
+		}
+		if err != nil && err != unix.EEXIST {
+			return fmt.Errorf("make %s: %w", at, err)
+		}
+	}
+	return nil
+}
+
+// msFlags are mount(8)'s options that are flags; those of a negative name clear them.
+var msFlags = map[string]struct {
+	flag  uint64
+	clear bool
+}{
+	"ro": {unix.MS_RDONLY, false}, "rw": {unix.MS_RDONLY, true}, "nosuid": {unix.MS_NOSUID, false}, "suid": {unix.MS_NOSUID, true},
+	"nodev": {unix.MS_NODEV, false}, "dev": {unix.MS_NODEV, true}, "noexec": {unix.MS_NOEXEC, false}, "exec": {unix.MS_NOEXEC, true},
+	"noatime": {unix.MS_NOATIME, false}, "atime": {unix.MS_NOATIME, true}, "nodiratime": {unix.MS_NODIRATIME, false}, "diratime": {unix.MS_NODIRATIME, true},
+	"strictatime": {unix.MS_STRICTATIME, false}, "nostrictatime": {unix.MS_STRICTATIME, true}, "nosymfollow": {unix.MS_NOSYMFOLLOW, false},
+	"relatime": {}, "norelatime": {}, "defaults": {}, "sync": {}, "async": {}, "dirsync": {}, "bind": {}, "rbind": {},
+	"private": {}, "rprivate": {}, "shared": {}, "rshared": {}, "slave": {}, "rslave": {}, "unbindable": {}, "runbindable": {},
+	"rro": {unix.MS_RDONLY, false}, "tmpcopyup": {}, "nofail": {}, "mand": {}, "nomand": {}, "iversion": {}, "noiversion": {}, "silent": {}, "loud": {},
+}
+
+// parseOptions separates MS_* flags from what is the file system's own.
+func parseOptions(opts []string) (flags uint64, data string, err error) {
+	var rest []string
+	for _, o := range opts {
+		f, ok := msFlags[o]
+		switch {
+		case !ok:
+			if o == "" || strings.ContainsAny(o, "\x00,") {
+				return 0, "", fmt.Errorf("bad option %q", o)
+			}
+			rest = append(rest, o)
+		case f.clear:
+			flags &^= f.flag
+		default:
+			flags |= f.flag
+		}
+	}
+	return flags, strings.Join(rest, ","), nil
+}

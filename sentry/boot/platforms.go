@@ -1,0 +1,34 @@
+package boot
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"moat/platform"
+)
+
+// DefaultPlatform is what --platform means when it is not given.
+const DefaultPlatform = "ptrace"
+
+// platforms make the machines that run guest code, by name.
+var platforms = map[string]func() (platform.Platform, error){}
+
+// Platforms are the names that --platform takes.
+func Platforms() []string { return slices.Sorted(maps.Keys(platforms)) }
+
+func newPlatform(name string) (platform.Platform, error) {
+	if name == "" {
+		name = DefaultPlatform
+	}
+	mk := platforms[name]
+	if mk == nil {
+		return nil, fmt.Errorf("there is no platform %q; there are: %s", name, strings.Join(Platforms(), ", "))
+	}
+	p, err := mk()
+	if err != nil {
+		return nil, fmt.Errorf("platform %s does not work on this host: %w", name, err)
+	}
+	return p, nil
+}

@@ -1,0 +1,187 @@
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+
+	"moat/sentry/kernel"
+	"moat/sentry/kernel/auth"
+	"moat/sentry/vfs"
+)
+
+// startInit starts the first process.
+func (b *sandbox) startInit() error {
+	p := b.c.Spec.Process
+	creds, home, err := b.credentials(p)
+	if err != nil {
+		return err
+	}
+	env := slices.Clone(p.Env)
+	if home != "" && !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
+		env = append(env, "HOME="+home)
+	}
+	limits, err := limitsOf(p.Rlimits)
+	if err != nil {
+		return err
+	}
+	table, tty, err := b.stdio.table(b, creds)
+	if err != nil {
+		return err
+	}
+	a := &kernel.ProcessArgs{
+		Filename: p.Args[0], Argv: p.Args, Envv: env, Cwd: p.Cwd, Umask: 0o22, Credentials: creds, FDTable: table, Limits: limits,
+		NoNewPrivs: p.NoNewPrivileges, TTY: tty, Unkillable: !b.c.Plain,
+	}
+	if p.User.Umask != nil {
+		a.Umask = uint16(*p.User.Umask & 0o777)
+	}
+	if p.OOMScoreAdj != nil {
+		a.OOMScoreAdj = int32(*p.OOMScoreAdj)
+	}
+	if err := b.checkCwd(a); err != nil {
+		table.DecRef(vfs.Background())
+		return err
+	}
+	b.init, err = b.k.CreateProcess(a)
+	if err != nil {
+		return execError(p.Args[0], err)
+	}
+	b.stdio.start(b)
+	return nil
+}
+
+// checkCwd makes the working directory, as runc does, if it is not there, so that CreateProcess's errors are about the program.
+func (b *sandbox) checkCwd(a *kernel.ProcessArgs) error {
+	if a.Cwd == "" {
+		a.Cwd = "/"
+	}
+	if !strings.HasPrefix(a.Cwd, "/") {
+		return fmt.Errorf("process.cwd: %q is not an absolute path", a.Cwd)
+	}
+	root := b.k.RootNamespaces().Mount.Root()
+	defer root.DecRef()
+	ctx := inRoot{vfs.Background(), root}
+	p, err := vfs.Resolve(ctx, root, a.Cwd, vfs.Follow|vfs.Directory)
+	if err == unix.ENOENT {
+		if err = makePoint(ctx, root, a.Cwd, true); err == nil {
+			p, err = vfs.Resolve(ctx, root, a.Cwd, vfs.Follow|vfs.Directory)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("working directory %s: %w", a.Cwd, err)
+	}
+	p.DecRef()
+	return nil
+}
+
+// execError gives an error of execve the exit code that shells give it.
+func execError(name string, err error) error {
+	var e unix.Errno
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e {
+	case unix.ENOENT:
+		return &startError{fmt.Sprintf("%s: command not found", name), ExitNotFound}
+	case unix.ENOTDIR, unix.ENAMETOOLONG, unix.ELOOP:
+		return &startError{fmt.Sprintf("%s: %v", name, e), ExitNotFound}
+	case unix.EIO, unix.ENOMEM:
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	return &startError{fmt.Sprintf("%s: cannot execute: %v", name, e), ExitNotExecutable}
+}
+
+// credentials are the first process', and the user's home directory if it was looked up.
+func (b *sandbox) credentials(p *specs.Process) (*auth.Credentials, string, error) {
+	uid, gid, groups := p.User.UID, p.User.GID, slices.Clone(p.User.AdditionalGids)
+	home := ""
+	if b.c.User != "" {
+		u, err := b.lookupUser(b.c.User)
+		if err != nil {
+			return nil, "", err
+		}
+		uid, gid, groups, home = u.uid, u.gid, u.groups, u.home
+	}
+	gs := make([]auth.KGID, len(groups))
+	for i, g := range groups {
+		gs[i] = auth.KGID(g)
+	}
+	ns := b.k.RootUserNamespace()
+	if p.Capabilities == nil {
+		c := auth.NewUser(auth.KUID(uid), auth.KGID(gid), gs, 0, ns)
+		c.Bounding = auth.AllCaps
+		if uid == 0 {
+			c.Permitted, c.Effective = auth.AllCaps, auth.AllCaps
+		}
+		return c, home, nil
+	}
+	c := auth.NewUser(auth.KUID(uid), auth.KGID(gid), gs, 0, ns)
+	for _, s := range []struct {
+		field string
+		names []string
+		set   *auth.CapSet
+	}{
+		{"bounding", p.Capabilities.Bounding, &c.Bounding}, {"effective", p.Capabilities.Effective, &c.Effective},
+		{"inheritable", p.Capabilities.Inheritable, &c.Inheritable}, {"permitted", p.Capabilities.Permitted, &c.Permitted},
+		{"ambient", p.Capabilities.Ambient, &c.Ambient},
+	} {
+		*s.set = 0
+		for _, n := range s.names {
+			bit, ok := capabilities[strings.ToUpper(n)]
+			if !ok {
+				return nil, "", fmt.Errorf("process.capabilities.%s: there is no capability %q", s.field, n)
+			}
+			*s.set |= auth.CapMask(bit)
+		}
+	}
+	// What capset(2) holds.
+	c.Effective &= c.Permitted
+	c.Ambient &= c.Permitted & c.Inheritable
+	return c, home, nil
+}
+
+var capabilities = map[string]linux.Capability{
+	"CAP_CHOWN": 0, "CAP_DAC_OVERRIDE": 1, "CAP_DAC_READ_SEARCH": 2, "CAP_FOWNER": 3, "CAP_FSETID": 4, "CAP_KILL": 5, "CAP_SETGID": 6,
+	"CAP_SETUID": 7, "CAP_SETPCAP": 8, "CAP_LINUX_IMMUTABLE": 9, "CAP_NET_BIND_SERVICE": 10, "CAP_NET_BROADCAST": 11, "CAP_NET_ADMIN": 12,
+	"CAP_NET_RAW": 13, "CAP_IPC_LOCK": 14, "CAP_IPC_OWNER": 15, "CAP_SYS_MODULE": 16, "CAP_SYS_RAWIO": 17, "CAP_SYS_CHROOT": 18,
+	"CAP_SYS_PTRACE": 19, "CAP_SYS_PACCT": 20, "CAP_SYS_ADMIN": 21, "CAP_SYS_BOOT": 22, "CAP_SYS_NICE": 23, "CAP_SYS_RESOURCE": 24,
+	"CAP_SYS_TIME": 25, "CAP_SYS_TTY_CONFIG": 26, "CAP_MKNOD": 27, "CAP_LEASE": 28, "CAP_AUDIT_WRITE": 29, "CAP_AUDIT_CONTROL": 30,
+	"CAP_SETFCAP": 31, "CAP_MAC_OVERRIDE": 32, "CAP_MAC_ADMIN": 33, "CAP_SYSLOG": 34, "CAP_WAKE_ALARM": 35, "CAP_BLOCK_SUSPEND": 36,
+	"CAP_AUDIT_READ": 37, "CAP_PERFMON": 38, "CAP_BPF": 39, "CAP_CHECKPOINT_RESTORE": 40,
+}
+
+// AllCapabilities are the names of every capability.
+func AllCapabilities() []string { return slices.Sorted(maps.Keys(capabilities)) }
+
+var rlimits = map[string]int{
+	"RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_DATA": unix.RLIMIT_DATA, "RLIMIT_STACK": unix.RLIMIT_STACK,
+	"RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_RSS": unix.RLIMIT_RSS, "RLIMIT_NPROC": unix.RLIMIT_NPROC, "RLIMIT_NOFILE": unix.RLIMIT_NOFILE,
+	"RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK, "RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING,
+	"RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NICE": unix.RLIMIT_NICE, "RLIMIT_RTPRIO": unix.RLIMIT_RTPRIO, "RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
+}
+
+func limitsOf(rs []specs.POSIXRlimit) (kernel.Limits, error) {
+	l := kernel.DefaultLimits()
+	seen := map[string]bool{}
+	for _, r := range rs {
+		n, ok := rlimits[r.Type]
+		switch {
+		case !ok:
+			return l, fmt.Errorf("process.rlimits: there is no limit %q", r.Type)
+		case seen[r.Type]:
+			return l, fmt.Errorf("process.rlimits: %s is there twice", r.Type)
+		case r.Soft > r.Hard:
+			return l, fmt.Errorf("process.rlimits: %s: the soft limit is above the hard one", r.Type)
+		}
+		seen[r.Type] = true
+		l[n] = linux.RLimit{Cur: r.Soft, Max: r.Hard}
+	}
+	return l, nil
+}
