@@ -1,0 +1,411 @@
+// Package pipe has pipes and FIFOs (pipe(7), fifo(7)).
+//
+// A Pipe is a ring of bytes that grows as it is used, up to its capacity. Pipe.mu guards it; it is held while guest memory
+// is copied, so locks of address spaces come behind it. The queue is notified without it.
+package pipe
+
+import (
+	"math/bits"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/waiter"
+	"moat/sentry/usermem"
+	"moat/sentry/vfs"
+)
+
+const (
+	pageSize    = 4096
+	atomicBytes = 4096 // PIPE_BUF
+	defaultSize = 16 * pageSize
+	// maxSize is /proc/sys/fs/pipe-max-size, hardMax what even CAP_SYS_RESOURCE gets.
+	maxSize = 1 << 20
+	hardMax = 64 << 20
+	// softTotal bounds the capacity of all pipes: beyond it new ones get two pages (pipe-user-pages-soft).
+	softTotal = 64 << 20
+)
+
+var total atomic.Int64
+
+// Pipe is the buffer between the ends.
+type Pipe struct {
+	queue waiter.Queue
+
+	mu sync.Mutex
+	// buf is a ring of a power of two bytes, of which n from head on are in use; size is the capacity.
+	// +checklocks:mu
+	buf []byte
+	// +checklocks:mu
+	head, n, size int
+	// need is the least room that a writer found missing, 0 if none did.
+	// +checklocks:mu
+	need int
+	// segs are the lengths of what was written, if packets (O_DIRECT) are among it.
+	// +checklocks:mu
+	segs []segment
+	// readers and writers are open ends; their generations count opens, for those who wait for the other end.
+	// +checklocks:mu
+	readers, writers, readerGen, writerGen int
+	// files counts open files of a FIFO; guarded by the inode's special state.
+	files int
+}
+
+type segment struct {
+	n      int
+	packet bool
+}
+
+func newPipe() *Pipe {
+	p := &Pipe{size: defaultSize}
+	if total.Add(defaultSize) > softTotal {
+		p.size = 2 * pageSize
+		total.Add(2*pageSize - defaultSize)
+	}
+	return p
+}
+
+// New returns the ends of a new pipe (pipe2(2)). flags are O_NONBLOCK and O_DIRECT.
+func New(ctx vfs.Context, flags uint32) (r, w *vfs.FileDescription) {
+	p := newPipe()
+	p.readers, p.writers = 1, 1
+	path := vfs.PseudoPath(ctx, unix.S_IFIFO|0o600)
+	r = vfs.NewFile(ctx.Credentials(), &end{p: p, read: true}, path.IncRef(), unix.O_RDONLY|flags&unix.O_NONBLOCK)
+	w = vfs.NewFile(ctx.Credentials(), &end{p: p, write: true}, path, unix.O_WRONLY|flags)
+	return r, w
+}
+
+// end is an open end of a pipe; a FIFO opened O_RDWR is both.
+type end struct {
+	vfs.FileDefaults
+	p           *Pipe
+	read, write bool
+	fifo        vfs.Inode // nil for pipe(2)
+	// gen is the writer generation at a non-blocking open for reading: no HUP before there was a writer.
+	gen int
+}
+
+// Release implements vfs.FileImpl.
+func (e *end) Release(vfs.Context, *vfs.FileDescription) {
+	e.p.leave(e.read, e.write)
+	if e.fifo == nil {
+		e.p.free()
+		return
+	}
+	vfs.Special(e.fifo, func(v any) any {
+		if e.p.files--; e.p.files > 0 {
+			return v
+		}
+		e.p.free()
+		return nil
+	})
+}
+
+// leave closes ends.
+func (p *Pipe) leave(read, write bool) {
+	p.mu.Lock()
+	if read {
+		p.readers--
+	}
+	if write {
+		p.writers--
+	}
+	p.mu.Unlock()
+	p.queue.Notify(waiter.EventIn | waiter.EventRdNorm | waiter.EventOut | waiter.EventWrNorm | waiter.EventHUp | waiter.EventErr)
+}
+
+// free gives the buffer up when no end is left.
+func (p *Pipe) free() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.readers == 0 && p.writers == 0 && p.size > 0 {
+		total.Add(-int64(p.size))
+		p.buf, p.n, p.size = nil, 0, 0
+	}
+}
+
+// Read implements vfs.FileImpl.
+func (e *end) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
+	want := int(dst.NumBytes())
+	if want == 0 {
+		return 0, nil
+	}
+	p := e.p
+	p.mu.Lock()
+	if p.n == 0 {
+		writers := p.writers
+		p.mu.Unlock()
+		if writers == 0 {
+			return 0, nil
+		}
+		return 0, unix.EWOULDBLOCK
+	}
+	take, drop := p.readableLocked(want)
+	a, b := p.usedLocked(take)
+	done, err := dst.CopyOut(a)
+	if err == nil && len(b) > 0 {
+		var m int
+		m, err = dst.DropFirst(int64(len(a))).CopyOut(b)
+		done += m
+	}
+	if err != nil && done < take {
+		drop = done
+	}
+	room := p.consumeLocked(drop)
+	p.mu.Unlock()
+	if room {
+		p.queue.Notify(waiter.EventOut | waiter.EventWrNorm)
+	}
+	if done > 0 {
+		err = nil
+	}
+	return int64(done), err
+}
+
+// readableLocked returns how much of want one read gets, and how much leaves the pipe with it: a packet goes whole.
+// +checklocks:p.mu
+func (p *Pipe) readableLocked(want int) (take, drop int) {
+	if len(p.segs) == 0 {
+		take = min(want, p.n)
+		return take, take
+	}
+	if s := p.segs[0]; s.packet {
+		return min(want, s.n), s.n
+	}
+	for _, s := range p.segs {
+		if s.packet {
+			break
+		}
+		take += s.n
+	}
+	take = min(take, want)
+	return take, take
+}
+
+// usedLocked returns the first n bytes.
+// +checklocks:p.mu
+func (p *Pipe) usedLocked(n int) (a, b []byte) {
+	if first := len(p.buf) - p.head; n > first {
+		return p.buf[p.head:], p.buf[:n-first]
+	}
+	return p.buf[p.head : p.head+n], nil
+}
+
+// consumeLocked drops n bytes from the front, and reports whether writers should hear of it.
+// +checklocks:p.mu
+func (p *Pipe) consumeLocked(n int) (room bool) {
+	before := p.size - p.n
+	p.n -= n
+	if len(p.buf) > 0 {
+		p.head = (p.head + n) & (len(p.buf) - 1)
+	}
+	if p.n == 0 {
+		p.head = 0
+	}
+	for n > 0 && len(p.segs) > 0 {
+		s := &p.segs[0]
+		if s.n > n {
+			s.n -= n
+			break
+		}
+		n -= s.n
+		p.segs = p.segs[1:]
+	}
+	free := p.size - p.n
+	if before < atomicBytes && free >= atomicBytes || p.need > 0 && free >= p.need {
+		p.need = 0
+		return true
+	}
+	return false
+}
+
+// Write implements vfs.FileImpl.
+func (e *end) Write(_ vfs.Context, fd *vfs.FileDescription, src usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, int64, error) {
+	p := e.p
+	packet := fd.Flags()&unix.O_DIRECT != 0
+	left := int(src.NumBytes())
+	if left == 0 {
+		return 0, 0, nil
+	}
+	var done int
+	var err error
+	p.mu.Lock()
+	for left > 0 && err == nil {
+		if p.readers == 0 {
+			err = unix.EPIPE
+			break
+		}
+		n := left
+		if packet {
+			n = min(n, atomicBytes)
+		}
+		// Up to PIPE_BUF bytes go in whole or not at all.
+		free := p.size - p.n
+		if least := min(n, atomicBytes); free < least || free == 0 {
+			if p.need == 0 || least < p.need {
+				p.need = least
+			}
+			err = unix.EWOULDBLOCK
+			break
+		}
+		n = min(n, free)
+		var m int
+		m, err = p.fillLocked(src, n)
+		if m > 0 && (packet || len(p.segs) > 0) {
+			if len(p.segs) == 0 && p.n > m {
+				p.segs = append(p.segs, segment{n: p.n - m})
+			}
+			p.segs = append(p.segs, segment{m, packet})
+		}
+		done += m
+		left -= m
+		if left > 0 && err == nil {
+			src = src.DropFirst(int64(m))
+		}
+	}
+	p.mu.Unlock()
+	if done > 0 {
+		p.queue.Notify(waiter.EventIn | waiter.EventRdNorm)
+	}
+	return int64(done), 0, err
+}
+
+// fillLocked appends n bytes of src, for which there is room.
+// +checklocks:p.mu
+func (p *Pipe) fillLocked(src usermem.IOSequence, n int) (int, error) {
+	p.growLocked(p.n + n)
+	done := 0
+	for done < n {
+		at := (p.head + p.n) & (len(p.buf) - 1)
+		b := p.buf[at:min(len(p.buf), at+n-done)]
+		m, err := src.CopyIn(b)
+		done += m
+		p.n += m
+		if err != nil {
+			return done, err
+		}
+		if done < n {
+			src = src.DropFirst(int64(m))
+		}
+	}
+	return done, nil
+}
+
+// growLocked makes the ring hold n bytes.
+// +checklocks:p.mu
+func (p *Pipe) growLocked(n int) {
+	if n <= len(p.buf) {
+		return
+	}
+	b := make([]byte, 1<<bits.Len(uint(max(n, 1024)-1)))
+	x, y := p.usedLocked(p.n)
+	copy(b[copy(b, x):], y)
+	p.buf, p.head = b, 0
+}
+
+// Peek implements vfs.Peeker.
+func (e *end) Peek(b []byte) (int, error) {
+	p := e.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.n == 0 {
+		if p.writers == 0 {
+			return 0, nil
+		}
+		return 0, unix.EWOULDBLOCK
+	}
+	take, _ := p.readableLocked(len(b))
+	x, y := p.usedLocked(take)
+	copy(b[copy(b, x):], y)
+	return take, nil
+}
+
+// Discard implements vfs.Peeker.
+func (e *end) Discard(n int) {
+	e.p.mu.Lock()
+	room := e.p.consumeLocked(min(n, e.p.n))
+	e.p.mu.Unlock()
+	if room {
+		e.p.queue.Notify(waiter.EventOut | waiter.EventWrNorm)
+	}
+}
+
+// PipeSize implements vfs.PipeSizer.
+func (e *end) PipeSize() int64 {
+	e.p.mu.Lock()
+	defer e.p.mu.Unlock()
+	return int64(e.p.size)
+}
+
+// SetPipeSize implements vfs.PipeSizer.
+func (e *end) SetPipeSize(ctx vfs.Context, size int64) (int64, error) {
+	if size > 1<<31 {
+		return 0, unix.EINVAL
+	}
+	n := 1 << bits.Len64(uint64(max(size, pageSize)-1))
+	if n > hardMax || n > maxSize && !ctx.Credentials().HasCap(linux.CAP_SYS_RESOURCE) {
+		return 0, unix.EPERM
+	}
+	p := e.p
+	p.mu.Lock()
+	if n < p.n {
+		p.mu.Unlock()
+		return 0, unix.EBUSY
+	}
+	if n > p.size && total.Load()+int64(n-p.size) > softTotal && !ctx.Credentials().HasCap(linux.CAP_SYS_RESOURCE) {
+		p.mu.Unlock()
+		return 0, unix.EPERM
+	}
+	total.Add(int64(n - p.size))
+	p.size = n
+	p.need = 0
+	p.mu.Unlock()
+	p.queue.Notify(waiter.EventOut | waiter.EventWrNorm)
+	return int64(n), nil
+}
+
+// Ioctl implements vfs.FileImpl.
+func (e *end) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
+	if req != linux.FIONREAD {
+		return 0, unix.ENOTTY
+	}
+	e.p.mu.Lock()
+	n := e.p.n
+	e.p.mu.Unlock()
+	return 0, putInt(io, arg, int32(n))
+}
+
+// Readiness implements vfs.FileImpl.
+func (e *end) Readiness(mask waiter.EventMask) waiter.EventMask {
+	p := e.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var ev waiter.EventMask
+	if e.read {
+		if p.n > 0 {
+			ev |= waiter.ReadableEvents
+		}
+		if p.writers == 0 && (e.fifo == nil || e.gen != p.writerGen) {
+			ev |= waiter.EventHUp
+		}
+	}
+	if e.write {
+		if p.size-p.n >= min(atomicBytes, p.size) {
+			ev |= waiter.WritableEvents
+		}
+		if p.readers == 0 {
+			ev |= waiter.EventErr
+		}
+	}
+	return ev & (mask | waiter.EventHUp | waiter.EventErr)
+}
+
+// EventRegister implements vfs.FileImpl.
+func (e *end) EventRegister(w *waiter.Entry) error {
+	e.p.queue.EventRegister(w)
+	return nil
+}
+
+// EventUnregister implements vfs.FileImpl.
+func (e *end) EventUnregister(w *waiter.Entry) { e.p.queue.EventUnregister(w) }

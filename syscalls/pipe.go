@@ -1,0 +1,44 @@
+package syscalls
+
+import (
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/sentry/fs/pipe"
+	"moat/sentry/kernel"
+	"moat/sentry/vfs"
+)
+
+func init() {
+	register(
+		full(22, "pipe", "ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return makePipe(t, a[0], 0) }),
+		full(293, "pipe2", "ptr oflags", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return makePipe(t, a[0], a[1].Uint()) }),
+	)
+}
+
+func makePipe(t *kernel.Task, addr kernel.Arg, flags uint32) (uintptr, error) {
+	if flags&^uint32(unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_DIRECT) != 0 {
+		return 0, unix.EINVAL
+	}
+	r, w := pipe.New(t, flags)
+	defer r.DecRef()
+	defer w.DecRef()
+	return 0, twoFDs(t, addr, r, w, flags&unix.O_CLOEXEC != 0)
+}
+
+// twoFDs gives two files descriptors and stores those at addr.
+func twoFDs(t *kernel.Task, addr kernel.Arg, x, y *vfs.FileDescription, cloexec bool) error {
+	fds, err := t.FDTable().NewFDs([]*vfs.FileDescription{x, y}, cloexec, nofile(t))
+	if err != nil {
+		return err
+	}
+	var b [8]byte
+	hostarch.ByteOrder.PutUint32(b[:], uint32(fds[0]))
+	hostarch.ByteOrder.PutUint32(b[4:], uint32(fds[1]))
+	if _, err := t.CopyOut(addr.Pointer(), b[:]); err != nil {
+		for _, fd := range fds {
+			t.FDTable().Close(t, fd)
+		}
+		return err
+	}
+	return nil
+}
