@@ -40,8 +40,10 @@ func (i *inode) Prefetch(_ vfs.Context, name, rest string) {
 	if i.fs.shared {
 		return
 	}
-	if l := i.list.Load(); l != nil && (l.complete || l.find(name) != nil) {
-		return
+	if l := i.list.Load(); l != nil {
+		if n, absent := l.find(name); n != nil || absent {
+			return
+		}
 	}
 	if a := i.ahead.Load(); a != nil && a.names[0] == name {
 		return // from the walk that comes by here now

@@ -10,11 +10,13 @@ import (
 // Lookup implements vfs.Inode.
 func (i *inode) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
 	if l := i.list.Load(); l != nil {
-		if n := l.find(name); n != nil && n.Attr.Ino != 0 && (n.Attr.Nlink == 1 || n.Attr.Mode&unix.S_IFMT == unix.S_IFDIR) {
+		n, absent := l.find(name)
+		if absent {
+			return nil, unix.ENOENT
+		}
+		if n != nil && n.Attr.Ino != 0 && (n.Attr.Nlink == 1 || n.Attr.Mode&unix.S_IFMT == unix.S_IFDIR) {
 			i.prefetched.Add(1)
 			return i.fs.inodeOf(n, i, name), nil
-		} else if n == nil && l.complete {
-			return nil, unix.ENOENT
 		}
 	}
 	if c, err, ok := i.takeAhead(name); ok {
@@ -60,17 +62,19 @@ func (i *inode) Revalidate(_ vfs.Context, name string, child vfs.Inode) (bool, e
 	return true, nil
 }
 
-// changed notes that the directory has other entries now, and its attributes.
-func (i *inode) changed(a *wire.Attr) {
-	i.unlist()
+// changed notes that name in the directory is another now, and the directory's attributes.
+func (i *inode) changed(a *wire.Attr, name string) {
+	i.outdate(name)
 	i.adopt(a)
 }
 
-// unlist forgets the entries.
-func (i *inode) unlist() {
+// outdate notes that what is known of name is no longer true.
+func (i *inode) outdate(name string) {
 	i.fs.changes.Add(1)
 	i.changes.Add(1)
-	i.list.Store(nil)
+	if l := i.list.Load(); l != nil && !l.outdate(name) {
+		i.list.CompareAndSwap(l, nil)
+	}
 }
 
 // Create implements vfs.Inode.
@@ -101,7 +105,7 @@ func (i *inode) create(name string, o vfs.CreateOptions) (vfs.Inode, error) {
 		c = i.fs.inodeOf(&rep.Node, nil, "")
 		c.setHandle(handle, true)
 	} else {
-		i.changed(&rep.Dir)
+		i.changed(&rep.Dir, name)
 		c = i.fs.inodeOf(&rep.Node, i, name)
 	}
 	c.install(fd, true, 0)
@@ -134,7 +138,7 @@ func (i *inode) make(name, target string, mode uint32, o vfs.CreateOptions) (vfs
 	if _, err := i.fs.call(wire.OpMake, &req, &rep); err != nil {
 		return nil, err
 	}
-	i.changed(&rep.Dir)
+	i.changed(&rep.Dir, name)
 	return i.fs.inodeOf(&rep.Node, i, name), nil
 }
 
@@ -155,7 +159,10 @@ func (i *inode) Link(_ vfs.Context, name string, target vfs.Inode) error {
 			return err
 		}
 		t.adopt(&rep.Attr)
-		i.changed(&rep.Dir)
+		if t.parent != nil {
+			t.parent.outdate(t.name) // it is listed there as a file with one name
+		}
+		i.changed(&rep.Dir, name)
 		return nil
 	})
 	if err == nil {
@@ -188,7 +195,7 @@ func (i *inode) remove(name string, child vfs.Inode, rmdir bool) error {
 	if _, err := i.fs.call(wire.OpUnlink, &req, &rep); err != nil {
 		return err
 	}
-	i.changed(&rep.Dir)
+	i.changed(&rep.Dir, name)
 	c.lostLocked(i, name, rep.Handle)
 	return nil
 }
@@ -266,8 +273,8 @@ func (i *inode) Rename(_ vfs.Context, name string, child vfs.Inode, newDir vfs.I
 	if err != nil {
 		return err
 	}
-	i.changed(&rep.Dir)
-	to.changed(&rep.New)
+	i.changed(&rep.Dir, name)
+	to.changed(&rep.New, newName)
 	if r != nil && exchange {
 		r.movedLocked(to, newName, i, name)
 		r.markStale()

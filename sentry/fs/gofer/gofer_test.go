@@ -239,7 +239,7 @@ func TestReadDir(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		root.changed(&root.attr)
+		root.list.Store(nil)
 		for _, stop := range []int{1 << 30, 100, 7} {
 			names := list(t, &dirFile{inode: root}, stop)
 			seen := map[string]bool{}
@@ -422,7 +422,7 @@ func TestPrefetch(t *testing.T) {
 		t.Error("the size from before a write:", a.Size)
 	}
 	// Reading that skips a part does not make the listing complete.
-	fs.root.unlist()
+	fs.root.list.Store(nil)
 	d = &dirFile{inode: fs.root}
 	list2 := func(off int64, n int) int64 {
 		next, err := d.ReadDir(bg, nil, off, func(vfs.Dirent) error {
@@ -437,7 +437,7 @@ func TestPrefetch(t *testing.T) {
 		return next
 	}
 	mid := list2(0, 1500)
-	fs.root.unlist()
+	fs.root.list.Store(nil)
 	d = &dirFile{inode: fs.root}
 	list2(0, 5)
 	list2(mid, 1<<30)

@@ -239,10 +239,10 @@ func (i *inode) Evict() {
 	i.MarkDead()
 	i.fs.forget(i)
 	if i.modified.Load() {
-		// The directory's listing has attributes from before.
+		// The directory's listing may have attributes from before.
 		i.loc.RLock()
 		if i.parent != nil {
-			i.parent.unlist()
+			i.parent.outdate(i.name)
 		}
 		i.loc.RUnlock()
 	}

@@ -14,17 +14,40 @@ import (
 )
 
 // listing is what was read of a directory on an exclusive mount lately: entries with their attributes, so that looking them up next takes no
-// request. It is replaced when more is read and dropped when the directory changes. Attributes in it are older than those of an inode in
-// use, and so are not taken for one; an inode that was changed drops the listing that it is in when it is evicted. A file with several
+// request. It is replaced when more is read. Names that changed since are noted, and not answered for. Attributes in it are older than those of an inode in
+// use, and so are not taken for one; of an inode that was changed the name counts as changed when it is evicted. A file with several
 // names may be changed by way of another directory: its attributes here are not used.
 type listing struct {
 	dir     *inode
 	id      uint64
 	batches []*batch
 	count   int
-	// complete: these are all the entries.
-	complete bool
-	used     atomic.Bool
+	// fromStart: nothing is missing before them; complete: nor behind.
+	fromStart, complete bool
+	used                atomic.Bool
+
+	mu sync.RWMutex
+	// outdated names are not answered for.
+	// +checklocks:mu
+	outdated map[string]struct{}
+}
+
+// outdate notes that name is another now; false: there are too many of them.
+func (l *listing) outdate(name string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.outdated == nil {
+		l.outdated = make(map[string]struct{})
+	}
+	l.outdated[name] = struct{}{}
+	return len(l.outdated) <= maxListed
+}
+
+// fresh reports whether nothing has changed.
+func (l *listing) fresh() bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return len(l.outdated) == 0
 }
 
 // batch is the answer to one request.
@@ -37,10 +60,16 @@ type batch struct {
 // maxListed bounds the entries of a listing.
 const maxListed = 16 << 10
 
-// find returns the entry's node (which may be empty), nil if it is not here.
-func (l *listing) find(name string) *wire.Node {
+// find returns the entry's node (which may be empty), nil if it is not known. absent: it is known that there is none.
+func (l *listing) find(name string) (n *wire.Node, absent bool) {
 	if !l.used.Load() {
 		l.used.Store(true)
+	}
+	l.mu.RLock()
+	_, other := l.outdated[name]
+	l.mu.RUnlock()
+	if other {
+		return nil, false
 	}
 	for _, b := range l.batches {
 		b.once.Do(func() {
@@ -52,10 +81,10 @@ func (l *listing) find(name string) *wire.Node {
 		})
 		n, ok := slices.BinarySearchFunc(b.sorted, name, func(x int32, name string) int { return strings.Compare(b.entries[x].Name, name) })
 		if ok {
-			return &b.entries[b.sorted[n]].Node
+			return &b.entries[b.sorted[n]].Node, false
 		}
 	}
-	return nil
+	return nil, l.complete
 }
 
 // evict implements evictable.
@@ -191,7 +220,7 @@ func (d *dirFile) parentIno() uint64 {
 // +checklocks:d.mu
 func (d *dirFile) startLocked() error {
 	i := d.inode
-	if l := i.list.Load(); l != nil && l.complete && len(l.batches) == 1 {
+	if l := i.list.Load(); l != nil && l.complete && len(l.batches) == 1 && l.fresh() {
 		l.used.Store(true)
 		d.batch, d.at, d.eof = l.batches[0].entries, 0, true
 		return nil
@@ -209,14 +238,15 @@ func (d *dirFile) keepLocked(host int64, attrs bool) {
 	}
 	l := &listing{dir: i, id: listings.Add(1), batches: []*batch{{entries: d.batch}}, count: len(d.batch)}
 	if host == 0 {
-		l.complete = d.eof
+		l.fromStart = true
 	} else if old := i.list.Load(); old != nil && old.id == d.list && host == d.listed && old.count+l.count <= maxListed {
 		l.batches = append(slices.Clip(old.batches), l.batches...)
 		l.count += old.count
-		l.complete = d.eof
+		l.fromStart = old.fromStart
 	} else if !attrs {
 		return
 	}
+	l.complete = l.fromStart && d.eof
 	i.list.Store(l)
 	// A change since the directory was opened or rewound has not seen l: take it back.
 	if i.changes.Load() != d.changes {
