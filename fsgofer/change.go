@@ -379,6 +379,9 @@ func (s *Server) sync(r *wire.SyncReq) (wire.Message, int, error) {
 		return nil, -1, err
 	}
 	defer s.put(e)
+	if e.mount.ReadOnly {
+		return &wire.Empty{}, -1, nil
+	}
 	a, _, err := stat(e.fd, "")
 	if err != nil {
 		return nil, -1, err

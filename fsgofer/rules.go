@@ -23,10 +23,11 @@ var (
 
 func eq(v uintptr) seccomp.ValueMatcher { return seccomp.EqualTo(v) }
 
-// Rules are the calls that the gofer makes once it serves; any other kills it. `moat surface` prints them.
+// Rules are the calls that the gofer makes once it serves; any other kills it. `moat surface` prints them. Without a writable mount
+// those that change files are not among them.
 // Paths cannot be seen by a filter: that names stay below their directory is openat2's doing, and the mount namespace's.
-func Rules() []Rule {
-	return []Rule{
+func Rules(writable bool) []Rule {
+	rules := []Rule{
 		// Talking to the sentry.
 		{"recvmsg", unix.SYS_RECVMSG, args{free, free, seccomp.BitsAllowlist(unix.MSG_CMSG_CLOEXEC | unix.MSG_DONTWAIT)}, "requests"},
 		{"sendmsg", unix.SYS_SENDMSG, args{free, free, eq(unix.MSG_NOSIGNAL)}, "replies and donated descriptors"},
@@ -40,22 +41,6 @@ func Rules() []Rule {
 		{"fstatfs", unix.SYS_FSTATFS, seccomp.MatchAll{}, "statfs"},
 		{"getxattr", unix.SYS_GETXATTR, seccomp.MatchAll{}, "user.*, security.capability"},
 		{"listxattr", unix.SYS_LISTXATTR, seccomp.MatchAll{}, "user.*, security.capability"},
-		// Changing them.
-		{"mkdirat", unix.SYS_MKDIRAT, seccomp.MatchAll{}, "mkdir"},
-		{"mknodat", unix.SYS_MKNODAT, seccomp.MatchAll{}, "mknod"},
-		{"symlinkat", unix.SYS_SYMLINKAT, seccomp.MatchAll{}, "symlink"},
-		{"linkat", unix.SYS_LINKAT, args{cwd, free, free, free, eq(unix.AT_SYMLINK_FOLLOW)}, "link, by /proc/self/fd"},
-		{"renameat2", unix.SYS_RENAMEAT2, args{free, free, free, free, seccomp.BitsAllowlist(7)}, "rename"},
-		{"unlinkat", unix.SYS_UNLINKAT, args{free, free, seccomp.BitsAllowlist(unix.AT_REMOVEDIR)}, "unlink, rmdir"},
-		{"fchownat", unix.SYS_FCHOWNAT, args{free, free, free, free, eq(unix.AT_EMPTY_PATH | unix.AT_SYMLINK_NOFOLLOW)}, "owner"},
-		{"fchmodat", unix.SYS_FCHMODAT, args{cwd}, "mode, by /proc/self/fd"},
-		{"utimensat", unix.SYS_UTIMENSAT, args{free, free, free, eq(unix.AT_EMPTY_PATH | unix.AT_SYMLINK_NOFOLLOW)}, "times"},
-		{"truncate", unix.SYS_TRUNCATE, seccomp.MatchAll{}, "size, by /proc/self/fd"},
-		{"fallocate", unix.SYS_FALLOCATE, seccomp.MatchAll{}, "fallocate"},
-		{"setxattr", unix.SYS_SETXATTR, seccomp.MatchAll{}, "user.*"},
-		{"removexattr", unix.SYS_REMOVEXATTR, seccomp.MatchAll{}, "user.*"},
-		{"fsync", unix.SYS_FSYNC, seccomp.MatchAll{}, "fsync"},
-		{"syncfs", unix.SYS_SYNCFS, seccomp.MatchAll{}, "syncfs"},
 		// The Go runtime.
 		{"futex", unix.SYS_FUTEX, seccomp.Or{
 			args{free, eq(futexWait | futexPrivate)},
@@ -87,6 +72,26 @@ func Rules() []Rule {
 		{"exit_group", unix.SYS_EXIT_GROUP, seccomp.MatchAll{}, "the end"},
 		{"restart_syscall", unix.SYS_RESTART_SYSCALL, seccomp.MatchAll{}, "the host kernel, after a stop"},
 	}
+	if !writable {
+		return rules
+	}
+	return append(rules, []Rule{
+		{"mkdirat", unix.SYS_MKDIRAT, seccomp.MatchAll{}, "mkdir"},
+		{"mknodat", unix.SYS_MKNODAT, seccomp.MatchAll{}, "mknod"},
+		{"symlinkat", unix.SYS_SYMLINKAT, seccomp.MatchAll{}, "symlink"},
+		{"linkat", unix.SYS_LINKAT, args{cwd, free, free, free, eq(unix.AT_SYMLINK_FOLLOW)}, "link, by /proc/self/fd"},
+		{"renameat2", unix.SYS_RENAMEAT2, args{free, free, free, free, seccomp.BitsAllowlist(7)}, "rename"},
+		{"unlinkat", unix.SYS_UNLINKAT, args{free, free, seccomp.BitsAllowlist(unix.AT_REMOVEDIR)}, "unlink, rmdir"},
+		{"fchownat", unix.SYS_FCHOWNAT, args{free, free, free, free, eq(unix.AT_EMPTY_PATH | unix.AT_SYMLINK_NOFOLLOW)}, "owner"},
+		{"fchmodat", unix.SYS_FCHMODAT, args{cwd}, "mode, by /proc/self/fd"},
+		{"utimensat", unix.SYS_UTIMENSAT, args{free, free, free, eq(unix.AT_EMPTY_PATH | unix.AT_SYMLINK_NOFOLLOW)}, "times"},
+		{"truncate", unix.SYS_TRUNCATE, seccomp.MatchAll{}, "size, by /proc/self/fd"},
+		{"fallocate", unix.SYS_FALLOCATE, seccomp.MatchAll{}, "fallocate"},
+		{"setxattr", unix.SYS_SETXATTR, seccomp.MatchAll{}, "user.*"},
+		{"removexattr", unix.SYS_REMOVEXATTR, seccomp.MatchAll{}, "user.*"},
+		{"fsync", unix.SYS_FSYNC, seccomp.MatchAll{}, "fsync"},
+		{"syncfs", unix.SYS_SYNCFS, seccomp.MatchAll{}, "syncfs"},
+	}...)
 }
 
 // FUTEX_WAIT, FUTEX_WAKE, FUTEX_PRIVATE_FLAG; PR_SET_VMA; what the runtime's mappings are.
@@ -99,9 +104,9 @@ const (
 )
 
 // installFilter puts every thread of the process, and those to come, under Rules.
-func installFilter() error {
+func installFilter(writable bool) error {
 	set := seccomp.NewSyscallRules()
-	for _, r := range Rules() {
+	for _, r := range Rules(writable) {
 		set.Add(r.NR, r.Args)
 	}
 	p := seccomp.Program{

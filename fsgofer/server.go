@@ -88,7 +88,7 @@ func Serve(opts Options) error {
 		return err
 	}
 	if !opts.NoSeccomp {
-		if err := installFilter(); err != nil {
+		if err := installFilter(s.writable()); err != nil {
 			return fmt.Errorf("gofer: seccomp: %w", err)
 		}
 	}
@@ -102,6 +102,16 @@ func Serve(opts Options) error {
 		go func() { errs <- s.work() }()
 	}
 	return <-errs
+}
+
+// writable reports whether any mount may be changed.
+func (s *Server) writable() bool {
+	for _, m := range s.mounts {
+		if !m.ReadOnly {
+			return true
+		}
+	}
+	return false
 }
 
 // prepare does what the filter will no longer allow.

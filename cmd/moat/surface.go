@@ -28,8 +28,8 @@ func surfaceCommand() *cobra.Command {
 				printRule(w, r.Name, r.Args, r.Why)
 			}
 			w.Flush()
-			fmt.Printf("\ngofer: %d host calls\n", len(fsgofer.Rules()))
-			for _, r := range fsgofer.Rules() {
+			fmt.Printf("\ngofer: %d host calls, %d where every mount is read-only\n", len(fsgofer.Rules(true)), len(fsgofer.Rules(false)))
+			for _, r := range fsgofer.Rules(true) {
 				printRule(w, r.Name, r.Args, r.Why)
 			}
 			return w.Flush()
