@@ -189,6 +189,9 @@ func (t *Task) handleFault(ev *platform.Event) {
 	t.fault = lastFault{ev.Addr, t.regs.Rip, true}
 	m := t.mm.Load()
 	err := m.HandleFault(t.MMCaller(), ev.Addr, ev.Access, again)
+	if err == nil && again && ev.Signal == unix.SIGBUS {
+		err = mm.ErrBusErr // the page is mapped, but its file has been truncated from outside
+	}
 	if err == nil {
 		t.cpu.minorFaults.Add(1)
 		return

@@ -38,7 +38,7 @@ func (mm *MemoryManager) Fork() (*MemoryManager, error) {
 	return child, nil
 }
 
-// shareForFork makes private writable pages read-only: one change of the platform for a mapping, not for a page.
+// shareForFork makes private writable pages read-only: one change of the platform for neighbouring runs, not for each page.
 func (mm *MemoryManager) shareForFork() {
 	pit := mm.pmas.First()
 	for it := mm.vmas.First(); mm.vmas.Ok(it); it = mm.vmas.Next(it) {
@@ -50,26 +50,28 @@ func (mm *MemoryManager) shareForFork() {
 		if mm.pmas.Ok(pit) && mm.pmas.At(pit).End <= sp.Start {
 			pit = mm.pmas.Find(sp.Start)
 		}
+		at := effective(v.perms)
+		at.Write = false
 		from, to := uint64(0), uint64(0)
 		for ; mm.pmas.Ok(pit) && mm.pmas.At(pit).Start < sp.End; pit = mm.pmas.Next(pit) {
 			ps := mm.pmas.At(pit)
 			p := &ps.Val
-			if !p.anon {
+			if p.anon {
+				p.cow = true
+			}
+			if !p.perms.Write {
 				continue
 			}
-			p.cow = true
-			if p.perms.Write {
-				p.perms.Write = false
-				if to == 0 {
-					from = ps.Start
+			p.perms.Write = false
+			if ps.Start != to {
+				if to > from {
+					mm.as.Protect(addrRange(from, to), at)
 				}
-				to = ps.End
+				from = ps.Start
 			}
+			to = ps.End
 		}
 		if to > from {
-			// What lies between lacks Write already, and has no less than this.
-			at := effective(v.perms)
-			at.Write = false
 			mm.as.Protect(addrRange(from, to), at)
 		}
 	}

@@ -276,8 +276,8 @@ func (mm *MemoryManager) protectPMAs(start, end uint64, v *vma) {
 		sp.Val.perms = sp.Val.pagePerms(v)
 		now, s, e := sp.Val.perms, sp.Start, sp.End
 		it = mm.pmas.Next(mm.mergePMA(it))
-		// Holes do not matter to Protect, so a run may join the batch if it is to have the same permissions.
-		if to > from && now == cur {
+		// Neighbours that are to have the same permissions are one change: mprotect stops at holes.
+		if to == s && to > from && now == cur {
 			to = e
 			continue
 		}

@@ -107,9 +107,6 @@ func (mm *MemoryManager) insertPMA(start, end uint64, p pma, foreign bool) spans
 }
 
 func (mm *MemoryManager) mapRun(start, end uint64, p *pma, foreign bool) {
-	if !p.perms.Any() {
-		return
-	}
 	if foreign && p.file != memmap.File(mm.mf) {
 		mm.hostQueued = true
 	}
