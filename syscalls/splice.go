@@ -193,7 +193,7 @@ func sysSendfile(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, unix.EINVAL
 	case !in.Seekable() && off != nil:
 		return 0, unix.ESPIPE
-	case in.Inode().Mode()&unix.S_IFMT == unix.S_IFDIR, out.Flags()&unix.O_APPEND != 0 && out.Seekable():
+	case !in.Seekable() && !isPipe(out), in.Inode().Mode()&unix.S_IFMT == unix.S_IFDIR, out.Flags()&unix.O_APPEND != 0 && out.Seekable():
 		return 0, unix.EINVAL
 	}
 	m := mover{t: t, in: in, out: out, inOff: off}

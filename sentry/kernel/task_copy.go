@@ -48,11 +48,9 @@ func (t *Task) CopyInIovecs(addr hostarch.Addr, n int) (usermem.IOSequence, erro
 
 // SingleIO is the sequence for read(2)/write(2) buffers: EFAULT if the range wraps or leaves user space; length cut to MAX_RW_COUNT.
 func (t *Task) SingleIO(addr hostarch.Addr, n int64) (usermem.IOSequence, error) {
-	if n < 0 {
-		return usermem.IOSequence{}, unix.EINVAL
-	}
 	end, ok := addr.AddLength(uint64(n))
-	if !ok || end > userTop {
+	if n < 0 || !ok || end > userTop { // access_ok comes before the check of the count
+
 		return usermem.IOSequence{}, unix.EFAULT
 	}
 	n = min(n, maxRW)

@@ -73,6 +73,10 @@ func find(ls []FileLock, l *FileLock) *FileLock {
 
 // Flock is flock(2); op is LOCK_SH, LOCK_EX or LOCK_UN, perhaps with LOCK_NB.
 func (fd *FileDescription) Flock(ctx Context, op int32) error {
+	const lockMand = 32 // once mandatory locks; ignored
+	if op&lockMand != 0 {
+		return nil
+	}
 	c := fd.lockContext()
 	nb := op&unix.LOCK_NB != 0
 	l := FileLock{End: math.MaxInt64, owner: fd}
