@@ -1,0 +1,70 @@
+package ptrace
+
+import (
+	"syscall"
+	_ "unsafe" // for go:linkname
+
+	"golang.org/x/sys/unix"
+)
+
+func stubCodeAddr() *byte
+
+//go:noescape
+func enterStub(code, order, reply uintptr)
+
+//go:linkname runtimeBeforeFork syscall.runtime_BeforeFork
+func runtimeBeforeFork()
+
+//go:linkname runtimeAfterFork syscall.runtime_AfterFork
+func runtimeAfterFork()
+
+//go:linkname runtimeAfterForkInChild syscall.runtime_AfterForkInChild
+func runtimeAfterForkInChild()
+
+// zygote is what the child needs, computed before the fork.
+type zygote struct {
+	codeFD, ctlFD      uintptr
+	orderOff, replyOff uintptr
+}
+
+// forkZygote forks the process that becomes the first stub. The child shares the descriptor table, unmaps the sentry and enters
+// the helper's loop.
+//
+// The child runs on a copy of this goroutine's stack in a process where no other thread lives, so it may neither
+// allocate nor grow the stack nor be preempted.
+//
+//go:norace
+//go:nosplit
+//go:nocheckptr
+func forkZygote(z *zygote) (int, unix.Errno) {
+	runtimeBeforeFork()
+	pid, _, e := syscall.RawSyscall6(unix.SYS_CLONE, unix.CLONE_FILES, 0, 0, 0, 0, 0)
+	if e != 0 || pid != 0 {
+		runtimeAfterFork()
+		return int(pid), e
+	}
+	runtimeAfterForkInChild()
+	child(z)
+	return 0, 0
+}
+
+//go:norace
+//go:nosplit
+func child(z *zygote) {
+	syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0)
+	syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
+	if !mapAt(codeAddr, pageSize, unix.PROT_READ|unix.PROT_EXEC, z.codeFD, 0) ||
+		!mapAt(progAddr, pageSize, unix.PROT_READ, z.codeFD, pageSize) ||
+		!mapAt(orderAddr, orderSize, unix.PROT_READ, z.ctlFD, z.orderOff) ||
+		!mapAt(replyAddr, replySize, unix.PROT_READ|unix.PROT_WRITE, z.ctlFD, z.replyOff) {
+		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 98, 0, 0)
+	}
+	enterStub(codeAddr, orderAddr, replyAddr)
+}
+
+//go:norace
+//go:nosplit
+func mapAt(addr, n, prot, fd, off uintptr) bool {
+	p, _, e := syscall.RawSyscall6(unix.SYS_MMAP, addr, n, prot, unix.MAP_SHARED|unix.MAP_FIXED, fd, off)
+	return e == 0 && p == addr
+}

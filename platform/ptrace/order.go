@@ -1,0 +1,118 @@
+package ptrace
+
+import (
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The stub's own pages (stub_amd64.s has the sizes too).
+const (
+	stubBase  = 0x7fff_0000_0000
+	codeAddr  = stubBase
+	progAddr  = stubBase + pageSize
+	orderAddr = stubBase + 0x10000
+	orderSize = 32768
+	replyAddr = orderAddr + orderSize
+	replySize = 4096
+	stubEnd   = replyAddr + replySize
+	// userEnd is Linux's TASK_SIZE_MAX with four-level page tables.
+	userEnd  = 0x7fff_ffff_f000
+	pageSize = 4096
+
+	maxOrders  = orderSize/orderBytes - 1
+	orderBytes = 64
+)
+
+// Numbers that are not system calls but orders to make a stub or a guest thread.
+const (
+	orderFork   = ^uint64(0)
+	orderThread = ^uint64(1)
+)
+
+// order is one call for the helper to make.
+type order struct {
+	nr   uint64
+	args [6]uint64
+	_    uint64
+}
+
+// orderPage is read-only in the stub.
+type orderPage struct {
+	seq atomic.Uint32
+	n   uint32
+	_   [56]byte
+	ops [maxOrders]order
+}
+
+// replyPage is writable in the stub: nothing in it is believed beyond what the package comment says.
+type replyPage struct {
+	seq   atomic.Uint32
+	_     uint32
+	ready atomic.Uint32
+	_     uint32
+	ret   atomic.Int64
+}
+
+// errStubGone says that the stub's process ended.
+type errStubGone struct{ what string }
+
+func (e errStubGone) Error() string { return "ptrace: the stub process is gone: " + e.what }
+
+// carryOut gives the orders to the helper and waits for it. A helper that meets an error ends its process.
+//
+// Preconditions: s.orderMu is held; len(ops) <= maxOrders.
+func (s *space) carryOut(ops []order) error {
+	if s.dead.Load() {
+		return errStubGone{"killed"}
+	}
+	copy(s.slot.order.ops[:], ops)
+	s.slot.order.n = uint32(len(ops))
+	seq := s.slot.order.seq.Add(1)
+	futexWake(&s.slot.order.seq)
+	return s.await(&s.slot.reply.seq, func(v uint32) bool { return v == seq })
+}
+
+// await waits until ok of the word holds, or the stub ends.
+func (s *space) await(word *atomic.Uint32, ok func(uint32) bool) error {
+	for i := 0; i < 2000; i++ {
+		if ok(word.Load()) {
+			return nil
+		}
+		if i&63 == 63 {
+			runtime.Gosched()
+		}
+	}
+	for {
+		v := word.Load()
+		if ok(v) {
+			return nil
+		}
+		// The time-out finds a stub that was killed: its death wakes no futex.
+		futexWait(word, v, 50*time.Millisecond)
+		if ok(word.Load()) {
+			return nil
+		}
+		if err := s.checkAlive(); err != nil {
+			return err
+		}
+	}
+}
+
+// checkAlive reports a stub that became a zombie, without reaping it.
+func (s *space) checkAlive() error {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, s.pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil)
+	if err != nil {
+		s.dead.Store(true)
+		return errStubGone{fmt.Sprintf("waitid: %v", err)}
+	}
+	if info.Signo != 0 {
+		s.dead.Store(true)
+		return errStubGone{"it was killed, or the host refused a mapping"}
+	}
+	return nil
+}

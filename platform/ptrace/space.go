@@ -1,0 +1,211 @@
+package ptrace
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/platform"
+)
+
+// space is one stub.
+type space struct {
+	host *host
+	pid  int
+	slot *slot
+	dead atomic.Bool
+
+	// orderMu serialises batches.
+	orderMu sync.Mutex
+	// spare is the queue's other buffer.
+	// +checklocks:orderMu
+	spare []order
+	// failed is the error of a batch: the stub is gone.
+	// +checklocks:orderMu
+	failed error
+
+	// queued says without a lock whether anything waits.
+	queued  atomic.Bool
+	queueMu sync.Mutex
+	// +checklocks:queueMu
+	queue []order
+
+	release sync.Once
+}
+
+func protOf(at hostarch.AccessType) uint64 {
+	var p uint64
+	if at.Read {
+		p |= unix.PROT_READ
+	}
+	if at.Write {
+		p |= unix.PROT_WRITE
+	}
+	if at.Execute {
+		p |= unix.PROT_EXEC
+	}
+	return p
+}
+
+// push queues o, joined to the last order where the two make one.
+func (s *space) push(o order) {
+	s.queueMu.Lock()
+	if n := len(s.queue); n == 0 || !join(&s.queue[n-1], &o) {
+		s.queue = append(s.queue, o)
+	}
+	s.queued.Store(true)
+	s.queueMu.Unlock()
+}
+
+// join extends a by b if b goes on where a ends, in addresses and in the file.
+func join(a, b *order) bool {
+	if a.nr != b.nr || a.args[0]+a.args[1] != b.args[0] {
+		return false
+	}
+	switch a.nr {
+	case unix.SYS_MUNMAP:
+	case unix.SYS_MPROTECT:
+		if a.args[2] != b.args[2] {
+			return false
+		}
+	case unix.SYS_MMAP:
+		if a.args[2] != b.args[2] || a.args[4] != b.args[4] || a.args[5]+a.args[1] != b.args[5] {
+			return false
+		}
+	default:
+		return false
+	}
+	a.args[1] += b.args[1]
+	return true
+}
+
+// within panics if the sentry asks for a range that is not the guest's: the stub's own pages would be lost.
+func within(ar hostarch.AddrRange) {
+	if ar.Start < minUser || ar.End > stubBase || ar.Start >= ar.End {
+		panic(fmt.Sprintf("ptrace: range %v is not within user space", ar))
+	}
+}
+
+// Map implements platform.AddressSpace.
+func (s *space) Map(ar hostarch.AddrRange, fd int, off uint64, at hostarch.AccessType) {
+	within(ar)
+	s.push(order{nr: unix.SYS_MMAP, args: [6]uint64{uint64(ar.Start), uint64(ar.Length()), protOf(at),
+		unix.MAP_SHARED | unix.MAP_FIXED, uint64(fd), off}})
+}
+
+// Unmap implements platform.AddressSpace.
+func (s *space) Unmap(ar hostarch.AddrRange) {
+	within(ar)
+	s.push(order{nr: unix.SYS_MUNMAP, args: [6]uint64{uint64(ar.Start), uint64(ar.Length())}})
+}
+
+// Protect implements platform.AddressSpace.
+func (s *space) Protect(ar hostarch.AddrRange, at hostarch.AccessType) {
+	within(ar)
+	s.push(order{nr: unix.SYS_MPROTECT, args: [6]uint64{uint64(ar.Start), uint64(ar.Length()), protOf(at)}})
+}
+
+// Flush implements platform.AddressSpace.
+func (s *space) Flush() error {
+	if !s.queued.Load() {
+		return nil
+	}
+	s.orderMu.Lock()
+	defer s.orderMu.Unlock()
+	return s.flushLocked()
+}
+
+// +checklocks:s.orderMu
+func (s *space) flushLocked() error {
+	s.queueMu.Lock()
+	q := s.queue
+	s.queue = s.spare[:0]
+	s.queued.Store(false)
+	s.queueMu.Unlock()
+	s.spare = q
+	for len(q) > 0 && s.failed == nil {
+		n := min(len(q), maxOrders)
+		s.failed = s.carryOut(q[:n])
+		q = q[n:]
+	}
+	return s.failed
+}
+
+// Fork implements platform.AddressSpace.
+func (s *space) Fork() (platform.AddressSpace, error) {
+	sl, err := s.host.newSlot()
+	if err != nil {
+		return nil, err
+	}
+	s.orderMu.Lock()
+	var pid int
+	if err = s.flushLocked(); err == nil {
+		pid, err = s.spawn(order{nr: orderFork, args: [6]uint64{forkFlags, uint64(s.host.ctlFD), uint64(sl.off), uint64(sl.off) + orderSize}})
+	}
+	s.orderMu.Unlock()
+	if err != nil {
+		s.host.freeSlot(sl)
+		return nil, err
+	}
+	c := &space{host: s.host, pid: pid, slot: sl}
+	if err := c.await(&sl.reply.ready, func(v uint32) bool { return v != 0 }); err != nil {
+		c.Release()
+		return nil, err
+	}
+	s.host.mu.Lock()
+	s.host.spaces[c] = struct{}{}
+	s.host.mu.Unlock()
+	return c, nil
+}
+
+// spawn carries out an order that makes a process or a thread and returns its ID.
+//
+// +checklocks:s.orderMu
+func (s *space) spawn(o order) (int, error) {
+	if err := s.carryOut([]order{o}); err != nil {
+		return 0, err
+	}
+	n := s.slot.reply.ret.Load()
+	if n < 0 && n > -4096 {
+		return 0, unix.Errno(-n)
+	}
+	// The word is the guest's to forge; an ID that is no child of the sentry's fails in wait4 and ptrace.
+	if n <= 1 || n > 1<<22 {
+		return 0, errStubGone{"it answered with nonsense"}
+	}
+	return int(n), nil
+}
+
+// NewThread implements platform.AddressSpace.
+func (s *space) NewThread() (platform.Thread, error) {
+	s.orderMu.Lock()
+	defer s.orderMu.Unlock()
+	s.slot.reply.ready.Store(0)
+	tid, err := s.spawn(order{nr: orderThread, args: [6]uint64{threadFlags}})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.await(&s.slot.reply.ready, func(v uint32) bool { return v != 0 }); err != nil {
+		return nil, err
+	}
+	return newThread(s, tid)
+}
+
+// Release implements platform.AddressSpace.
+func (s *space) Release() {
+	s.release.Do(func() {
+		s.dead.Store(true)
+		unix.Kill(s.pid, unix.SIGKILL)
+		for {
+			if _, err := unix.Wait4(s.pid, nil, unix.WALL, nil); err != unix.EINTR {
+				break
+			}
+		}
+		s.host.mu.Lock()
+		delete(s.host.spaces, s)
+		s.host.mu.Unlock()
+		s.host.freeSlot(s.slot)
+	})
+}
