@@ -10,6 +10,7 @@ import (
 
 	"moat/sentry/boot/filter"
 	"moat/sentry/fs/gofer"
+	"moat/sentry/fs/pipe"
 	"moat/sentry/fs/proc"
 	"moat/sentry/fs/sys"
 	"moat/sentry/fs/tmpfs"
@@ -99,6 +100,7 @@ func (b *sandbox) registerFileSystems(host *Host) error {
 		return fmt.Errorf("procfs: %w", err)
 	}
 	sys.Register(b.k)
+	pipe.Register()
 	return nil
 }
 

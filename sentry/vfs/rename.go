@@ -62,7 +62,6 @@ type renaming struct {
 	oldName, newName   string
 	oldSlash, newSlash bool
 	src, dst           *Dentry // dst is nil if there is none
-	trap               *Dentry // od == nd: nil; the child of one directory through which the other is reached
 	done               bool
 }
 
