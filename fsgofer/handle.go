@@ -63,6 +63,8 @@ func (s *Server) get(h wire.Handle) (*handle, error) {
 	return e, nil
 }
 
+// put drops a reference. The last one has nobody beside it who could read the directory.
+// +checklocksignore
 func (s *Server) put(e *handle) {
 	s.mu.Lock()
 	e.refs--

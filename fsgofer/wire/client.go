@@ -18,8 +18,7 @@ const inFlight = 64
 // There is no reader thread. Of the goroutines that wait for replies one, the leader, is blocked in recvmsg; it hands others theirs
 // and, when its own came, makes the next waiter leader. So an uncontended call wakes no thread but its own.
 type Client struct {
-	conn    int
-	onDeath func(error)
+	conn int
 
 	slots chan *call // free calls
 	busy  atomic.Int32
@@ -32,6 +31,8 @@ type Client struct {
 	// +checklocks:mu
 	leading bool
 	spin    spinner
+	// +checklocks:mu
+	onDeath func(error)
 	// dead is why no further call can be made.
 	// +checklocks:mu
 	dead error

@@ -104,16 +104,6 @@ func (c *Coder) u8(v *uint8) {
 	}
 }
 
-func (c *Coder) u16(v *uint16) {
-	if b := c.next(2); b == nil {
-		return
-	} else if c.enc {
-		le.PutUint16(b, *v)
-	} else {
-		*v = le.Uint16(b)
-	}
-}
-
 func (c *Coder) u32(v *uint32) {
 	if b := c.next(4); b == nil {
 		return

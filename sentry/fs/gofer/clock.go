@@ -10,7 +10,7 @@ type evictable interface {
 
 // clock bounds how many things are kept, by weight: a second-chance cache. What is in use stays, so the bound may be exceeded.
 type clock struct {
-	max int
+	max int // +checklocksignore: set once, before use.
 
 	mu sync.Mutex
 	// +checklocks:mu

