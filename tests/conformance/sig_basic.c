@@ -109,7 +109,7 @@ static void fault(int s, siginfo_t *i, void *u) {
 	addr = i->si_addr;
 	got = i->si_code;
 	onstack = (char *)&c > (char *)ss.ss_sp && (char *)&c < (char *)ss.ss_sp + ss.ss_size;
-	P("  signal %d trap %lld error %lld flags %lx\n", s, (long long)c->uc_mcontext.gregs[REG_TRAPNO], (long long)c->uc_mcontext.gregs[REG_ERR] & ~1LL, c->uc_flags);
+	P("  signal %d trap %lld flags %lx\n", s, (long long)c->uc_mcontext.gregs[REG_TRAPNO], c->uc_flags);
 	siglongjmp(back, 1);
 }
 
