@@ -87,8 +87,10 @@ func filterPage() []byte {
 	b := make([]byte, pageSize)
 	off := uint64(64)
 	for i, p := range [][]unix.SockFilter{
-		compile(HelperRules(), unix.SECCOMP_RET_KILL_PROCESS),
-		// The host emulates the vsyscall page even for a traced thread; a trap lets the platform undo that.
+		// A trap kills the helper, which has no handler. It is not a plain kill because guest threads are under this
+		// filter too, where a trap must get through: the host emulates the vsyscall page even for a traced thread,
+		// which the platform then undoes.
+		compile(HelperRules(), unix.SECCOMP_RET_TRAP),
 		compile(GuestRules(), unix.SECCOMP_RET_TRAP),
 	} {
 		binary.LittleEndian.PutUint16(b[16*i:], uint16(len(p)))

@@ -1,0 +1,437 @@
+// Package platformtest is the test that every platform passes: small machine-code programs in a memory file.
+package platformtest
+
+import (
+	"bytes"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/platform"
+)
+
+const (
+	page     = hostarch.PageSize
+	codeAt   = hostarch.Addr(0x400000)
+	dataAt   = hostarch.Addr(0x600000)
+	dataOff  = 16 * page
+	fileSize = 64 * page
+)
+
+// bed is a platform with a memory file whose first page holds code.
+type bed struct {
+	t  testing.TB
+	p  platform.Platform
+	fd int
+	m  []byte
+}
+
+func newBed(t testing.TB, mk func() (platform.Platform, error)) *bed {
+	t.Helper()
+	p, err := mk()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.MemfdCreate("platformtest", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Ftruncate(fd, fileSize); err != nil {
+		t.Fatal(err)
+	}
+	m, err := unix.Mmap(fd, 0, fileSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close(); unix.Munmap(m); unix.Close(fd) })
+	return &bed{t, p, fd, m}
+}
+
+// space returns a space with code mapped at codeAt and a data page at dataAt.
+func (b *bed) space(code ...byte) platform.AddressSpace {
+	b.t.Helper()
+	copy(b.m, code)
+	as, err := b.p.NewAddressSpace()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	as.Map(hostarch.AddrRange{Start: codeAt, End: codeAt + page}, b.fd, 0, hostarch.ReadExecute)
+	as.Map(hostarch.AddrRange{Start: dataAt, End: dataAt + page}, b.fd, dataOff, hostarch.ReadWrite)
+	return as
+}
+
+// onThread runs fn on a goroutine locked to its OS thread, as a task's is, with a Thread of as.
+func (b *bed) onThread(as platform.AddressSpace, fn func(th platform.Thread, r *platform.Regs)) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		th, err := as.NewThread()
+		if err != nil {
+			b.t.Error("NewThread:", err)
+			return
+		}
+		defer th.Release()
+		fn(th, &platform.Regs{Rip: uint64(codeAt), Rsp: uint64(dataAt) + page - 64, Eflags: 0x202})
+	}()
+	<-done
+}
+
+func (b *bed) run(th platform.Thread, r *platform.Regs) platform.Event {
+	ev, err := th.Run(r)
+	if err != nil {
+		b.t.Error("Run:", err)
+	}
+	return ev
+}
+
+// Run runs the suite.
+func Run(t *testing.T, mk func() (platform.Platform, error)) {
+	for _, c := range []struct {
+		name string
+		fn   func(*bed)
+	}{
+		{"Syscall", testSyscall}, {"Fault", testFault}, {"Signals", testSignals}, {"Mapping", testMapping},
+		{"Fork", testFork}, {"Threads", testThreads}, {"Interrupt", testInterrupt}, {"FPState", testFPState},
+		{"BadRegs", testBadRegs}, {"Killed", testKilled}, {"Leaks", testLeaks}, {"Vsyscall", testVsyscall},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.fn(newBed(t, mk)) })
+	}
+}
+
+var (
+	movEAX = func(n byte) []byte { return []byte{0xb8, n, 0, 0, 0} }
+	sysc   = []byte{0x0f, 0x05}
+	jmpTop = func(at int) []byte { return []byte{0xeb, byte(-at - 2)} }
+)
+
+func cat(b ...[]byte) []byte { return bytes.Join(b, nil) }
+
+func testSyscall(b *bed) {
+	// mov eax, 39; syscall; jmp back
+	as := b.space(cat(movEAX(39), sysc, jmpTop(7))...)
+	defer as.Release()
+	b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+		for i := range 100 {
+			r.R15 = uint64(i)
+			ev := b.run(th, r)
+			if ev.Kind != platform.EventSyscall || r.Orig_rax != 39 || r.Rip != uint64(codeAt)+7 || r.R15 != uint64(i) || int64(r.Rax) != -int64(unix.ENOSYS) {
+				b.t.Fatalf("event %+v, regs %+v", ev, r)
+			}
+			r.Rax = 4711
+		}
+	})
+}
+
+func testFault(b *bed) {
+	// mov [rdi], rax; mov eax, 1; syscall
+	as := b.space(cat([]byte{0x48, 0x89, 0x07}, movEAX(1), sysc)...)
+	defer as.Release()
+	b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+		r.Rdi, r.Rax = 0x700008, 0x1122334455667788
+		ev := b.run(th, r)
+		if ev.Kind != platform.EventFault || ev.Addr != 0x700008 || r.Rip != uint64(codeAt) || ev.Access.Execute {
+			b.t.Fatalf("event %+v rip %x", ev, r.Rip)
+		}
+		as.Map(hostarch.AddrRange{Start: 0x700000, End: 0x700000 + page}, b.fd, dataOff+page, hostarch.Read)
+		if ev = b.run(th, r); ev.Kind != platform.EventFault || ev.Addr != 0x700008 {
+			b.t.Fatalf("write to a read-only page: %+v", ev)
+		}
+		as.Protect(hostarch.AddrRange{Start: 0x700000, End: 0x700000 + page}, hostarch.ReadWrite)
+		if ev = b.run(th, r); ev.Kind != platform.EventSyscall || b.m[dataOff+page+8] != 0x88 {
+			b.t.Fatalf("after Protect: %+v", ev)
+		}
+		r.Rip = 0x12345000
+		if ev = b.run(th, r); ev.Kind != platform.EventFault || ev.Addr != 0x12345000 {
+			b.t.Fatalf("execute of nothing: %+v", ev)
+		}
+	})
+}
+
+func testSignals(b *bed) {
+	for _, c := range []struct {
+		code []byte
+		sig  unix.Signal
+	}{
+		{[]byte{0x0f, 0x0b}, unix.SIGILL},               // ud2
+		{[]byte{0x31, 0xc9, 0xf7, 0xf1}, unix.SIGFPE},   // xor ecx, ecx; div ecx
+		{[]byte{0xcc}, unix.SIGTRAP},                    // int3
+		{[]byte{0xf4}, unix.SIGSEGV},                    // hlt
+		{[]byte{0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0}, 0}, // mov rax, [0]: a fault
+	} {
+		as := b.space(c.code...)
+		b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+			ev := b.run(th, r)
+			if c.sig == 0 && ev.Kind != platform.EventFault || c.sig != 0 && (ev.Kind != platform.EventSignal || ev.Signal != c.sig) {
+				b.t.Errorf("%x: %+v", c.code, ev)
+			}
+		})
+		as.Release()
+	}
+	// A single step by the trap flag.
+	as := b.space(0x90, 0x90, 0x90)
+	defer as.Release()
+	b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+		r.Eflags |= 0x100
+		if ev := b.run(th, r); ev.Kind != platform.EventSignal || ev.Signal != unix.SIGTRAP || r.Rip != uint64(codeAt)+1 {
+			b.t.Errorf("single step: %+v rip %x", ev, r.Rip)
+		}
+	})
+}
+
+func testMapping(b *bed) {
+	// mov rax, [rdi]; mov eax, 1; syscall; jmp back
+	as := b.space(cat([]byte{0x48, 0x8b, 0x07, 0x48, 0x89, 0xc6}, movEAX(1), sysc, jmpTop(13))...)
+	defer as.Release()
+	b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+		for i := range 3000 { // more than a batch, and not to be joined
+			a := hostarch.Addr(0x10000000 + i*2*page)
+			as.Map(hostarch.AddrRange{Start: a, End: a + page}, b.fd, uint64(dataOff+(i%8)*page), hostarch.Read)
+		}
+		for i := range 8 {
+			b.m[dataOff+i*page] = byte(i + 1)
+		}
+		r.Rdi = 0x10000000 + 2999*2*page
+		if ev := b.run(th, r); ev.Kind != platform.EventSyscall || byte(r.Rsi) != 2999%8+1 {
+			b.t.Fatalf("%+v rsi %x", ev, r.Rsi)
+		}
+		as.Unmap(hostarch.AddrRange{Start: 0x10000000, End: 0x10000000 + 6000*page})
+		r.Rip = uint64(codeAt)
+		if ev := b.run(th, r); ev.Kind != platform.EventFault {
+			b.t.Fatalf("after Unmap: %+v", ev)
+		}
+	})
+}
+
+func testFork(b *bed) {
+	as := b.space(cat([]byte{0x48, 0x8b, 0x37}, movEAX(1), sysc)...)
+	defer as.Release()
+	b.m[dataOff] = 77
+	c, err := as.Fork()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer c.Release()
+	as.Unmap(hostarch.AddrRange{Start: dataAt, End: dataAt + page})
+	if err := as.Flush(); err != nil {
+		b.t.Fatal(err)
+	}
+	b.onThread(c, func(th platform.Thread, r *platform.Regs) {
+		r.Rdi = uint64(dataAt)
+		if ev := b.run(th, r); ev.Kind != platform.EventSyscall || byte(r.Rsi) != 77 {
+			b.t.Fatalf("child: %+v rsi %x", ev, r.Rsi)
+		}
+	})
+	b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+		r.Rdi = uint64(dataAt)
+		if ev := b.run(th, r); ev.Kind != platform.EventFault {
+			b.t.Fatalf("parent: %+v", ev)
+		}
+	})
+}
+
+func testThreads(b *bed) {
+	// lock inc dword [rdi]; mov eax, 1; syscall; jmp back
+	as := b.space(cat([]byte{0xf0, 0xff, 0x07}, movEAX(1), sysc, jmpTop(10))...)
+	defer as.Release()
+	var wg sync.WaitGroup
+	const threads, rounds = 64, 20
+	for range threads {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+				r.Rdi = uint64(dataAt)
+				for range rounds {
+					if ev := b.run(th, r); ev.Kind != platform.EventSyscall {
+						b.t.Errorf("%+v", ev)
+						return
+					}
+				}
+			})
+		}()
+	}
+	wg.Wait()
+	if n := int(b.m[dataOff]) | int(b.m[dataOff+1])<<8; n != threads*rounds {
+		b.t.Errorf("%d increments, want %d", n, threads*rounds)
+	}
+}
+
+func testInterrupt(b *bed) {
+	as := b.space(0xeb, 0xfe) // jmp to itself
+	defer as.Release()
+	b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+		th.Interrupt() // sticky
+		if ev := b.run(th, r); ev.Kind != platform.EventInterrupted {
+			b.t.Fatalf("%+v", ev)
+		}
+		for i := range 200 {
+			go func() {
+				time.Sleep(time.Duration(i%5) * 20 * time.Microsecond)
+				th.Interrupt()
+			}()
+			if ev := b.run(th, r); ev.Kind != platform.EventInterrupted || r.Rip != uint64(codeAt) {
+				b.t.Fatalf("%+v rip %x", ev, r.Rip)
+			}
+		}
+	})
+}
+
+func testFPState(b *bed) {
+	// movq xmm3, rax; mov eax, 1; syscall; movq rsi, xmm3; syscall
+	as := b.space(cat([]byte{0x66, 0x48, 0x0f, 0x6e, 0xd8}, movEAX(1), sysc, []byte{0x66, 0x48, 0x0f, 0x7e, 0xde}, sysc)...)
+	defer as.Release()
+	var saved []byte
+	b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+		r.Rax = 0xabcdef
+		b.run(th, r)
+		s, err := th.FPState()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		saved = bytes.Clone(s)
+		if ev := b.run(th, r); ev.Kind != platform.EventSyscall || r.Rsi != 0xabcdef {
+			b.t.Errorf("own state: rsi %x", r.Rsi)
+		}
+	})
+	b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+		r.Rip += 12
+		if b.run(th, r); r.Rsi != 0 {
+			b.t.Errorf("initial state: rsi %x", r.Rsi)
+		}
+		if err := th.SetFPState(saved); err != nil {
+			b.t.Fatal(err)
+		}
+		r.Rip = uint64(codeAt) + 12
+		if b.run(th, r); r.Rsi != 0xabcdef {
+			b.t.Errorf("state of another: rsi %x", r.Rsi)
+		}
+		if err := th.SetFPState(bytes.Repeat([]byte{0xff}, len(saved))); err != nil && err != unix.EINVAL {
+			b.t.Errorf("garbage: %v", err)
+		}
+		if err := th.SetFPState(nil); err != nil {
+			b.t.Error(err)
+		}
+	})
+}
+
+func testBadRegs(b *bed) {
+	as := b.space(0x90, 0xcc)
+	defer as.Release()
+	b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+		good := *r
+		for _, bad := range []func(*platform.Regs){
+			func(r *platform.Regs) { r.Rip = 0x8000000000000000 },
+			func(r *platform.Regs) { r.Fs_base = 0x8000000000000000 },
+			func(r *platform.Regs) { r.Gs_base = ^uint64(0) },
+			func(r *platform.Regs) { r.Cs, r.Ss, r.Ds, r.Es = 0x10, 0x18, 0xffff, 1 },
+			func(r *platform.Regs) { r.Eflags = ^uint64(0) &^ 0x100 },
+		} {
+			*r = good
+			bad(r)
+			if _, err := th.Run(r); err != nil {
+				b.t.Errorf("%+v: %v", r, err)
+			}
+		}
+		*r = good
+		if ev := b.run(th, r); ev.Kind != platform.EventSignal || ev.Signal != unix.SIGTRAP {
+			b.t.Errorf("afterwards: %+v", ev)
+		}
+	})
+}
+
+func testKilled(b *bed) {
+	as, other := b.space(0xeb, 0xfe), b.space(0xeb, 0xfe)
+	defer as.Release()
+	defer other.Release()
+	before := children(b.t)
+	victim := before[len(before)-2]
+	b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+		go func() {
+			time.Sleep(20 * time.Millisecond)
+			unix.Kill(victim, unix.SIGKILL)
+		}()
+		if ev, err := th.Run(r); err == nil {
+			b.t.Errorf("a killed stub: %+v", ev)
+		}
+	})
+	b.onThread(other, func(th platform.Thread, r *platform.Regs) {
+		th.Interrupt()
+		if ev := b.run(th, r); ev.Kind != platform.EventInterrupted {
+			b.t.Errorf("%+v", ev)
+		}
+	})
+}
+
+func testLeaks(b *bed) {
+	as := b.space(cat(movEAX(1), sysc)...)
+	defer as.Release()
+	procs, fds := len(children(b.t)), openFDs(b.t)
+	for range 300 {
+		c, err := as.Fork()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		b.onThread(c, func(th platform.Thread, r *platform.Regs) { b.run(th, r) })
+		c.Release()
+	}
+	if p, f := len(children(b.t)), openFDs(b.t); p != procs || f != fds {
+		b.t.Errorf("%d processes and %d descriptors, before %d and %d", p, f, procs, fds)
+	}
+}
+
+func testVsyscall(b *bed) {
+	// mov rax, 0xffffffffff600400; call rax
+	as := b.space(0x48, 0xc7, 0xc0, 0x00, 0x04, 0x60, 0xff, 0xff, 0xd0)
+	defer as.Release()
+	b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+		ev := b.run(th, r)
+		if ev.Kind != platform.EventFault || ev.Addr != 0xffffffffff600400 || r.Rip != 0xffffffffff600400 || r.Rsp != uint64(dataAt)+page-72 {
+			b.t.Errorf("%+v rip %x rsp %x", ev, r.Rip, r.Rsp)
+		}
+	})
+}
+
+// Bench measures the platform's own costs.
+func Bench(b *testing.B, mk func() (platform.Platform, error)) {
+	b.Run("Syscall", func(tb *testing.B) {
+		b := newBed(tb, mk)
+		as := b.space(cat(movEAX(39), sysc, jmpTop(7))...)
+		defer as.Release()
+		b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+			tb.ReportAllocs()
+			for range tb.N {
+				b.run(th, r)
+			}
+		})
+	})
+	b.Run("ForkRelease", func(tb *testing.B) {
+		b := newBed(tb, mk)
+		as := b.space(0x90)
+		defer as.Release()
+		for range tb.N {
+			c, err := as.Fork()
+			if err != nil {
+				tb.Fatal(err)
+			}
+			c.Release()
+		}
+	})
+	b.Run("MapUnmapFlush", func(tb *testing.B) {
+		b := newBed(tb, mk)
+		as := b.space(0x90)
+		defer as.Release()
+		ar := hostarch.AddrRange{Start: 0x700000, End: 0x710000}
+		for range tb.N {
+			as.Map(ar, b.fd, 0, hostarch.ReadWrite)
+			as.Unmap(ar)
+			if err := as.Flush(); err != nil {
+				tb.Fatal(err)
+			}
+		}
+	})
+}
