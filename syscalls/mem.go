@@ -101,6 +101,7 @@ func sysMmap(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		Fixed: flags&unix.MAP_FIXED != 0, FixedNoReplace: flags&unix.MAP_FIXED_NOREPLACE != 0, Map32Bit: flags&unix.MAP_32BIT != 0,
 		GrowsDown: flags&unix.MAP_GROWSDOWN != 0, Stack: flags&unix.MAP_STACK != 0, Locked: flags&unix.MAP_LOCKED != 0,
 		Populate:  flags&(unix.MAP_POPULATE|unix.MAP_NONBLOCK) == unix.MAP_POPULATE,
+		Program:   flags&unix.MAP_DENYWRITE != 0,
 		NoReserve: flags&unix.MAP_NORESERVE != 0, Perms: protOf(prot), MaxPerms: hostarch.AnyAccess,
 	}
 	if o.Perms.Read && t.Personality()&readImpliesExec != 0 {

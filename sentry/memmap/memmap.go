@@ -90,6 +90,9 @@ type MMapOpts struct {
 	Fixed, FixedNoReplace, Unmap, Map32Bit                 bool
 	Private, GrowsDown, Stack, Locked, Populate, NoReserve bool
 	Perms, MaxPerms                                        hostarch.AccessType
+	// Program says that the file is code, which nobody changes while it runs (MAP_DENYWRITE): private copies may be made of more pages than are
+	// written. Pages of other files show later changes of the file until they are written themselves.
+	Program bool
 	// Mappable is nil for anonymous private memory.
 	Mappable Mappable
 	// Identity names what is mapped in /proc/PID/maps and keeps it alive.

@@ -65,6 +65,9 @@ func newVMA(opts *memmap.MMapOpts) vma {
 	if opts.NoReserve {
 		v.flags |= vmNoReserve
 	}
+	if opts.Program {
+		v.flags |= vmProgram
+	}
 	if opts.Locked {
 		v.lock = lockEager
 	}

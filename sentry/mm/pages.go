@@ -188,8 +188,11 @@ func (mm *MemoryManager) makeWritable(sp *spans.Span[vma], it spans.Iter, addr, 
 }
 
 func (mm *MemoryManager) copyWindow(v *vma, addr uint64, anon bool) uint64 {
-	if !anon {
+	switch {
+	case !anon && v.flags&vmProgram != 0:
 		return minAround
+	case !anon:
+		return pageSize
 	}
 	if v.cowWin == 0 || (addr != v.lastUp && addr+pageSize != v.lastDn) {
 		v.cowWin = minCopy

@@ -23,6 +23,7 @@ const (
 	vmAccount // its length is charged to the memory file
 	vmRandRead
 	vmSeqRead
+	vmProgram // MMapOpts.Program
 	vmSpecial // vDSO and vvar: may not be moved in part or written
 )
 
