@@ -73,11 +73,12 @@ func (s *space) carryOut(ops []order) error {
 	s.slot.order.n = uint32(len(ops))
 	seq := s.slot.order.seq.Add(1)
 	futexWake(&s.slot.order.seq)
-	return s.await(&s.slot.reply.seq, func(v uint32) bool { return v == seq })
+	return s.await(&s.slot.reply.seq, 50*time.Millisecond, func(v uint32) bool { return v == seq })
 }
 
-// await waits until ok of the word holds, or the stub ends.
-func (s *space) await(word *atomic.Uint32, ok func(uint32) bool) error {
+// await waits until ok of the word holds, or the stub ends. It looks every poll in case no wake comes: from a stub that was
+// killed, or a new thread, which may no longer call futex.
+func (s *space) await(word *atomic.Uint32, poll time.Duration, ok func(uint32) bool) error {
 	for i := 0; i < 2000; i++ {
 		if ok(word.Load()) {
 			return nil
@@ -91,8 +92,7 @@ func (s *space) await(word *atomic.Uint32, ok func(uint32) bool) error {
 		if ok(v) {
 			return nil
 		}
-		// The time-out finds a stub that was killed: its death wakes no futex.
-		futexWait(word, v, 50*time.Millisecond)
+		futexWait(word, v, poll)
 		if ok(word.Load()) {
 			return nil
 		}

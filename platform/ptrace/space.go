@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -150,7 +151,7 @@ func (s *space) Fork() (platform.AddressSpace, error) {
 		return nil, err
 	}
 	c := &space{host: s.host, pid: pid, slot: sl}
-	if err := c.await(&sl.reply.ready, func(v uint32) bool { return v != 0 }); err != nil {
+	if err := c.await(&sl.reply.ready, 50*time.Microsecond, func(v uint32) bool { return v != 0 }); err != nil {
 		c.Release()
 		return nil, err
 	}
@@ -187,7 +188,7 @@ func (s *space) NewThread() (platform.Thread, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.await(&s.slot.reply.ready, func(v uint32) bool { return v != 0 }); err != nil {
+	if err := s.await(&s.slot.reply.ready, 50*time.Microsecond, func(v uint32) bool { return v != 0 }); err != nil {
 		return nil, err
 	}
 	return newThread(s, tid)
