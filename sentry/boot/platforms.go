@@ -7,13 +7,16 @@ import (
 	"strings"
 
 	"moat/platform"
+	"moat/platform/ptrace"
 )
 
 // DefaultPlatform is what --platform means when it is not given.
 const DefaultPlatform = "ptrace"
 
 // platforms make the machines that run guest code, by name.
-var platforms = map[string]func() (platform.Platform, error){}
+var platforms = map[string]func() (platform.Platform, error){
+	"ptrace": ptrace.New,
+}
 
 // Platforms are the names that --platform takes.
 func Platforms() []string { return slices.Sorted(maps.Keys(platforms)) }

@@ -1,0 +1,42 @@
+# See BUILD.md for what each target does and how long it takes.
+GO      ?= go
+PLATFORMS ?= ptrace
+FUZZTIME ?= 20s
+export GOFLAGS ?= -mod=mod
+
+.PHONY: all build run test unit workloads lint size fuzz bench clean deps
+
+all: build
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/moat ./cmd/moat
+
+# A program of the host on moat's kernel.
+run: build
+	./bin/moat do --platform=$(firstword $(PLATFORMS)) -- sh -c 'uname -a; id; echo "processes: $$(ls -d /proc/[0-9]* | wc -l)"; cat /etc/os-release | head -1'
+
+deps:
+	./scripts/deps.sh
+
+# Everything that CI runs: unit tests, the rules of the tree, and the workloads that take less than a minute.
+test: deps build lint
+	$(GO) test ./...
+
+unit:
+	$(GO) test $$($(GO) list ./... | grep -v /tests/)
+
+# The long workloads too.
+workloads: deps build
+	MOAT_LONG=1 MOAT_PLATFORMS="$(PLATFORMS)" $(GO) test -count=1 -timeout 60m -v ./tests/workloads
+
+lint:
+	./scripts/lint.sh
+
+size:
+	$(GO) run ./tests/rules/size
+
+fuzz:
+	./scripts/fuzz.sh $(FUZZTIME)
+
+clean:
+	rm -rf bin build

@@ -1,0 +1,275 @@
+package workloads
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// children are the processes below pid, by their names in /proc/PID/cmdline's second word, all of them in order of age.
+func children(pid int) (pids []int) {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	ts, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	b = nil
+	for _, f := range ts {
+		c, _ := os.ReadFile(f)
+		b = append(append(b, c...), ' ')
+	}
+	for _, f := range strings.Fields(string(b)) {
+		n, _ := strconv.Atoi(f)
+		pids = append(append(pids, n), children(n)...)
+	}
+	return pids
+}
+
+func cmdline(pid int) string {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return strings.TrimSpace(string(bytes.ReplaceAll(b, []byte{0}, []byte{' '})))
+}
+
+// running is a sandbox in the background.
+type running struct {
+	cmd           *exec.Cmd
+	out, errs     bytes.Buffer
+	sentry, gofer int
+	stubs         []int
+	done          chan error
+}
+
+// background starts a sandbox with a program that says "up" and sleeps.
+func background(t *testing.T, platform string, flags ...string) *running {
+	t.Helper()
+	r := &running{done: make(chan error, 1)}
+	args := append([]string{"do", "--platform=" + platform}, flags...)
+	r.cmd = exec.Command(moat, append(args, "--", "sh", "-c", "echo up; sleep 60 & wait")...)
+	r.cmd.Env = environ()
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.cmd.Stdout, r.cmd.Stderr = pw, &r.errs
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pw.Close()
+	go func() { r.done <- r.cmd.Wait() }()
+	t.Cleanup(func() {
+		r.cmd.Process.Kill()
+		pr.Close()
+	})
+	b := make([]byte, 3)
+	pr.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if _, err := pr.Read(b); err != nil || string(b) != "up\n" {
+		t.Fatalf("the sandbox did not come up: %q %v: %s", b, err, r.errs.String())
+	}
+	for _, p := range children(r.cmd.Process.Pid) {
+		switch cmdline(p) {
+		case "moat boot":
+			if r.sentry == 0 {
+				r.sentry = p
+				continue
+			}
+			r.stubs = append(r.stubs, p)
+		case "moat gofer":
+			r.gofer = p
+		default:
+			r.stubs = append(r.stubs, p)
+		}
+	}
+	if r.sentry == 0 || r.gofer == 0 {
+		t.Fatalf("sentry %d, gofer %d: not both found", r.sentry, r.gofer)
+	}
+	return r
+}
+
+// end waits for the command line's end.
+func (r *running) end(t *testing.T) (code int) {
+	t.Helper()
+	select {
+	case <-r.done:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("the command line is still there")
+	}
+	return r.cmd.ProcessState.ExitCode()
+}
+
+// gone wants every process of the sandbox to be gone.
+func (r *running) gone(t *testing.T) {
+	t.Helper()
+	for _, p := range append([]int{r.sentry, r.gofer}, r.stubs...) {
+		for i := 0; syscall.Kill(p, 0) == nil; i++ {
+			if i == 50 {
+				t.Errorf("process %d (%s) is left behind", p, cmdline(p))
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+}
+
+func TestKilled(t *testing.T) {
+	platforms(t, func(t *testing.T, p string) {
+		t.Run("sentry", func(t *testing.T) {
+			r := background(t, p)
+			syscall.Kill(r.sentry, syscall.SIGKILL)
+			if code := r.end(t); code != 137 || strings.Count(r.errs.String(), "\n") != 1 || !strings.Contains(r.errs.String(), "sentry was killed by signal 9") {
+				t.Errorf("code %d: %s", code, r.errs.String())
+			}
+			r.gone(t)
+		})
+		t.Run("gofer", func(t *testing.T) {
+			r := background(t, p)
+			syscall.Kill(r.gofer, syscall.SIGKILL)
+			if code := r.end(t); code != 137 || strings.Count(r.errs.String(), "\n") != 1 || !strings.Contains(r.errs.String(), "gofer was killed by signal 9") {
+				t.Errorf("code %d: %s", code, r.errs.String())
+			}
+			r.gone(t)
+		})
+		t.Run("stubs", func(t *testing.T) {
+			r := background(t, p)
+			for _, s := range r.stubs {
+				syscall.Kill(s, syscall.SIGKILL)
+			}
+			if code := r.end(t); code != 137 && code != 125 {
+				t.Errorf("code %d: %s", code, r.errs.String())
+			}
+			r.gone(t)
+		})
+		t.Run("command line", func(t *testing.T) {
+			r := background(t, p)
+			r.cmd.Process.Kill()
+			r.end(t)
+			r.gone(t)
+		})
+		t.Run("by a signal", func(t *testing.T) {
+			r := background(t, p)
+			r.cmd.Process.Signal(syscall.SIGTERM)
+			if code := r.end(t); code != 143 {
+				t.Errorf("code %d: %s", code, r.errs.String())
+			}
+			r.gone(t)
+		})
+	})
+}
+
+// TestLockedDown looks at the processes from outside.
+func TestLockedDown(t *testing.T) {
+	platforms(t, func(t *testing.T, p string) {
+		r := background(t, p)
+		for name, pid := range map[string]int{"sentry": r.sentry, "gofer": r.gofer} {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := []string{"Seccomp:\t2\n", "NoNewPrivs:\t1\n", "CapInh:\t0000000000000000\n", "CapAmb:\t0000000000000000\n"}
+			if name == "sentry" {
+				want = append(want, "CapPrm:\t0000000000000000\n", "CapEff:\t0000000000000000\n", "CapBnd:\t0000000000000000\n")
+			} else {
+				// All that the gofer of a read-only tree keeps is reading what root may read.
+				want = append(want, "CapPrm:\t0000000000000004\n", "CapEff:\t0000000000000004\n", "CapBnd:\t0000000000000004\n")
+			}
+			for _, w := range want {
+				if !strings.Contains(string(b), w) {
+					t.Errorf("%s: /proc/%d/status has no %q", name, pid, w)
+				}
+			}
+			if es, err := os.ReadDir(fmt.Sprintf("/proc/%d/root", pid)); err != nil || len(es) != 0 {
+				t.Errorf("%s: its root has %d entries (%v)", name, len(es), err)
+			}
+			for _, ns := range []string{"mnt", "pid", "net", "ipc", "uts"} {
+				a, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, ns))
+				b, _ := os.Readlink("/proc/self/ns/" + ns)
+				if a == b || a == "" {
+					t.Errorf("%s is in the host's %s namespace", name, ns)
+				}
+			}
+		}
+		for _, s := range r.stubs {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s))
+			if err != nil {
+				continue
+			}
+			for _, w := range []string{"Seccomp:\t2\n", "CapPrm:\t0000000000000000\n", "CapBnd:\t0000000000000000\n"} {
+				if !strings.Contains(string(b), w) {
+					t.Errorf("stub %d: /proc/PID/status has no %q", s, w)
+				}
+			}
+		}
+		t.Logf("%d stubs", len(r.stubs))
+	})
+}
+
+// counts is what a sandbox could leave behind.
+func counts(t *testing.T) (procs, fds, mounts int) {
+	t.Helper()
+	ps, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range ps {
+		if pid, _ := strconv.Atoi(filepath.Base(p)); strings.HasPrefix(cmdline(pid), "moat ") {
+			procs++
+		}
+	}
+	fd, _ := os.ReadDir("/proc/self/fd")
+	mi, _ := os.ReadFile("/proc/self/mountinfo")
+	return procs, len(fd), bytes.Count(mi, []byte("\n"))
+}
+
+func TestNothingLeft(t *testing.T) {
+	need(t, "perl", "/usr/bin/python3")
+	platforms(t, func(t *testing.T, p string) {
+		p0, f0, m0 := counts(t)
+		// Inside: after each round the sandbox itself holds no more than before.
+		r := sandbox{platform: p, limit: 5 * time.Minute}.run(t, "perl", "-e", `
+for (1..1000) { my $p = fork() // die; if (!$p) { exec "/bin/true" } waitpid $p, 0; $? == 0 or die "status $?" }
+my @n = grep { /^\d+$/ } map { s,.*/,,r } glob "/proc/[0-9]*"; print scalar(@n), "\n"; my @f = glob "/proc/self/fd/*"; print scalar(@f) <= 4 ? "few" : "many", "\n"`)
+		if r.code != 0 || r.out != "1\nfew\n" {
+			t.Error(r)
+		}
+		t.Logf("1,000 fork+exec: %.1fs", r.took.Seconds())
+		r = sandbox{platform: p}.run(t, "/usr/bin/python3", "-c", `
+import threading, os
+b = threading.Barrier(201)
+ts = [threading.Thread(target=b.wait) for _ in range(200)]
+[t.start() for t in ts]
+print(len(os.listdir("/proc/self/task")))
+b.wait(); [t.join() for t in ts]; print(len(os.listdir("/proc/self/task")))`)
+		if r.code != 0 || r.out != "201\n1\n" {
+			t.Error(r)
+		}
+		p1, f1, m1 := counts(t)
+		if p1 > p0 || f1 > f0 || m1 != m0 {
+			t.Errorf("left behind: processes %d -> %d, descriptors %d -> %d, mounts %d -> %d", p0, p1, f0, f1, m0, m1)
+		}
+	})
+}
+
+// TestMemoryReturns: what a guest frees, or leaves at its end, goes back to the host.
+func TestMemoryReturns(t *testing.T) {
+	need(t, "/usr/bin/python3")
+	platforms(t, func(t *testing.T, p string) {
+		r := sandbox{platform: p}.run(t, "/usr/bin/python3", "-c", `
+import os, time
+def used():
+    m = dict(l.split(":") for l in open("/proc/meminfo"))
+    return int(m["MemTotal"].split()[0]) - int(m["MemFree"].split()[0])
+before = used()
+for _ in range(3):
+    pid = os.fork()
+    if pid == 0:
+        x = bytearray(200 << 20)
+        for i in range(0, len(x), 4096): x[i] = 1
+        os._exit(0)
+    os.waitpid(pid, 0)
+time.sleep(0.5)
+print("returned" if used() < before + (20 << 10) else f"kept {used()-before} kB")`)
+		if r.code != 0 || r.out != "returned\n" {
+			t.Error(r)
+		}
+	})
+}
