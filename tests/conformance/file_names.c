@@ -1,4 +1,4 @@
-// Names and open files: what the file calls answer to good and bad arguments. Runs in a fresh directory below /tmp; prints no inode numbers or
+// Names and open files: what the file calls answer to good and bad arguments. Runs in a fresh directory below /tmp, or the argument; prints no inode numbers or
 // times, so the host's output is the expected one.
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -547,8 +547,9 @@ static void locks(void) {
 	wait(0);
 }
 
-int main(void) {
-	char dir[] = "/tmp/file_names.XXXXXX", cmd[100];
+int main(int argc, char **argv) {
+	char dir[100], cmd[200];
+	snprintf(dir, sizeof dir, "%s/file_names.XXXXXX", argc > 1 ? argv[1] : "/tmp");
 	umask(022);
 	signal(SIGPIPE, SIG_IGN);
 	setvbuf(stdout, 0, _IOLBF, 0);

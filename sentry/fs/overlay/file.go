@@ -18,7 +18,11 @@ func (n *node) Open(ctx vfs.Context, d *vfs.Dentry, flags uint32) (vfs.FileImpl,
 	}
 	if n.lower == nil || n.copied.Load() && n.typ == unix.S_IFREG {
 		// Nothing of the lower file is needed any more.
-		return n.upper.Load().Open(ctx, d, flags)
+		u, err := n.upper.Load().Open(ctx, d, flags)
+		if err != nil {
+			return nil, err
+		}
+		return upperFile{u}, nil
 	}
 	f := &file{n: n}
 	if flags&unix.O_ACCMODE == unix.O_WRONLY {
@@ -31,6 +35,9 @@ func (n *node) Open(ctx vfs.Context, d *vfs.Dentry, flags uint32) (vfs.FileImpl,
 	f.impl.Store(&half{FileImpl: l})
 	return f, nil
 }
+
+// upperFile is a tmpfs file without what only memfds have.
+type upperFile struct{ vfs.FileImpl }
 
 // file is an open regular file that had not been copied up when it was opened.
 type file struct {

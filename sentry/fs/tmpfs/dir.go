@@ -136,7 +136,7 @@ func (fs *FileSystem) newNode(o vfs.CreateOptions, now vfs.Time) (node, error) {
 	var n node
 	switch o.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		n = &regular{}
+		n = &regular{seals: unix.F_SEAL_SEAL} // only memfds are sealed
 	case unix.S_IFDIR:
 		n = &directory{}
 	case unix.S_IFLNK:

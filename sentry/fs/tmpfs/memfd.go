@@ -38,8 +38,8 @@ func (s *Shm) NewFile(ctx vfs.Context, name string, size int64, mode uint16, sea
 	r := n.(*regular)
 	r.inode.nlink = 0
 	r.size.Store(size)
-	if !sealing {
-		r.seals = unix.F_SEAL_SEAL
+	if sealing {
+		r.seals = 0
 	}
 	return s.km.NewFile(ctx, name, r, &file{r: r}, unix.O_RDWR|unix.O_LARGEFILE), nil
 }
