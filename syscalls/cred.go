@@ -134,10 +134,10 @@ func capHeader(t *kernel.Task, p hostarch.Addr) (words int, pid int32, err error
 
 func sysCapget(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	words, pid, err := capHeader(t, a[0].Pointer())
+	if a[1] == 0 && (err == nil || err == unix.EINVAL) {
+		return 0, nil // it only asked for the version
+	}
 	if err != nil {
-		if err == unix.EINVAL && a[1] == 0 {
-			return 0, nil
-		}
 		return 0, err
 	}
 	if pid < 0 {
@@ -148,9 +148,6 @@ func sysCapget(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		if o = t.PIDNamespace().Task(pid); o == nil {
 			return 0, unix.ESRCH
 		}
-	}
-	if a[1] == 0 {
-		return 0, nil
 	}
 	c := o.Credentials()
 	var b [24]byte
