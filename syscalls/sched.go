@@ -1,8 +1,6 @@
 package syscalls
 
 import (
-	"runtime"
-
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -13,7 +11,11 @@ const schedNote = "recorded and reported; the host schedules guest threads alike
 
 func init() {
 	register(
-		full(24, "sched_yield", "", func(*kernel.Task, kernel.Args) (uintptr, error) { runtime.Gosched(); return 0, nil }),
+		full(24, "sched_yield", "", func(*kernel.Task, kernel.Args) (uintptr, error) {
+			// The host's, not the runtime's: the goroutine is locked to its thread, which Gosched would have to hand over.
+			unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+			return 0, nil
+		}),
 		partial(140, "getpriority", "int pid", schedNote, sysGetpriority),
 		partial(141, "setpriority", "int pid int", schedNote, sysSetpriority),
 		partial(142, "sched_setparam", "pid ptr", schedNote, sysSchedSetparam),

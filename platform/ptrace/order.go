@@ -2,7 +2,6 @@ package ptrace
 
 import (
 	"fmt"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -79,12 +78,10 @@ func (s *space) carryOut(ops []order) error {
 // await waits until ok of the word holds, or the stub ends. It looks every poll in case no wake comes: from a stub that was
 // killed, or a new thread, which may no longer call futex.
 func (s *space) await(word *atomic.Uint32, poll time.Duration, ok func(uint32) bool) error {
+	// No Gosched: it would hand the locked thread over, which costs more than the wait.
 	for i := 0; i < 2000; i++ {
 		if ok(word.Load()) {
 			return nil
-		}
-		if i&63 == 63 {
-			runtime.Gosched()
 		}
 	}
 	for {
