@@ -24,6 +24,7 @@ func (mm *MemoryManager) HandleFault(c Caller, addr hostarch.Addr, at hostarch.A
 }
 
 func (mm *MemoryManager) faultLocked(c Caller, page uint64, at hostarch.AccessType, repeat bool) error {
+	mm.limits = c.Limits
 	sp, err := mm.vmaFor(c, page)
 	if err != nil {
 		return err

@@ -137,7 +137,7 @@ func (mm *MemoryManager) copyFault(addr uint64, n int, at hostarch.AccessType, f
 	page := addr &^ pageMask
 	mm.mu.Lock()
 	defer mm.unlock()
-	sp, err := mm.vmaFor(Caller{}, page)
+	sp, err := mm.vmaFor(Caller{Limits: mm.limits}, page)
 	if err != nil {
 		return err
 	}

@@ -78,6 +78,8 @@ type MemoryManager struct {
 	layout layout
 	// stat counts bytes by kind of mapping. +checklocks:mu
 	stat vmStat
+	// limits are those of the process that last faulted or mapped here: copies by the kernel grow a stack within them. +checklocks:mu
+	limits Limiter
 	// lockFuture is mlockall's MCL_FUTURE. +checklocks:mu
 	lockFuture lockMode
 	// dropped are pages to be freed when the platform's batch is in force, droppedBytes their number. +checklocks:mu
@@ -159,7 +161,7 @@ func (mm *MemoryManager) DecUsers() {
 	mm.mu.Lock()
 	// The stub goes first: once no guest can reach the pages they may have other owners.
 	mm.as.Release()
-	mm.dead = true
+	mm.dead, mm.limits = true, nil
 	mm.removeVMAs(0, ^uint64(0)&^pageMask, false)
 	mm.drainLocked()
 	rel := mm.released

@@ -79,6 +79,7 @@ func newVMA(opts *memmap.MMapOpts) vma {
 
 // mapLocked finds the place, makes room, and adds the mapping (mm/mmap.c do_mmap, mm/vma.c mmap_region).
 func (mm *MemoryManager) mapLocked(c Caller, opts *memmap.MMapOpts, v vma, n uint64) (uint64, error) {
+	mm.limits = c.Limits
 	if mm.vmas.Len() >= maxMapCount {
 		return 0, unix.ENOMEM
 	}
