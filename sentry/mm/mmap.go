@@ -260,6 +260,9 @@ func (mm *MemoryManager) protectVMA(c Caller, it spans.Iter, perms hostarch.Acce
 			return err
 		}
 		changed.flags |= vmAccount
+	} else if !perms.Write && v.flags&vmAccount != 0 && v.anonymous() && mm.pmas.Free(sp.Start, sp.End) {
+		mm.mf.Uncharge(n) // nothing was ever written there (mm/mprotect.c mprotect_fixup)
+		changed.flags &^= vmAccount
 	}
 	mm.stat.sub(v, n)
 	*v = changed
