@@ -9,6 +9,7 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 
 	"moat/sentry/boot/filter"
+	"moat/sentry/fs/dev"
 	"moat/sentry/fs/gofer"
 	"moat/sentry/fs/pipe"
 	"moat/sentry/fs/proc"
@@ -101,7 +102,7 @@ func (b *sandbox) registerFileSystems(host *Host) error {
 	}
 	sys.Register(b.k)
 	pipe.Register()
-	return nil
+	return dev.Register(b.mem)
 }
 
 // wait returns the first process' status once every process is gone.

@@ -2,25 +2,87 @@ package boot
 
 import (
 	"errors"
+	"fmt"
 
+	"golang.org/x/sys/unix"
+
+	"moat/sentry/fs/hostfd"
 	"moat/sentry/kernel"
 	"moat/sentry/kernel/auth"
 	"moat/sentry/vfs"
 )
 
 // stdio is the first process' standard input, output and error.
-type stdio struct{}
+type stdio struct {
+	poller *hostfd.Poller
+	fs     *hostfd.FS
+	files  [3]*hostfd.File
+}
 
-func (b *sandbox) openStdio() error { return nil }
+// openStdio takes over the host's descriptors, while the host can still be asked about them.
+func (b *sandbox) openStdio() (err error) {
+	s := &b.stdio
+	if s.fs, err = hostfd.NewFS(); err != nil {
+		return err
+	}
+	if s.poller, err = hostfd.NewPoller(); err != nil {
+		return err
+	}
+	for i := range s.files {
+		f, err := hostfd.Open(s.poller, StdioFD+i)
+		if err != nil {
+			return fmt.Errorf("standard input, output and error: %w", err)
+		}
+		for _, o := range s.files[:i] {
+			if f.Same(o) {
+				f = o
+				break
+			}
+		}
+		s.files[i] = f
+	}
+	return nil
+}
 
 // table makes the first process' descriptors, and with a terminal the one that it controls.
 func (s *stdio) table(b *sandbox, creds *auth.Credentials) (*vfs.FDTable, *kernel.TTYJob, error) {
-	return vfs.NewFDTable(), nil, nil
+	t := vfs.NewFDTable()
+	for i, f := range s.files {
+		var d *vfs.FileDescription
+		for j := range i {
+			if s.files[j] == f {
+				d = t.Get(int32(j))
+			}
+		}
+		if d == nil {
+			d = b.open(f, creds)
+		}
+		_, err := t.NewFD(d, int32(i), false, 3)
+		d.DecRef()
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return t, nil, nil
 }
 
-func (s *stdio) start(b *sandbox) {}
+// open opens f, or the sandbox's own /dev/null in its place.
+func (b *sandbox) open(f *hostfd.File, creds *auth.Credentials) *vfs.FileDescription {
+	if f.IsNull() {
+		root := b.k.RootNamespaces().Mount.Root()
+		defer root.DecRef()
+		d, err := vfs.Open(inRoot{vfs.WithCredentials(creds), root}, root, "/dev/null", vfs.OpenOptions{Flags: unix.O_RDWR})
+		if err == nil {
+			return d
+		}
+	}
+	return f.FileDescription(b.stdio.fs, creds)
+}
 
-// drain waits until what the container wrote to its terminal has been passed on.
+// start begins to pass readiness on.
+func (s *stdio) start(*sandbox) { go s.poller.Run() }
+
+// drain waits until what the container wrote has been passed on.
 func (s *stdio) drain() {}
 
 func (b *sandbox) resize(w WinSize) error { return errors.New("there is no terminal") }

@@ -72,9 +72,17 @@ func BoundSocket(i Inode) (sock any) {
 	return e.special
 }
 
+// SpecialOpener is an inode of a device, FIFO or socket that is not the sandbox's own: it is opened by itself.
+type SpecialOpener interface {
+	OpenSpecial(ctx Context, flags uint32) (FileImpl, error)
+}
+
 // OpenSpecial opens the device, FIFO or socket inode of d.
 func OpenSpecial(ctx Context, p Path, flags uint32) (FileImpl, error) {
 	i := p.Inode()
+	if o, ok := i.(SpecialOpener); ok {
+		return o.OpenSpecial(ctx, flags)
+	}
 	switch t := i.Mode() & unix.S_IFMT; t {
 	case unix.S_IFSOCK:
 		return nil, unix.ENXIO

@@ -79,6 +79,11 @@ var kernel = []Rule{
 	{"write", unix.SYS_WRITE, all, "the control socket, the log, last words; standard output"},
 	{"preadv2", unix.SYS_PREADV2, all, "host files: reading into guest pages"},
 	{"pwritev2", unix.SYS_PWRITEV2, all, "host files: writing from guest pages"},
+	{"lseek", unix.SYS_LSEEK, all, "the position of standard input and output; data and holes of host files"},
+	{"ppoll", unix.SYS_PPOLL, all, "readiness of standard input and output"},
+	{"epoll_pwait", unix.SYS_EPOLL_PWAIT, all, "waiting for standard input and output"},
+	{"ioctl", unix.SYS_IOCTL, seccomp.Or{args{free, eq(unix.TCGETS)}, args{free, eq(unix.TIOCGWINSZ)}, args{free, eq(0x541b)}},
+		"asking a terminal (TCGETS, TIOCGWINSZ) or pipe (FIONREAD) that is standard input or output"},
 	{"sendmsg", unix.SYS_SENDMSG, args{free, free, eq(unix.MSG_NOSIGNAL)}, "requests to the gofer"},
 	{"recvmsg", unix.SYS_RECVMSG, seccomp.Or{
 		args{free, free, eq(unix.MSG_CMSG_CLOEXEC)},

@@ -1,233 +1,181 @@
-// Package hostfd passes the sandbox's standard input, output and error into the guest.
-//
-// A host descriptor is read and written without O_NONBLOCK, which belongs to the open file description and so to the shell
-// outside too: calls carry RWF_NOWAIT where the host supports it for the file, otherwise poll(2) is asked first. Waiting
-// is in one goroutine that sleeps in epoll_wait on those files that some task waits for, one shot each.
-//
-// Locks: file.mu is a leaf.
 package hostfd
 
 import (
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/waiter"
 
-	"moat/sentry/fs/genfs"
 	"moat/sentry/kernel/auth"
 	"moat/sentry/usermem"
 	"moat/sentry/vfs"
 )
 
-// Set is the host files of one sandbox.
-type Set struct {
-	epfd  int
-	mount *vfs.KernelMount
-	fs    *genfs.FS
-	start sync.Once
-
-	mu    sync.Mutex
-	files map[int32]*file // +checklocks:mu
+// File is a host descriptor as an open file of the container.
+type File struct {
+	vfs.FileDefaults
+	fd    int
+	kind  uint32 // S_IFMT
+	flags uint32 // O_ACCMODE, O_APPEND and O_NONBLOCK
+	rdev  uint64
+	ino   inode
+	queue waiter.Queue
+	// users are open file descriptions; the last closes the host's.
+	users atomic.Int32
+	// pollable: the host can be asked for readiness; other files are always ready.
+	pollable bool
+	// noNowait: the host cannot do without waiting, so readiness is asked for before each transfer.
+	noNowait atomic.Bool
 }
 
-// NewSet must be called before the sentry's filter is installed.
-func NewSet() (*Set, error) {
-	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("epoll_create1: %w", err)
-	}
-	s := &Set{epfd: epfd, files: map[int32]*file{}, fs: genfs.New("hostfs", 0x686f7374)}
-	s.fs.SetRoot(genfs.NewDir(s.fs, 1, 0o555, nil))
-	if s.mount, err = vfs.NewKernelMount(s.fs); err != nil {
-		return nil, err
-	}
-	return s, nil
-}
+const (
+	// chunk is what a terminal that is writable takes without waiting, more or less.
+	chunk    = 512
+	fionread = 0x541b
+)
 
-// Import returns an open file that is host descriptor fd, which it owns from now on. creds own the inode.
-func (s *Set) Import(fd int, creds *auth.Credentials) (*vfs.FileDescription, error) {
+// Open makes a File of descriptor fd, which it owns.
+func Open(p *Poller, fd int) (*File, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, fmt.Errorf("fstat of descriptor %d: %w", fd, err)
+		return nil, fmt.Errorf("descriptor %d: %w", fd, err)
 	}
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	fl, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err != nil {
-		return nil, fmt.Errorf("fcntl of descriptor %d: %w", fd, err)
+		return nil, fmt.Errorf("descriptor %d: %w", fd, err)
 	}
-	f := &file{set: s, fd: fd, flags: uint32(flags)}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG, unix.S_IFBLK, unix.S_IFDIR:
-		f.seekable = true
-	default:
-		// A file that the host cannot wait for (EPERM: /dev/null) is always ready.
-		ev := unix.EpollEvent{Fd: int32(fd)}
-		f.pollable = unix.EpollCtl(s.epfd, unix.EPOLL_CTL_ADD, fd, &ev) == nil
+	f := &File{fd: fd, kind: st.Mode & unix.S_IFMT, flags: uint32(fl) & (unix.O_ACCMODE | unix.O_APPEND | unix.O_NONBLOCK), rdev: st.Rdev}
+	f.ino = inode{file: f, mode: uint16(st.Mode), ino: vfs.NewPseudoInode(), mtime: vfs.Time(st.Mtim.Nano())}
+	if f.kind == unix.S_IFREG || f.kind == unix.S_IFDIR {
+		return f, nil
 	}
-	if f.pollable {
-		s.mu.Lock()
-		s.files[int32(fd)] = f
-		s.mu.Unlock()
+	err = p.add(f)
+	f.pollable = err == nil
+	// A file that the host cannot wait for (EPERM: /dev/zero) is always ready.
+	if err != nil && err != unix.EPERM {
+		return nil, fmt.Errorf("descriptor %d: %w", fd, err)
 	}
-	i := &inode{fs: s.fs, fd: fd, mode: uint16(st.Mode), ino: st.Ino, uid: creds.FSUID, gid: creds.FSGID}
-	name := fmt.Sprintf("host:[%d]", fd)
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFIFO:
-		name = fmt.Sprintf("pipe:[%d]", st.Ino)
-	case unix.S_IFSOCK:
-		name = fmt.Sprintf("socket:[%d]", st.Ino)
-	}
-	const keep = unix.O_ACCMODE | unix.O_APPEND | unix.O_NONBLOCK
-	return vfs.NewFile(vfs.WithCredentials(creds).Credentials(), f, s.mount.Path(name, i), uint32(flags)&keep), nil
+	return f, nil
 }
 
-// inode describes the host file.
-type inode struct {
-	vfs.InodeDefaults
-	fs   *genfs.FS
-	fd   int
-	mode uint16
-	ino  uint64
-	uid  auth.KUID
-	gid  auth.KGID
+// IsNull reports whether f is /dev/null, of which the sandbox has one of its own.
+func (f *File) IsNull() bool { return f.kind == unix.S_IFCHR && f.rdev == unix.Mkdev(1, 3) }
+
+// Same reports whether f and o are the same open file on the host. Call it before the filter is in force.
+func (f *File) Same(o *File) bool {
+	pid := uintptr(unix.Getpid())
+	const kcmpFile = 0
+	r, _, e := unix.Syscall6(unix.SYS_KCMP, pid, pid, kcmpFile, uintptr(f.fd), uintptr(o.fd), 0)
+	return e == 0 && r == 0
 }
 
-func (i *inode) FS() vfs.FileSystem { return i.fs }
-func (i *inode) Mode() uint16       { return i.mode }
-
-// Attr asks the host for what changes; owner and device numbers are the sandbox's own affair.
-func (i *inode) Attr(vfs.Context) (vfs.Attr, error) {
-	a := vfs.Attr{Ino: i.ino, Mode: i.mode, Nlink: 1, UID: i.uid, GID: i.gid, Blksize: 4096}
-	var st unix.Stat_t
-	if err := unix.Fstat(i.fd, &st); err != nil {
-		return a, nil // released: the rest stays
+// FileDescription is f as an open file of the container. It is called once.
+func (f *File) FileDescription(fs *FS, creds *auth.Credentials) *vfs.FileDescription {
+	f.ino.fs, f.ino.uid, f.ino.gid = fs, creds.EUID, creds.EGID
+	name := map[uint32]string{unix.S_IFIFO: "pipe", unix.S_IFSOCK: "socket"}[f.kind]
+	if name == "" {
+		name = "host"
 	}
-	a.Size, a.Blocks, a.Rdev = st.Size, st.Blocks, st.Rdev
-	a.Atime, a.Mtime, a.Ctime = vfs.Time(st.Atim.Nano()), vfs.Time(st.Mtim.Nano()), vfs.Time(st.Ctim.Nano())
-	return a, nil
-}
-
-// SetAttr accepts changes and forgets them: programs chown and chmod their terminals.
-func (i *inode) SetAttr(vfs.Context, vfs.SetAttr) error { return nil }
-
-// file is an open host file.
-type file struct {
-	vfs.FileDefaults
-	set      *Set
-	fd       int
-	flags    uint32
-	seekable bool
-	pollable bool
-	// noNowait: the host does not know RWF_NOWAIT for this file.
-	noNowait atomic.Bool
-	queue    waiter.Queue
-
-	mu      sync.Mutex
-	waiters int // +checklocks:mu
-}
-
-// Release closes the host descriptor, so that the reader of a pipe outside sees its end.
-func (f *file) Release(vfs.Context, *vfs.FileDescription) {
-	if f.pollable {
-		f.set.mu.Lock()
-		delete(f.set.files, int32(f.fd))
-		f.set.mu.Unlock()
-		unix.EpollCtl(f.set.epfd, unix.EPOLL_CTL_DEL, f.fd, nil)
-	}
-	unix.Close(f.fd)
-}
-
-// Seekable: files keep their position on the host, where others share it; see offset.
-func (f *file) Seekable() bool { return false }
-
-const maxBounce = 128 << 10
-
-// transfer does one host call: offset -1 is the host's own position.
-func (f *file) transfer(call func(bs [][]byte, flags int) (int, error), bs [][]byte, ready int16) (int, error) {
-	if !f.pollable {
-		return call(bs, 0)
-	}
-	if !f.noNowait.Load() {
-		n, err := call(bs, unix.RWF_NOWAIT)
-		if err != unix.EOPNOTSUPP && err != unix.EINVAL {
-			return n, err
+	f.users.Add(1)
+	d := vfs.NewFile(creds, f, fs.mnt.Path(fmt.Sprintf("%s:[%d]", name, f.ino.ino), &f.ino), f.flags)
+	if f.Seekable() {
+		if off, err := unix.Seek(f.fd, 0, unix.SEEK_CUR); err == nil {
+			d.Seek(vfs.WithCredentials(creds), off, unix.SEEK_SET)
 		}
-		f.noNowait.Store(true)
 	}
-	p := []unix.PollFd{{Fd: int32(f.fd), Events: ready}}
-	if n, err := unix.Poll(p, 0); err == nil && n == 0 {
-		return 0, unix.EWOULDBLOCK
+	return d
+}
+
+// Release implements vfs.FileImpl: the host gets the position back, and a reader outside sees the end of a pipe.
+func (f *File) Release(_ vfs.Context, d *vfs.FileDescription) {
+	if f.Seekable() {
+		unix.Seek(f.fd, d.Offset(), unix.SEEK_SET)
 	}
-	return call(bs, 0)
+	if f.users.Add(-1) == 0 {
+		unix.Close(f.fd)
+	}
+}
+
+// Seekable implements vfs.FileImpl.
+func (f *File) Seekable() bool { return f.kind == unix.S_IFREG }
+
+// SeekEnd implements vfs.FileImpl.
+func (f *File) SeekEnd(vfs.Context) (int64, error) { return unix.Seek(f.fd, 0, unix.SEEK_END) }
+
+// SeekData implements vfs.FileImpl.
+func (f *File) SeekData(_ vfs.Context, off int64, data bool) (int64, error) {
+	if data {
+		return unix.Seek(f.fd, off, unix.SEEK_DATA)
+	}
+	return unix.Seek(f.fd, off, unix.SEEK_HOLE)
 }
 
 // Read implements vfs.FileImpl.
-func (f *file) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
-	read := func(bs [][]byte, flags int) (int, error) { return unix.Preadv2(f.fd, bs, -1, flags) }
+func (f *File) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, off int64, _ vfs.IOFlags) (int64, error) {
 	n, err := dst.ForBlocks(hostarch.Write, func(bs [][]byte) (uint64, error) {
-		n, err := f.transfer(read, clip(bs), unix.POLLIN)
-		return uint64(max(n, 0)), noIntr(err)
+		n, err := f.transfer(unix.SYS_PREADV2, bs, off)
+		if f.Seekable() {
+			off += int64(n)
+		}
+		return n, err
 	})
 	if n > 0 {
-		return n, nil
+		err = nil
 	}
-	return 0, err
+	return n, err
 }
 
 // Write implements vfs.FileImpl.
-func (f *file) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, int64, error) {
-	write := func(bs [][]byte, flags int) (int, error) { return unix.Pwritev2(f.fd, bs, -1, flags) }
+func (f *File) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSequence, off int64, flags vfs.IOFlags) (int64, int64, error) {
+	if flags&vfs.IOAppend != 0 {
+		off = vfs.Stream // the host's own O_APPEND
+	}
 	n, err := src.ForBlocks(hostarch.Read, func(bs [][]byte) (uint64, error) {
-		if f.noNowait.Load() && f.pollable {
-			// poll(2) says that something can be written; up to PIPE_BUF that is the whole of it.
-			bs = [][]byte{bs[0][:min(len(bs[0]), 4096)]}
+		if f.pollable && f.noNowait.Load() {
+			bs = [][]byte{bs[0][:min(len(bs[0]), chunk)]}
 		}
-		n, err := f.transfer(write, clip(bs), unix.POLLOUT)
-		return uint64(max(n, 0)), noIntr(err)
+		k, err := f.transfer(unix.SYS_PWRITEV2, bs, off)
+		if off != vfs.Stream {
+			off += int64(k)
+		}
+		return k, err
 	})
-	if n > 0 && err != unix.EWOULDBLOCK {
+	switch {
+	case !f.Seekable():
+		if err == nil && n < src.NumBytes() {
+			err = unix.EWOULDBLOCK // There is more: look again.
+		}
+		return n, off, err
+	case n > 0:
 		err = nil
 	}
-	return n, 0, err
+	if off == vfs.Stream {
+		off, _ = f.SeekEnd(nil)
+	}
+	return n, off, err
 }
 
-// clip bounds one host call, so that no task holds its address space for long, and the number of slices (IOV_MAX).
-func clip(bs [][]byte) [][]byte {
-	total := 0
-	for i, b := range bs {
-		if total += len(b); total >= 4<<20 || i == 1000 {
-			return bs[:i+1]
+// Ioctl implements vfs.FileImpl: what can be asked of a terminal or a pipe; nothing changes the host's.
+func (f *File) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
+	switch req {
+	case unix.TCGETS, unix.TIOCGWINSZ, fionread:
+		if f.pollable {
+			return 0, f.ask(io, req, arg)
+		}
+	case unix.TCSETS, unix.TCSETSW, unix.TCSETSF, unix.TIOCSWINSZ:
+		if f.kind == unix.S_IFCHR && f.pollable {
+			return 0, unix.EPERM
 		}
 	}
-	return bs
+	return 0, unix.ENOTTY
 }
 
-func noIntr(err error) error {
-	if err == unix.EINTR {
-		return unix.EWOULDBLOCK
-	}
-	return err
-}
-
-// Ioctl knows FIONREAD; a terminal reaches the guest as a pseudoterminal of the sandbox, not by this package.
-func (f *file) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
-	if req != unix.TIOCINQ {
-		return 0, unix.ENOTTY
-	}
-	n, err := unix.IoctlGetInt(f.fd, unix.TIOCINQ)
-	if err != nil {
-		return 0, err
-	}
-	_, err = io.CopyOut(hostarch.Addr(arg), []byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)})
-	return 0, err
-}
-
-// Fsync implements vfs.FileImpl.
-func (f *file) Fsync(vfs.Context, bool) error {
-	if !f.seekable {
+// Fsync implements vfs.FileImpl. Written data is the host's; when it reaches the disk is for whoever opened the file to say.
+func (f *File) Fsync(vfs.Context, bool) error {
+	if f.kind != unix.S_IFREG {
 		return unix.EINVAL
 	}
-	return unix.Fsync(f.fd)
+	return nil
 }

@@ -1,95 +1,81 @@
 package hostfd
 
 import (
+	"fmt"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// Readiness implements waiter.Waitable: one poll(2) on the host.
-func (f *file) Readiness(mask waiter.EventMask) waiter.EventMask {
-	if !f.pollable {
-		return mask & (waiter.ReadableEvents | waiter.WritableEvents)
-	}
-	p := []unix.PollFd{{Fd: int32(f.fd), Events: int16(mask.ToLinux())}}
-	if _, err := unix.Poll(p, 0); err != nil {
-		return 0
-	}
-	return waiter.EventMaskFromLinux(uint32(uint16(p[0].Revents)))
+// Poller waits for all Files.
+type Poller struct {
+	fd    int
+	files []*File // by the number that epoll gives back; complete before Run
 }
 
-// EventRegister implements waiter.Waitable.
-func (f *file) EventRegister(e *waiter.Entry) error {
-	f.queue.EventRegister(e)
-	if f.pollable {
-		f.mu.Lock()
-		f.waiters++
-		f.armLocked()
-		f.mu.Unlock()
-		f.set.start.Do(func() { go f.set.poll() })
+// NewPoller makes a Poller.
+func NewPoller() (*Poller, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll_create1: %w", err)
 	}
+	return &Poller{fd: fd}, nil
+}
+
+const epollET = 1 << 31
+
+// add registers f; EPERM: its kind is always ready.
+func (p *Poller) add(f *File) error {
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | epollET, Fd: int32(len(p.files))}
+	if err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, f.fd, &ev); err != nil {
+		return err
+	}
+	p.files = append(p.files, f)
 	return nil
 }
 
-// EventUnregister implements waiter.Waitable.
-func (f *file) EventUnregister(e *waiter.Entry) {
-	f.queue.EventUnregister(e)
-	if f.pollable {
-		f.mu.Lock()
-		f.waiters--
-		f.armLocked()
-		f.mu.Unlock()
+// Run passes events on, for ever, on a goroutine of its own. If no file has any it returns.
+func (p *Poller) Run() {
+	if len(p.files) == 0 {
+		return
 	}
-}
-
-// armLocked asks the host for one event of what is waited for, or for none, so that nobody is woken in vain.
-//
-// +checklocks:f.mu
-func (f *file) armLocked() {
-	ev := unix.EpollEvent{Fd: int32(f.fd), Events: unix.EPOLLONESHOT}
-	if f.waiters > 0 {
-		ev.Events |= uint32(f.queue.Events().ToLinux())
-	}
-	unix.EpollCtl(f.set.epfd, unix.EPOLL_CTL_MOD, f.fd, &ev)
-}
-
-// poll passes events on until the sandbox ends.
-func (s *Set) poll() {
-	evs := make([]unix.EpollEvent, 16)
+	evs := make([]unix.EpollEvent, 8)
 	for {
-		n, err := unix.EpollWait(s.epfd, evs, -1)
+		n, err := unix.EpollWait(p.fd, evs, -1)
+		if err != nil && err != unix.EINTR {
+			return
+		}
+		for _, e := range evs[:max(n, 0)] {
+			p.files[e.Fd].queue.Notify(waiter.EventMaskFromLinux(e.Events))
+		}
+	}
+}
+
+// ready asks the host which of mask holds now.
+func (f *File) ready(mask waiter.EventMask) waiter.EventMask {
+	p := [1]unix.PollFd{{Fd: int32(f.fd), Events: int16(mask.ToLinux())}}
+	for {
+		n, err := unix.Ppoll(p[:], &unix.Timespec{}, nil)
 		if err == unix.EINTR {
 			continue
 		}
-		if err != nil {
-			return
+		if err != nil || n == 0 {
+			return 0
 		}
-		for _, e := range evs[:n] {
-			s.mu.Lock()
-			f := s.files[e.Fd]
-			s.mu.Unlock()
-			if f == nil {
-				continue
-			}
-			f.queue.Notify(waiter.EventMaskFromLinux(e.Events))
-			// Level-triggered waiters that stay (epoll) must hear again once more comes. One that finds the file ready all the
-			// time is asked for only when it looks, by Readiness.
-			f.rearm(e.Events)
-		}
+		return waiter.EventMaskFromLinux(uint32(uint16(p[0].Revents)))
 	}
 }
 
-// rearm waits for the events that have not just come.
-func (f *file) rearm(got uint32) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.waiters == 0 {
-		return
+// Readiness implements vfs.FileImpl.
+func (f *File) Readiness(mask waiter.EventMask) waiter.EventMask {
+	if !f.pollable {
+		return mask & (waiter.ReadableEvents | waiter.WritableEvents)
 	}
-	want := uint32(f.queue.Events().ToLinux())
-	// Edge-triggered: what is ready now is not told twice, and a file that stays ready costs nothing.
-	ev := unix.EpollEvent{Fd: int32(f.fd), Events: unix.EPOLLONESHOT | unix.EPOLLET | want}
-	if got&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-		return // final: there is nothing more to hear
-	}
-	unix.EpollCtl(f.set.epfd, unix.EPOLL_CTL_MOD, f.fd, &ev)
+	return f.ready(mask)
 }
+
+// EventRegister implements vfs.FileImpl.
+func (f *File) EventRegister(e *waiter.Entry) error { f.queue.EventRegister(e); return nil }
+
+// EventUnregister implements vfs.FileImpl.
+func (f *File) EventUnregister(e *waiter.Entry) { f.queue.EventUnregister(e) }

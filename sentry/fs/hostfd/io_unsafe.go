@@ -1,0 +1,71 @@
+package hostfd
+
+import (
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"moat/sentry/usermem"
+)
+
+// maxIovecs is how many slices one host call transfers.
+const maxIovecs = 64
+
+const rwfNowait = 8
+
+// transfer is preadv2 or pwritev2 of bs at off (-1: the host's position). Nothing but regular files and terminals waits.
+func (f *File) transfer(trap uintptr, bs [][]byte, off int64) (uint64, error) {
+	var iov [maxIovecs]unix.Iovec
+	n := 0
+	for _, b := range bs {
+		if len(b) == 0 {
+			continue
+		}
+		if n == maxIovecs {
+			break
+		}
+		iov[n].Base = &b[0]
+		iov[n].Len = uint64(len(b))
+		n++
+	}
+	ready := waiter.ReadableEvents
+	if trap == unix.SYS_PWRITEV2 {
+		ready = waiter.WritableEvents
+	}
+	for n > 0 {
+		flags := uintptr(0)
+		switch {
+		case !f.pollable:
+		case !f.noNowait.Load():
+			flags = rwfNowait
+		case f.ready(ready|waiter.EventHUp|waiter.EventErr) == 0:
+			return 0, unix.EWOULDBLOCK
+		}
+		r, _, e := unix.Syscall6(trap, uintptr(f.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(n), uintptr(off), 0, flags)
+		runtime.KeepAlive(bs)
+		switch {
+		case e == 0:
+			return uint64(r), nil
+		case e == unix.EINTR:
+		case e == unix.EOPNOTSUPP && flags != 0:
+			f.noNowait.Store(true)
+		default:
+			return 0, e
+		}
+	}
+	return 0, nil
+}
+
+// ask is an ioctl that only tells something.
+func (f *File) ask(io usermem.IO, req uint32, arg uintptr) error {
+	var buf [64]byte
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(f.fd), uintptr(req), uintptr(unsafe.Pointer(&buf))); e != 0 {
+		return e
+	}
+	n := map[uint32]int{unix.TCGETS: 36, unix.TIOCGWINSZ: 8, fionread: 4}[req]
+	_, err := io.CopyOut(hostarch.Addr(arg), buf[:n])
+	return err
+}
