@@ -1,0 +1,398 @@
+package syscalls
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
+
+	"moat/sentry/kernel"
+	"moat/sentry/kernel/futex"
+	"moat/sentry/kernel/ktime"
+	"moat/sentry/linuxerr"
+	"moat/sentry/mm"
+)
+
+func init() {
+	register(
+		full(202, "futex", "ptr hex uint ptr ptr uint", sysFutex),
+		full(273, "set_robust_list", "ptr size", sysSetRobustList),
+		full(274, "get_robust_list", "pid ptr ptr", sysGetRobustList),
+		full(449, "futex_waitv", "ptr uint hex timespec int", sysFutexWaitv),
+		full(454, "futex_wake", "ptr hex int hex", sysFutexWake2),
+		full(455, "futex_wait", "ptr uint hex hex timespec int", sysFutexWait2),
+		full(456, "futex_requeue", "ptr hex int int", sysFutexRequeue2),
+	)
+}
+
+// futexes is every queue; keys hold what they are about, so that one table serves all.
+var futexes = futex.NewTable()
+
+var futexWaiters = sync.Pool{New: func() any { return futex.NewWaiter() }}
+
+// Flags of the futex2 calls (include/uapi/linux/futex.h).
+const (
+	futex2Size32  = 2
+	futex2Private = 128
+)
+
+func futexKey(t *kernel.Task, addr hostarch.Addr, private bool) (futex.Key, error) {
+	k, err := t.MemoryManager().FutexKey(addr, private)
+	return futex.Key(k), err
+}
+
+// owners answers for PI futexes.
+type owners struct{ t *kernel.Task }
+
+func (o owners) Exists(tid uint32) bool { return o.t.PIDNamespace().Task(int32(tid)) != nil }
+
+// waitDeadline is when a wait ends: the zero time is never. when is in nanoseconds of the clock.
+func waitDeadline(clock int32, when int64) time.Time {
+	now := ktime.Monotonic()
+	if clock == linux.CLOCK_REALTIME {
+		now = ktime.Realtime()
+	}
+	return deadlineIn(when - now)
+}
+
+// deadlineIn is ns from now, never the zero time.
+func deadlineIn(ns int64) time.Time { return time.Now().Add(time.Duration(ns)) }
+
+// copyInTimeout reads a struct timespec: nil for a null pointer, saturated at 292 years. EINVAL, EFAULT.
+func copyInTimeout(t *kernel.Task, p hostarch.Addr) (*int64, error) {
+	if p == 0 {
+		return nil, nil
+	}
+	var b [16]byte
+	if _, err := t.CopyIn(p, b[:]); err != nil {
+		return nil, err
+	}
+	sec, nsec := int64(hostarch.ByteOrder.Uint64(b[:])), int64(hostarch.ByteOrder.Uint64(b[8:]))
+	if sec < 0 || nsec < 0 || nsec >= 1e9 {
+		return nil, unix.EINVAL
+	}
+	ns := int64(1<<63 - 1)
+	if sec < 9e9 {
+		ns = sec*1e9 + nsec
+	}
+	return &ns, nil
+}
+
+func sysFutex(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	op := a[1].Uint()
+	cmd := op &^ (linux.FUTEX_PRIVATE_FLAG | linux.FUTEX_CLOCK_REALTIME)
+	private := op&linux.FUTEX_PRIVATE_FLAG != 0
+	clock := int32(linux.CLOCK_MONOTONIC)
+	if op&linux.FUTEX_CLOCK_REALTIME != 0 {
+		if cmd != linux.FUTEX_WAIT_BITSET && cmd != linux.FUTEX_WAIT_REQUEUE_PI && cmd != futexLockPI2 {
+			return 0, unix.ENOSYS
+		}
+		clock = linux.CLOCK_REALTIME
+	}
+	addr, addr2, val, val3 := a[0].Pointer(), a[4].Pointer(), a[2].Uint(), a[5].Uint()
+	switch cmd {
+	case linux.FUTEX_WAIT, linux.FUTEX_WAIT_BITSET:
+		timeout, err := copyInTimeout(t, a[3].Pointer())
+		if err != nil {
+			return 0, err
+		}
+		if cmd == linux.FUTEX_WAIT {
+			val3 = futex.BitsetAny
+		}
+		if timeout != nil && cmd == linux.FUTEX_WAIT {
+			*timeout = addSat(ktime.Monotonic(), *timeout)
+		}
+		return futexWait(t, addr, private, val, val3, clock, timeout)
+	case linux.FUTEX_WAKE, linux.FUTEX_WAKE_BITSET:
+		if cmd == linux.FUTEX_WAKE {
+			val3 = futex.BitsetAny
+		}
+		k, err := futexKey(t, addr, private)
+		if err != nil {
+			return 0, err
+		}
+		n, err := futexes.Wake(k, int(int32(val)), val3)
+		return uintptr(n), err
+	case linux.FUTEX_REQUEUE, linux.FUTEX_CMP_REQUEUE, linux.FUTEX_WAKE_OP, linux.FUTEX_CMP_REQUEUE_PI:
+		return futexTwo(t, cmd, addr, addr2, private, int32(val), a[3].Int(), val3)
+	case linux.FUTEX_LOCK_PI, futexLockPI2, linux.FUTEX_TRYLOCK_PI:
+		var timeout *int64
+		if cmd != linux.FUTEX_TRYLOCK_PI {
+			var err error
+			if timeout, err = copyInTimeout(t, a[3].Pointer()); err != nil {
+				return 0, err
+			}
+		}
+		if cmd == linux.FUTEX_LOCK_PI {
+			clock = linux.CLOCK_REALTIME
+		}
+		return 0, futexLockPI(t, addr, private, clock, timeout, cmd == linux.FUTEX_TRYLOCK_PI)
+	case linux.FUTEX_UNLOCK_PI:
+		k, err := futexKey(t, addr, private)
+		if err != nil {
+			return 0, err
+		}
+		return 0, futexes.UnlockPI(t.MemoryManager(), addr, k, uint32(t.TID()))
+	case linux.FUTEX_WAIT_REQUEUE_PI:
+		timeout, err := copyInTimeout(t, a[3].Pointer())
+		if err != nil {
+			return 0, err
+		}
+		return 0, futexWaitRequeuePI(t, addr, addr2, private, val, clock, timeout)
+	}
+	return 0, unix.ENOSYS
+}
+
+const futexLockPI2 = 13
+
+func addSat(a, b int64) int64 {
+	if c := a + b; c >= a {
+		return c
+	}
+	return 1<<63 - 1
+}
+
+// futexWait waits; when, if not nil, is the end on clock.
+func futexWait(t *kernel.Task, addr hostarch.Addr, private bool, val, bitset uint32, clock int32, when *int64) (uintptr, error) {
+	if bitset == 0 {
+		return 0, unix.EINVAL
+	}
+	k, err := futexKey(t, addr, private)
+	if err != nil {
+		return 0, err
+	}
+	w := futexWaiters.Get().(*futex.Waiter)
+	defer futexWaiters.Put(w)
+	if err := futexes.Prepare(w, t.MemoryManager(), addr, k, val, bitset); err != nil {
+		return 0, err
+	}
+	err = futexSleep(t, w, clock, when)
+	if !futexes.Cancel(w) {
+		return 0, nil
+	}
+	if err == linuxerr.ERESTARTSYS && when != nil {
+		end := *when
+		return 0, t.SetRestart(func(t *kernel.Task) (uintptr, error) {
+			return futexWait(t, addr, private, val, bitset, clock, &end)
+		})
+	}
+	return 0, err
+}
+
+func futexSleep(t *kernel.Task, w *futex.Waiter, clock int32, when *int64) error {
+	if when == nil {
+		return t.Block(w.C)
+	}
+	return t.BlockUntil(w.C, waitDeadline(clock, *when))
+}
+
+// futexTwo does the operations on two futexes.
+func futexTwo(t *kernel.Task, cmd uint32, addr, addr2 hostarch.Addr, private bool, val, val2 int32, val3 uint32) (uintptr, error) {
+	k1, err := futexKey(t, addr, private)
+	if err != nil {
+		return 0, err
+	}
+	k2, err := futexKey(t, addr2, private)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	switch cmd {
+	case linux.FUTEX_WAKE_OP:
+		n, err = futexes.WakeOp(t.MemoryManager(), addr2, k1, k2, int(val), int(val2), val3)
+	case linux.FUTEX_CMP_REQUEUE_PI:
+		if val != 1 || val2 < 0 {
+			return 0, unix.EINVAL
+		}
+		n, err = futexes.RequeuePI(t.MemoryManager(), addr, k1, k2, addr2, int(val2), val3, owners{t})
+	default:
+		if val < 0 || val2 < 0 {
+			return 0, unix.EINVAL
+		}
+		var cmp *uint32
+		if cmd == linux.FUTEX_CMP_REQUEUE {
+			cmp = &val3
+		}
+		n, err = futexes.Requeue(t.MemoryManager(), addr, k1, k2, int(val), int(val2), cmp)
+	}
+	return uintptr(n), err
+}
+
+func futexLockPI(t *kernel.Task, addr hostarch.Addr, private bool, clock int32, when *int64, try bool) error {
+	k, err := futexKey(t, addr, private)
+	if err != nil {
+		return err
+	}
+	w := futexWaiters.Get().(*futex.Waiter)
+	defer futexWaiters.Put(w)
+	blocked, err := futexes.LockPI(w, t.MemoryManager(), addr, k, uint32(t.TID()), owners{t}, try)
+	if err != nil || !blocked {
+		return err
+	}
+	err = futexSleep(t, w, clock, when)
+	if futexes.FinishPI(w) {
+		return nil
+	}
+	if err == linuxerr.ERESTARTSYS {
+		return linuxerr.ERESTARTNOINTR
+	}
+	return err
+}
+
+func futexWaitRequeuePI(t *kernel.Task, addr, addr2 hostarch.Addr, private bool, val uint32, clock int32, when *int64) error {
+	k, err := futexKey(t, addr, private)
+	if err != nil {
+		return err
+	}
+	pi, err := futexKey(t, addr2, private)
+	if err != nil {
+		return err
+	}
+	w := futexWaiters.Get().(*futex.Waiter)
+	defer futexWaiters.Put(w)
+	if err := futexes.PrepareRequeuePI(w, t.MemoryManager(), addr, k, pi, addr2, uint32(t.TID()), val, futex.BitsetAny); err != nil {
+		return err
+	}
+	err = futexSleep(t, w, clock, when)
+	if futexes.FinishPI(w) {
+		return nil
+	}
+	if err == linuxerr.ERESTARTSYS {
+		return unix.EAGAIN // a spurious wake: the caller looks again
+	}
+	return err
+}
+
+func sysFutexWaitv(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	const maxWaiters, entry = 128, 24
+	n := a[1].Uint()
+	if a[2] != 0 || n == 0 || n > maxWaiters || a[0] == 0 {
+		return 0, unix.EINVAL
+	}
+	clock := a[4].Int()
+	when, err := copyInTimeout(t, a[3].Pointer())
+	if err != nil {
+		return 0, err
+	}
+	if when != nil && clock != linux.CLOCK_MONOTONIC && clock != linux.CLOCK_REALTIME {
+		return 0, unix.EINVAL
+	}
+	b := make([]byte, n*entry)
+	if _, err := t.CopyIn(a[0].Pointer(), b); err != nil {
+		return 0, err
+	}
+	c := make(chan struct{}, 1)
+	ws := make([]futex.Waiter, n)
+	queued := 0
+	// finish takes all out of the queues and returns which was woken, or -1.
+	finish := func() int {
+		woken := -1
+		for i := range ws[:queued] {
+			if !futexes.Cancel(&ws[i]) {
+				woken = i
+			}
+		}
+		return woken
+	}
+	for i := range ws {
+		e := b[i*entry:]
+		val, addr := hostarch.ByteOrder.Uint64(e), hostarch.ByteOrder.Uint64(e[8:])
+		flags, reserved := hostarch.ByteOrder.Uint32(e[16:]), hostarch.ByteOrder.Uint32(e[20:])
+		if flags&^uint32(futex2Private) != futex2Size32 || reserved != 0 || val>>32 != 0 {
+			finish()
+			return 0, unix.EINVAL
+		}
+		k, err := futexKey(t, hostarch.Addr(addr), flags&futex2Private != 0)
+		if err == nil {
+			ws[i].C = c
+			err = futexes.PrepareShared(&ws[i], t.MemoryManager(), hostarch.Addr(addr), k, uint32(val))
+		}
+		if err != nil {
+			if w := finish(); w >= 0 {
+				return uintptr(w), nil
+			}
+			return 0, err
+		}
+		queued++
+	}
+	var deadline time.Time
+	if when != nil {
+		deadline = waitDeadline(clock, *when)
+	}
+	err = t.BlockUntil(c, deadline)
+	if w := finish(); w >= 0 {
+		return uintptr(w), nil
+	}
+	if err == nil {
+		err = unix.EAGAIN
+	}
+	return 0, err
+}
+
+func futex2Flags(flags uint32) (private bool, err error) {
+	if flags&^uint32(futex2Private) != futex2Size32 {
+		return false, unix.EINVAL
+	}
+	return flags&futex2Private != 0, nil
+}
+
+func sysFutexWake2(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	private, err := futex2Flags(a[3].Uint())
+	if err != nil || a[1].Uint64()>>32 != 0 || a[1] == 0 {
+		return 0, unix.EINVAL
+	}
+	k, err := futexKey(t, a[0].Pointer(), private)
+	if err != nil || a[2].Int() == 0 {
+		return 0, err
+	}
+	n, err := futexes.Wake(k, int(a[2].Int()), a[1].Uint())
+	return uintptr(n), err
+}
+
+func sysFutexWait2(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	private, err := futex2Flags(a[3].Uint())
+	clock := a[5].Int()
+	if err != nil || a[1].Uint64()>>32 != 0 || a[2].Uint64()>>32 != 0 {
+		return 0, unix.EINVAL
+	}
+	when, err := copyInTimeout(t, a[4].Pointer())
+	if err != nil {
+		return 0, err
+	}
+	if when != nil && clock != linux.CLOCK_MONOTONIC && clock != linux.CLOCK_REALTIME {
+		return 0, unix.EINVAL
+	}
+	return futexWait(t, a[0].Pointer(), private, a[1].Uint(), a[2].Uint(), clock, when)
+}
+
+func sysFutexRequeue2(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	var b [48]byte
+	if a[1] != 0 || a[0] == 0 {
+		return 0, unix.EINVAL
+	}
+	if _, err := t.CopyIn(a[0].Pointer(), b[:]); err != nil {
+		return 0, err
+	}
+	var keys [2]futex.Key
+	for i := range keys {
+		e := b[i*24:]
+		private, err := futex2Flags(hostarch.ByteOrder.Uint32(e[16:]))
+		if err != nil || hostarch.ByteOrder.Uint32(e[20:]) != 0 || hostarch.ByteOrder.Uint64(e)>>32 != 0 {
+			return 0, unix.EINVAL
+		}
+		if keys[i], err = futexKey(t, hostarch.Addr(hostarch.ByteOrder.Uint64(e[8:])), private); err != nil {
+			return 0, err
+		}
+	}
+	if a[2].Int() < 0 || a[3].Int() < 0 {
+		return 0, unix.EINVAL
+	}
+	val := hostarch.ByteOrder.Uint32(b[:])
+	addr := hostarch.Addr(hostarch.ByteOrder.Uint64(b[8:]))
+	n, err := futexes.Requeue(t.MemoryManager(), addr, keys[0], keys[1], int(a[2].Int()), int(a[3].Int()), &val)
+	return uintptr(n), err
+}
+
+var _ futex.Target = (*mm.MemoryManager)(nil)
