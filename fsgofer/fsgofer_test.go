@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,6 +33,18 @@ func TestMain(m *testing.M) {
 		if os.Getenv("GOFER_TEST") == "read-only" {
 			mounts = []Mount{{ID: 1, FD: 4, ReadOnly: true}}
 		}
+		// What the runtime does by itself, sooner or later: timers, collections, memory given back.
+		go func() {
+			var keep [][]byte
+			for {
+				time.Sleep(2 * time.Millisecond)
+				keep = append(keep, make([]byte, 4<<20))
+				if len(keep) == 8 {
+					keep = nil
+					debug.FreeOSMemory()
+				}
+			}
+		}()
 		err := Serve(Options{Conn: 3, ProcFD: -1, Mounts: mounts})
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

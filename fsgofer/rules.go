@@ -68,7 +68,9 @@ func Rules(writable bool) []Rule {
 		{"tgkill", unix.SYS_TGKILL, seccomp.MatchAll{}, "runtime: preemption"},
 		{"rt_sigreturn", unix.SYS_RT_SIGRETURN, seccomp.MatchAll{}, "runtime: preemption"},
 		{"rt_sigaction", unix.SYS_RT_SIGACTION, seccomp.MatchAll{}, "runtime: dying of a signal"},
-		{"write", unix.SYS_WRITE, args{seccomp.EqualTo(2)}, "last words on stderr"},
+		{"epoll_pwait", unix.SYS_EPOLL_PWAIT, seccomp.MatchAll{}, "runtime: timers (of its scavenger)"},
+		{"read", unix.SYS_READ, args{free, free, eq(8)}, "runtime: its event descriptor"},
+		{"write", unix.SYS_WRITE, seccomp.Or{args{eq(2)}, args{free, free, eq(8)}}, "last words on stderr; runtime: its event descriptor"},
 		{"exit_group", unix.SYS_EXIT_GROUP, seccomp.MatchAll{}, "the end"},
 		{"restart_syscall", unix.SYS_RESTART_SYSCALL, seccomp.MatchAll{}, "the host kernel, after a stop"},
 	}

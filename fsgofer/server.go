@@ -149,6 +149,8 @@ func (s *Server) prepare(procFD int) error {
 	s.lifeline = p[1] // p[0] stays open as long as the process lives
 	// The server's live heap is small and its garbage short-lived strings; its OS threads are few.
 	debug.SetGCPercent(400)
+	// The first timer makes the runtime open an epoll and an event descriptor; the next may be its scavenger's, at any time.
+	time.Sleep(1)
 	// A GOMAXPROCS that was set is not updated by the runtime, which would read cgroup files for it.
 	runtime.GOMAXPROCS(runtime.NumCPU())
 	debug.SetMaxThreads(64)
