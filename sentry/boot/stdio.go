@@ -10,6 +10,7 @@ import (
 	"moat/sentry/kernel"
 	"moat/sentry/kernel/auth"
 	"moat/sentry/vfs"
+	"moat/syscalls"
 )
 
 // stdio is the first process' standard input, output and error.
@@ -87,4 +88,6 @@ func (s *stdio) drain() {}
 
 func (b *sandbox) resize(w WinSize) error { return errors.New("there is no terminal") }
 
-func hooks() kernel.Hooks { return kernel.Hooks{} }
+func hooks() kernel.Hooks {
+	return kernel.Hooks{ExitRobust: syscalls.ExitRobust, FutexWake: syscalls.FutexWake, NewGroupTimers: syscalls.NewGroupTimers}
+}

@@ -1,0 +1,368 @@
+package syscalls
+
+import (
+	"math"
+	"sync"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
+
+	"moat/sentry/kernel"
+	"moat/sentry/kernel/signal"
+	"moat/sentry/kernel/timer"
+)
+
+func init() {
+	register(
+		full(36, "getitimer", "int ptr", sysGetitimer),
+		full(37, "alarm", "uint", sysAlarm),
+		full(38, "setitimer", "int ptr ptr", sysSetitimer),
+		full(222, "timer_create", "int ptr ptr", sysTimerCreate),
+		full(223, "timer_settime", "int hex ptr ptr", sysTimerSettime),
+		full(224, "timer_gettime", "int ptr", sysTimerGettime),
+		full(225, "timer_getoverrun", "int", sysTimerGetoverrun),
+		full(226, "timer_delete", "int", sysTimerDelete),
+	)
+}
+
+// groupTimers are a process' timers (kernel.GroupTimers).
+type groupTimers struct {
+	tg *kernel.ThreadGroup
+
+	mu     sync.Mutex
+	itimer [3]*timer.Timer       // by ITIMER_*; +checklocks:mu
+	posix  map[int32]*posixTimer // +checklocks:mu
+	nextID int32                 // +checklocks:mu
+}
+
+// NewGroupTimers makes a process' timer state (kernel.Hooks).
+func NewGroupTimers(tg *kernel.ThreadGroup) kernel.GroupTimers { return &groupTimers{tg: tg} }
+
+// Exec implements kernel.GroupTimers: POSIX timers go, interval timers stay.
+func (g *groupTimers) Exec() {
+	g.mu.Lock()
+	all := g.posix
+	g.posix = nil
+	g.nextID = 0
+	g.mu.Unlock()
+	for _, p := range all {
+		p.delete()
+	}
+}
+
+// Exit implements kernel.GroupTimers.
+func (g *groupTimers) Exit() {
+	g.Exec()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, t := range g.itimer {
+		if t != nil {
+			t.Stop()
+		}
+	}
+}
+
+func timersOf(t *kernel.Task) *groupTimers { return t.ThreadGroup().Timers.(*groupTimers) }
+
+// interval returns ITIMER_which, made at its first use.
+func (g *groupTimers) interval(which int32) *timer.Timer {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.itimer[which] == nil {
+		var c timer.Clock = timer.Monotonic
+		sig := linux.SIGALRM
+		switch which {
+		case linux.ITIMER_VIRTUAL:
+			c, sig = groupClock{g.tg, true}, linux.SIGVTALRM
+		case linux.ITIMER_PROF:
+			c, sig = groupClock{g.tg, false}, linux.SIGPROF
+		}
+		g.itimer[which] = timer.New(c, func(uint64) {
+			g.tg.SendSignal(&linux.SignalInfo{Signo: int32(sig), Code: linux.SI_KERNEL})
+		})
+	}
+	return g.itimer[which]
+}
+
+func copyOutItimerval(t *kernel.Task, p hostarch.Addr, left, period int64) error {
+	// A timer that is armed never reads as zero.
+	if left > 0 && left < 1000 {
+		left = 1000
+	}
+	if err := copyOutTimeval(t, p, period); err != nil {
+		return err
+	}
+	return copyOutTimeval(t, p+16, left)
+}
+
+func copyInTimeval(b []byte) (int64, error) {
+	sec, usec := int64(hostarch.ByteOrder.Uint64(b)), int64(hostarch.ByteOrder.Uint64(b[8:]))
+	if sec < 0 || usec < 0 || usec >= 1e6 {
+		return 0, unix.EINVAL
+	}
+	if sec >= 9e9 {
+		return math.MaxInt64 / 2, nil
+	}
+	return sec*1e9 + usec*1e3, nil
+}
+
+func sysGetitimer(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	if a[0].Uint() > linux.ITIMER_PROF {
+		return 0, unix.EINVAL
+	}
+	left, period := timersOf(t).interval(a[0].Int()).Get()
+	return 0, copyOutItimerval(t, a[1].Pointer(), left, period)
+}
+
+func sysSetitimer(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	var value, period int64
+	var err error
+	if p := a[1].Pointer(); p != 0 {
+		var b [32]byte
+		if _, err := t.CopyIn(p, b[:]); err != nil {
+			return 0, err
+		}
+		if period, err = copyInTimeval(b[:]); err != nil {
+			return 0, err
+		}
+		if value, err = copyInTimeval(b[16:]); err != nil {
+			return 0, err
+		}
+	}
+	if a[0].Uint() > linux.ITIMER_PROF {
+		return 0, unix.EINVAL
+	}
+	left, old := setInterval(timersOf(t).interval(a[0].Int()), value, period)
+	if p := a[2].Pointer(); p != 0 {
+		err = copyOutItimerval(t, p, left, old)
+	}
+	return 0, err
+}
+
+// setInterval arms tm in value nanoseconds, 0 disarms it.
+func setInterval(tm *timer.Timer, value, period int64) (left, old int64) {
+	if value == 0 {
+		return tm.Set(timer.Setting{})
+	}
+	return tm.Set(timer.Setting{At: addSat(tm.Clock().Now(), value), Period: period})
+}
+
+func sysAlarm(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	left, _ := setInterval(timersOf(t).interval(linux.ITIMER_REAL), int64(a[0].Uint())*1e9, 0)
+	// alarm_setitimer: rounded, but what is left is never 0.
+	sec := left / 1e9
+	if rest := left % 1e9; sec == 0 && rest > 0 || rest >= 5e8 {
+		sec++
+	}
+	return uintptr(sec), nil
+}
+
+// posixTimer is one of timer_create(2)'s.
+type posixTimer struct {
+	g      *groupTimers
+	timer  *timer.Timer
+	target *kernel.Task // SIGEV_THREAD_ID
+	entry  *signal.Entry
+
+	mu      sync.Mutex
+	pending uint64 // expiries since the signal was queued, that one left out; +checklocks:mu
+	overrun int32  // of the signal that was delivered last; +checklocks:mu
+}
+
+const maxOverrun = math.MaxInt32
+
+func (p *posixTimer) fire(n uint64) {
+	if p.entry == nil {
+		return
+	}
+	p.mu.Lock()
+	p.pending += n
+	p.mu.Unlock()
+	p.g.tg.SendTimerSignal(p.target, p.entry)
+}
+
+// dequeued tells the signal how many expiries it stands for, its own left out.
+func (p *posixTimer) dequeued(info *linux.SignalInfo) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.overrun = 0
+	if p.pending > 0 {
+		p.overrun = int32(min(p.pending-1, maxOverrun))
+	}
+	p.pending = 0
+	if info != nil {
+		info.SetOverrun(p.overrun)
+	}
+}
+
+func (p *posixTimer) delete() {
+	p.timer.Stop()
+	if p.entry != nil {
+		p.g.tg.CancelTimerSignal(p.target, p.entry)
+	}
+}
+
+// struct sigevent: sigev_value, sigev_signo, sigev_notify, and the thread ID.
+const sigeventSize = 64
+
+func sysTimerCreate(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	value, signo, notify, tid := uint64(0), uint32(linux.SIGALRM), uint32(linux.SIGEV_SIGNAL), int32(0)
+	if addr := a[1].Pointer(); addr != 0 {
+		var b [sigeventSize]byte
+		if _, err := t.CopyIn(addr, b[:]); err != nil {
+			return 0, err
+		}
+		value = hostarch.ByteOrder.Uint64(b[:])
+		signo, notify = hostarch.ByteOrder.Uint32(b[8:]), hostarch.ByteOrder.Uint32(b[12:])
+		tid = int32(hostarch.ByteOrder.Uint32(b[16:]))
+	}
+	c, err := clockOf(t, a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	switch a[0].Int() {
+	case linux.CLOCK_REALTIME_COARSE, linux.CLOCK_MONOTONIC_COARSE, linux.CLOCK_MONOTONIC_RAW:
+		return 0, unix.EOPNOTSUPP
+	}
+	g := timersOf(t)
+	p := &posixTimer{g: g}
+	if p.target, err = sigevTarget(t, notify, tid); err != nil {
+		return 0, err
+	}
+	if notify != linux.SIGEV_NONE {
+		if signo == 0 || signo > linux.SignalMaximum {
+			return 0, unix.EINVAL
+		}
+		p.entry = signal.NewPreallocated()
+		p.entry.Info = linux.SignalInfo{Signo: int32(signo), Code: linux.SI_TIMER}
+		p.entry.OnDequeue = p.dequeued
+	}
+	p.timer = timer.New(c, p.fire)
+	return 0, g.add(t, p, a, value)
+}
+
+// sigevTarget is good_sigevent: who gets the signal, nil for the process.
+func sigevTarget(t *kernel.Task, notify uint32, tid int32) (*kernel.Task, error) {
+	switch notify {
+	case linux.SIGEV_SIGNAL, linux.SIGEV_NONE, linux.SIGEV_THREAD:
+		return nil, nil
+	case linux.SIGEV_SIGNAL | linux.SIGEV_THREAD_ID, linux.SIGEV_THREAD_ID | linux.SIGEV_THREAD:
+		if o := t.PIDNamespace().Task(tid); o != nil && o.ThreadGroup() == t.ThreadGroup() {
+			return o, nil
+		}
+	}
+	return nil, unix.EINVAL
+}
+
+// add gives p a number and stores it where timer_create wants it.
+func (g *groupTimers) add(t *kernel.Task, p *posixTimer, a kernel.Args, value uint64) error {
+	g.mu.Lock()
+	if g.posix == nil {
+		g.posix = map[int32]*posixTimer{}
+	}
+	// Timers count against RLIMIT_SIGPENDING on Linux.
+	if uint64(len(g.posix)) >= g.tg.Limit(linux.RLIMIT_SIGPENDING).Cur {
+		g.mu.Unlock()
+		return unix.EAGAIN
+	}
+	for g.posix[g.nextID] != nil {
+		g.nextID = (g.nextID + 1) & math.MaxInt32
+	}
+	id := g.nextID
+	g.nextID = (g.nextID + 1) & math.MaxInt32
+	g.posix[id] = p
+	g.mu.Unlock()
+	if p.entry != nil {
+		p.entry.Info.SetTimerID(linux.TimerID(id))
+		if a[1] == 0 {
+			value = uint64(id)
+		}
+		p.entry.Info.SetSigval(value)
+	}
+	if err := t.CopyOutUint32(a[2].Pointer(), uint32(id)); err != nil {
+		g.mu.Lock()
+		delete(g.posix, id)
+		g.mu.Unlock()
+		return err
+	}
+	return nil
+}
+
+func posixTimerOf(t *kernel.Task, id int32) (*posixTimer, error) {
+	g := timersOf(t)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p := g.posix[id]; p != nil {
+		return p, nil
+	}
+	return nil, unix.EINVAL
+}
+
+func copyOutItimerspec(t *kernel.Task, p hostarch.Addr, left, period int64) error {
+	if err := copyOutTimespec(t, p, period); err != nil {
+		return err
+	}
+	return copyOutTimespec(t, p+16, left)
+}
+
+func sysTimerSettime(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	if a[2] == 0 {
+		return 0, unix.EINVAL
+	}
+	period, err := copyInTimeout(t, a[2].Pointer())
+	if err != nil {
+		return 0, err
+	}
+	value, err := copyInTimeout(t, a[2].Pointer()+16)
+	if err != nil {
+		return 0, err
+	}
+	p, err := posixTimerOf(t, a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	s := timer.Setting{At: *value, Period: *period}
+	if s.At != 0 && a[1].Int()&linux.TIMER_ABSTIME == 0 {
+		s.At = addSat(p.timer.Clock().Now(), s.At)
+	}
+	left, old := p.timer.Set(s)
+	p.mu.Lock()
+	p.pending, p.overrun = 0, 0
+	p.mu.Unlock()
+	if o := a[3].Pointer(); o != 0 {
+		return 0, copyOutItimerspec(t, o, left, old)
+	}
+	return 0, nil
+}
+
+func sysTimerGettime(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	p, err := posixTimerOf(t, a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	left, period := p.timer.Get()
+	return 0, copyOutItimerspec(t, a[1].Pointer(), left, period)
+}
+
+func sysTimerGetoverrun(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	p, err := posixTimerOf(t, a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return uintptr(p.overrun), nil
+}
+
+func sysTimerDelete(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	p, err := posixTimerOf(t, a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	p.g.mu.Lock()
+	delete(p.g.posix, a[0].Int())
+	p.g.mu.Unlock()
+	p.delete()
+	return 0, nil
+}
