@@ -1,0 +1,237 @@
+package anon
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/waiter"
+	"moat/sentry/usermem"
+	"moat/sentry/vfs"
+)
+
+// Inotify is inotify(7).
+type Inotify struct {
+	vfs.FileDefaults
+	queue waiter.Queue
+
+	mu sync.Mutex
+	// events wait to be read; bytes is their size as read(2) returns them.
+	// +checklocks:mu
+	events []inotifyEvent
+	// +checklocks:mu
+	bytes int
+	// +checklocks:mu
+	watches map[int32]*watch
+	// +checklocks:mu
+	byInode map[vfs.Inode]*watch
+	// +checklocks:mu
+	lastWD int32
+}
+
+type inotifyEvent struct {
+	wd           int32
+	mask, cookie uint32
+	name         string
+}
+
+// watch is one watch; it implements vfs.Watcher. mask is guarded by Inotify.mu.
+type watch struct {
+	in    *Inotify
+	wd    int32
+	inode vfs.Inode
+	mask  uint32
+}
+
+// maxQueued and maxWatches are /proc/sys/fs/inotify/max_queued_events and max_user_watches.
+const (
+	maxQueued  = 16384
+	maxWatches = 65536
+)
+
+// NewInotify returns an open inotify instance: EINVAL.
+func NewInotify(ctx vfs.Context, flags uint32) (*vfs.FileDescription, error) {
+	if flags&^uint32(unix.IN_CLOEXEC|unix.IN_NONBLOCK) != 0 {
+		return nil, unix.EINVAL
+	}
+	in := &Inotify{watches: make(map[int32]*watch), byInode: make(map[vfs.Inode]*watch)}
+	return vfs.NewAnonFile(ctx, "inotify", in, unix.O_RDONLY|flags&oNonblock), nil
+}
+
+// Add is inotify_add_watch(2) on a resolved inode.
+func (in *Inotify) Add(i vfs.Inode, mask uint32) (int32, error) {
+	const all = linux.IN_ALL_EVENTS
+	if mask&all == 0 || mask&unix.IN_MASK_ADD != 0 && mask&unix.IN_MASK_CREATE != 0 {
+		return 0, unix.EINVAL
+	}
+	keep := mask & (all | unix.IN_EXCL_UNLINK | unix.IN_ONESHOT)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if w := in.byInode[i]; w != nil {
+		switch {
+		case mask&unix.IN_MASK_CREATE != 0:
+			return 0, unix.EEXIST
+		case mask&unix.IN_MASK_ADD != 0:
+			w.mask |= keep
+		default:
+			w.mask = keep
+		}
+		return w.wd, nil
+	}
+	if len(in.watches) >= maxWatches {
+		return 0, unix.ENOSPC
+	}
+	in.lastWD++
+	w := &watch{in: in, wd: in.lastWD, inode: i, mask: keep}
+	if err := vfs.AddWatch(i, w); err != nil {
+		return 0, err
+	}
+	in.watches[w.wd], in.byInode[i] = w, w
+	return w.wd, nil
+}
+
+// Remove is inotify_rm_watch(2): EINVAL.
+func (in *Inotify) Remove(wd int32) error {
+	in.mu.Lock()
+	w := in.watches[wd]
+	in.mu.Unlock()
+	if w == nil {
+		return unix.EINVAL
+	}
+	w.remove()
+	return nil
+}
+
+// remove ends the watch and queues IN_IGNORED.
+func (w *watch) remove() {
+	in := w.in
+	in.mu.Lock()
+	if in.watches[w.wd] != w {
+		in.mu.Unlock()
+		return
+	}
+	delete(in.watches, w.wd)
+	delete(in.byInode, w.inode)
+	in.queueLocked(inotifyEvent{wd: w.wd, mask: unix.IN_IGNORED})
+	in.mu.Unlock()
+	vfs.RemoveWatch(w.inode, w)
+	in.queue.Notify(waiter.ReadableEvents)
+}
+
+// Event implements vfs.Watcher.
+func (w *watch) Event(mask, cookie uint32, name string, unlinked bool) {
+	in := w.in
+	in.mu.Lock()
+	want := w.mask
+	if in.watches[w.wd] != w || unlinked && name != "" && want&unix.IN_EXCL_UNLINK != 0 {
+		in.mu.Unlock()
+		return
+	}
+	hit := mask&want&linux.IN_ALL_EVENTS != 0 || mask&unix.IN_UNMOUNT != 0
+	if hit {
+		in.queueLocked(inotifyEvent{w.wd, mask, cookie, name})
+	}
+	in.mu.Unlock()
+	if hit {
+		in.queue.Notify(waiter.ReadableEvents)
+	}
+	if mask&(unix.IN_DELETE_SELF|unix.IN_UNMOUNT) != 0 && name == "" || hit && want&unix.IN_ONESHOT != 0 {
+		w.remove()
+	}
+}
+
+// +checklocks:in.mu
+func (in *Inotify) queueLocked(e inotifyEvent) {
+	if n := len(in.events); n > 0 {
+		// The same again is told once (inotify_merge).
+		if in.events[n-1] == e && e.mask&unix.IN_IGNORED == 0 {
+			return
+		}
+		if n >= maxQueued {
+			if in.events[n-1].mask != unix.IN_Q_OVERFLOW {
+				in.events = append(in.events, inotifyEvent{wd: -1, mask: unix.IN_Q_OVERFLOW})
+				in.bytes += 16
+			}
+			return
+		}
+	}
+	in.events = append(in.events, e)
+	in.bytes += e.size()
+}
+
+// size is that of struct inotify_event with the name padded to 16 bytes.
+func (e *inotifyEvent) size() int {
+	if e.name == "" {
+		return 16
+	}
+	return 16 + (len(e.name)+1+15)&^15
+}
+
+// Read implements vfs.FileImpl.
+func (in *Inotify) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
+	left := int(dst.NumBytes())
+	in.mu.Lock()
+	if len(in.events) == 0 {
+		in.mu.Unlock()
+		return 0, unix.EWOULDBLOCK
+	}
+	var b []byte
+	n := 0
+	for ; n < len(in.events) && len(b)+in.events[n].size() <= left; n++ {
+		e := &in.events[n]
+		at := len(b)
+		b = append(b, make([]byte, e.size())...)
+		le.PutUint32(b[at:], uint32(e.wd))
+		le.PutUint32(b[at+4:], e.mask)
+		le.PutUint32(b[at+8:], e.cookie)
+		le.PutUint32(b[at+12:], uint32(e.size()-16))
+		copy(b[at+16:], e.name)
+	}
+	if n == 0 {
+		in.mu.Unlock()
+		return 0, unix.EINVAL
+	}
+	in.events = append(in.events[:0:0], in.events[n:]...)
+	in.bytes -= len(b)
+	in.mu.Unlock()
+	c, err := dst.CopyOut(b)
+	return int64(c), err
+}
+
+// Ioctl implements vfs.FileImpl.
+func (in *Inotify) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
+	if req != linux.FIONREAD {
+		return 0, unix.ENOTTY
+	}
+	in.mu.Lock()
+	n := in.bytes
+	in.mu.Unlock()
+	return 0, putInt(io, arg, int32(n))
+}
+
+// Release implements vfs.FileImpl.
+func (in *Inotify) Release(vfs.Context, *vfs.FileDescription) {
+	in.mu.Lock()
+	ws := in.watches
+	in.watches, in.byInode, in.events = nil, nil, nil
+	in.mu.Unlock()
+	for _, w := range ws {
+		vfs.RemoveWatch(w.inode, w)
+	}
+}
+
+// Readiness implements vfs.FileImpl.
+func (in *Inotify) Readiness(mask waiter.EventMask) waiter.EventMask {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if len(in.events) == 0 {
+		return 0
+	}
+	return mask & waiter.ReadableEvents
+}
+
+// EventRegister implements vfs.FileImpl.
+func (in *Inotify) EventRegister(w *waiter.Entry) error { in.queue.EventRegister(w); return nil }
+
+// EventUnregister implements vfs.FileImpl.
+func (in *Inotify) EventUnregister(w *waiter.Entry) { in.queue.EventUnregister(w) }

@@ -1,0 +1,143 @@
+package syscalls
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/sentry/fs/anon"
+	"moat/sentry/kernel"
+	"moat/sentry/linuxerr"
+	"moat/sentry/vfs"
+)
+
+func init() {
+	register(
+		full(213, "epoll_create", "int", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			if a[0].Int() <= 0 {
+				return 0, unix.EINVAL
+			}
+			return installFD(t, anon.NewEpoll(t), 0)
+		}),
+		full(291, "epoll_create1", "oflags", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			if a[0].Uint()&^uint32(unix.EPOLL_CLOEXEC) != 0 {
+				return 0, unix.EINVAL
+			}
+			return installFD(t, anon.NewEpoll(t), a[0].Uint())
+		}),
+		full(233, "epoll_ctl", "fd int fd ptr", sysEpollCtl),
+		full(232, "epoll_wait", "fd ptr int int", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return epollMs(t, a)
+		}),
+		full(281, "epoll_pwait", "fd ptr int int sigset size", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return epollMask(t, a[4], a[5].Uint64(), func() (uintptr, error) { return epollMs(t, a) })
+		}),
+		full(441, "epoll_pwait2", "fd ptr int timespec sigset size", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			block, deadline, err := timeout(t, a[3], 1)
+			if err != nil {
+				return 0, err
+			}
+			return epollMask(t, a[4], a[5].Uint64(), func() (uintptr, error) { return epollWait(t, a, block, deadline) })
+		}),
+	)
+}
+
+// installFD gives f, whose reference it takes over, a descriptor; flags may hold O_CLOEXEC.
+func installFD(t *kernel.Task, f *vfs.FileDescription, flags uint32) (uintptr, error) {
+	defer f.DecRef()
+	fd, err := t.NewFD(f, flags&unix.O_CLOEXEC != 0)
+	return uintptr(fd), err
+}
+
+func sysEpollCtl(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	var ev anon.EpollEvent
+	op := a[1].Int()
+	if op != unix.EPOLL_CTL_DEL {
+		var b [12]byte
+		if _, err := t.CopyIn(a[3].Pointer(), b[:]); err != nil {
+			return 0, err
+		}
+		ev = anon.EpollEvent{Events: hostarch.ByteOrder.Uint32(b[:]), Data: hostarch.ByteOrder.Uint64(b[4:])}
+	}
+	ep, err := t.GetFile(a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer ep.DecRef()
+	f, err := t.GetFile(a[2].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	e, ok := ep.Impl().(*anon.Epoll)
+	if !ok {
+		if m := f.Inode().Mode() & unix.S_IFMT; m == unix.S_IFREG || m == unix.S_IFDIR {
+			return 0, unix.EPERM
+		}
+		return 0, unix.EINVAL
+	}
+	return 0, e.Control(op, ep, f, a[2].Int(), ev)
+}
+
+func epollMs(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	ms := a[3].Int()
+	var deadline time.Time
+	if ms > 0 {
+		deadline = time.Now().Add(time.Duration(ms) * time.Millisecond)
+	}
+	return epollWait(t, a, ms != 0, deadline)
+}
+
+// epollMask is withMask for calls that are never restarted.
+func epollMask(t *kernel.Task, addr kernel.Arg, size uint64, fn func() (uintptr, error)) (uintptr, error) {
+	n, err := withMask(t, addr, size, fn)
+	if linuxerr.IsRestart(err) {
+		err = unix.EINTR
+	}
+	return n, err
+}
+
+var epollBuffers = sync.Pool{New: func() any { return new([64]anon.EpollEvent) }}
+
+// epollWait is epoll_wait(2), which a signal always ends with EINTR.
+func epollWait(t *kernel.Task, a kernel.Args, block bool, deadline time.Time) (uintptr, error) {
+	n := int(a[2].Int())
+	if n <= 0 || n > 1<<31/12 {
+		return 0, unix.EINVAL
+	}
+	f, err := t.GetFile(a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	e, ok := f.Impl().(*anon.Epoll)
+	if !ok {
+		return 0, unix.EINVAL
+	}
+	buf := epollBuffers.Get().(*[64]anon.EpollEvent)
+	defer epollBuffers.Put(buf)
+	evs, err := e.Wait(t, buf[:0], min(n, 4096), block, deadline)
+	if err == linuxerr.ERESTARTSYS {
+		err = unix.EINTR
+	}
+	if err != nil {
+		return 0, err
+	}
+	var b [64 * 12]byte
+	le := hostarch.ByteOrder
+	addr := a[1].Pointer()
+	for done := 0; done < len(evs); {
+		k := 0
+		for ; k < 64 && done < len(evs); k++ {
+			le.PutUint32(b[12*k:], evs[done].Events)
+			le.PutUint64(b[12*k+4:], evs[done].Data)
+			done++
+		}
+		if _, err := t.CopyOut(addr, b[:12*k]); err != nil {
+			return 0, err
+		}
+		addr += hostarch.Addr(12 * k)
+	}
+	return uintptr(len(evs)), nil
+}
