@@ -164,7 +164,7 @@ func Symlink(ctx Context, target string, start Path, path string) error {
 
 // Link makes path another name of the file at target: linkat(2).
 func Link(ctx Context, target Path, start Path, path string) error {
-	err := makeEntry(ctx, start, path, linkEntry, func(dir Path, name string) (Inode, error) {
+	return makeEntry(ctx, start, path, linkEntry, func(dir Path, name string) (Inode, error) {
 		t := target.Inode()
 		if dir.Mount != target.Mount {
 			return nil, unix.EXDEV
@@ -178,12 +178,19 @@ func Link(ctx Context, target Path, start Path, path string) error {
 		if isDir(t) {
 			return nil, unix.EPERM
 		}
-		return t, dir.Inode().Link(ctx, name, t)
+		if err := dir.Inode().Link(ctx, name, t); err != nil {
+			return nil, err
+		}
+		notifyLinks(t)
+		return t, nil
 	})
-	if err == nil {
-		Notify(target.Dentry, InAttrib)
+}
+
+// notifyLinks tells watchers of i itself that its link count changed.
+func notifyLinks(i Inode) {
+	if watchTotal.Load() != 0 {
+		deliver(i, InAttrib, 0, "", false)
 	}
-	return err
 }
 
 // mayLink is may_linkat with fs.protected_hardlinks=1: who does not own a file links it only if it is regular, without set-id bits, and his to read and
@@ -236,10 +243,14 @@ func remove(ctx Context, start Path, path string, rmdir bool) error {
 	}
 	d.dir.ops.Unlock()
 	if c != nil {
+		isdir := c.dir != nil
 		if err == nil && !rmdir {
-			Notify(c, InAttrib)
+			notifyLinks(c.inode)
 		}
 		c.DecRef() // may release the file: without locks
+		if err == nil {
+			notifyDir(d, InDelete, 0, name, isdir)
+		}
 	}
 	return err
 }
@@ -274,7 +285,6 @@ func (d *Dentry) removeChild(ctx Context, c *Dentry, name string, rmdir, slash b
 		return err
 	}
 	d.removed(c)
-	notifyDir(d, InDelete, 0, name, dir)
 	return nil
 }
 

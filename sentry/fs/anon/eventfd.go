@@ -52,7 +52,7 @@ func (e *EventFD) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequ
 
 // Write implements vfs.FileImpl.
 func (e *EventFD) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, int64, error) {
-	if src.NumBytes() < 8 {
+	if src.NumBytes() != 8 {
 		return 0, 0, unix.EINVAL
 	}
 	var b [8]byte
