@@ -1,0 +1,190 @@
+// Package socket is what the socket system calls and the protocol families know of each other: an open socket, a message, and the
+// options that every socket has. A family registers itself by Register.
+//
+// Sockets never wait in here: an operation that cannot be done now returns EWOULDBLOCK, and the system call waits for readiness and
+// tries again, unless the file is non-blocking.
+package socket
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"moat/sentry/kernel"
+	"moat/sentry/usermem"
+	"moat/sentry/vfs"
+)
+
+// Socket is an open socket's file implementation.
+type Socket interface {
+	vfs.FileImpl
+	// Base has the options that all sockets share.
+	Base() *Base
+
+	// Addresses are struct sockaddr in bytes, as the guest gave them or will get them.
+	Bind(t *kernel.Task, addr []byte) error
+	Listen(t *kernel.Task, backlog int) error
+	// Accept returns the next connection and the address of its other end.
+	Accept(t *kernel.Task) (Socket, []byte, error)
+	// Connect returns EINPROGRESS if the connection will be made later, EWOULDBLOCK if it is to be tried again when the socket is ready.
+	Connect(t *kernel.Task, addr []byte) error
+	Shutdown(how int) error
+	LocalAddr(t *kernel.Task) ([]byte, error)
+	PeerAddr(t *kernel.Task) ([]byte, error)
+	// Send and Recv move one message (or as much of a stream as fits). ctx is a *kernel.Task except for the kernel's own use.
+	Send(ctx vfs.Context, m *Message) (int64, error)
+	Recv(ctx vfs.Context, m *Message) (int64, error)
+	// GetOption and SetOption handle what GetBaseOption and SetBaseOption do not: ENOPROTOOPT.
+	GetOption(t *kernel.Task, level, name int32, size int) ([]byte, error)
+	SetOption(t *kernel.Task, level, name int32, val []byte) error
+}
+
+// Message is what sendmsg(2) and recvmsg(2) carry.
+type Message struct {
+	Data usermem.IOSequence
+	// Flags are MSG_*.
+	Flags int32
+	// Addr is the destination, nil for none; or where a message came from.
+	Addr []byte
+	// Rights and Cred are unix(7)'s control messages. Sent rights are the receiver's after a Send without an error; received ones are the caller's.
+	Rights []*vfs.FileDescription
+	Cred   *Cred
+	// Other are control messages of the family, in the guest's layout.
+	Other []Control
+	// OutFlags are MSG_TRUNC, MSG_CTRUNC and MSG_EOR of a received message.
+	OutFlags int32
+}
+
+// Control is one control message.
+type Control struct {
+	Level, Type int32
+	Data        []byte
+}
+
+// Cred is a process' identity, in no namespace yet.
+type Cred struct {
+	PID *kernel.PID
+	UID uint32 // auth.KUID
+	GID uint32 // auth.KGID
+}
+
+// Provider makes sockets of a family: EPROTONOSUPPORT, ESOCKTNOSUPPORT, EPERM.
+type Provider func(t *kernel.Task, typ, protocol int32) (Socket, error)
+
+var providers [64]Provider
+
+// Register sets the provider of a family (AF_*). It is called from init functions.
+func Register(family int, p Provider) { providers[family] = p }
+
+// New makes a socket; EAFNOSUPPORT if there is no such family.
+func New(t *kernel.Task, family, typ, protocol int32) (Socket, error) {
+	if family < 0 || int(family) >= len(providers) || providers[family] == nil {
+		return nil, unix.EAFNOSUPPORT
+	}
+	if typ < 0 || typ > unix.SOCK_PACKET {
+		return nil, unix.EINVAL
+	}
+	return providers[family](t, typ, protocol)
+}
+
+// Open makes an open file of s. flags are O_NONBLOCK.
+func Open(ctx vfs.Context, s Socket, flags uint32) *vfs.FileDescription {
+	return vfs.NewFile(ctx.Credentials(), s, vfs.PseudoPath(ctx, unix.S_IFSOCK|0o777), unix.O_RDWR|flags)
+}
+
+// Base are the options of SOL_SOCKET.
+type Base struct {
+	Family, Type, Protocol int32
+
+	PassCred, PassPIDFD, Broadcast, ReuseAddr, ReusePort, KeepAlive, OOBInline, DontRoute, Timestamp, TimestampNS atomic.Bool
+	SndBuf, RcvBuf, RcvLowat, Priority, Mark, PeekOff                                                             atomic.Int32
+	SndTimeout, RcvTimeout                                                                                        atomic.Int64 // ns, 0: none
+
+	mu sync.Mutex
+	// linger is SO_LINGER: on, seconds. +checklocks:mu
+	linger [2]int32
+	// err is the pending error. +checklocks:mu
+	err unix.Errno
+}
+
+const (
+	// defaultBuf and maxBuf are net.core.wmem_default and wmem_max; minBuf is SOCK_MIN_SNDBUF.
+	defaultBuf = 212992
+	maxBuf     = 212992
+	minSndBuf  = 4608
+	minRcvBuf  = 2304
+)
+
+// Init sets the defaults.
+func (b *Base) Init(family, typ, protocol int32) {
+	b.Family, b.Type, b.Protocol = family, typ, protocol
+	b.SndBuf.Store(defaultBuf)
+	b.RcvBuf.Store(defaultBuf)
+	b.RcvLowat.Store(1)
+	b.PeekOff.Store(-1)
+}
+
+// SetError sets the pending error that the next operation, or SO_ERROR, returns.
+func (b *Base) SetError(e unix.Errno) {
+	b.mu.Lock()
+	b.err = e
+	b.mu.Unlock()
+}
+
+// TakeError returns the pending error and clears it.
+func (b *Base) TakeError() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := b.err
+	b.err = 0
+	if e == 0 {
+		return nil
+	}
+	return e
+}
+
+// HasError reports whether an error is pending.
+func (b *Base) HasError() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err != 0
+}
+
+// deadline is when an operation with a timeout must be over.
+func deadline(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(time.Duration(ns))
+}
+
+// RecvDeadline is SO_RCVTIMEO from now on; zero: none.
+func (b *Base) RecvDeadline() time.Time { return deadline(b.RcvTimeout.Load()) }
+
+// SendDeadline is SO_SNDTIMEO from now on; zero: none.
+func (b *Base) SendDeadline() time.Time { return deadline(b.SndTimeout.Load()) }
+
+// Ucred is struct ucred as t sees c.
+func (c *Cred) Ucred(t *kernel.Task) []byte {
+	if c == nil {
+		return le32(0, ^uint32(0), ^uint32(0))
+	}
+	ns := t.UserNamespace()
+	return le32(uint32(c.PID.In(t.PIDNamespace())), ns.UIDOrOverflow(kuid(c.UID)), ns.GIDOrOverflow(kgid(c.GID)))
+}
+
+// CredOf is the identity that a socket shows for t: the effective IDs.
+func CredOf(t *kernel.Task) *Cred {
+	c := t.Credentials()
+	return &Cred{PID: t.ThreadGroup().ID(), UID: uint32(c.EUID), GID: uint32(c.EGID)}
+}
+
+// RealCredOf is the identity that goes with messages of t: the real IDs (net/core/scm.c scm_set_cred).
+func RealCredOf(t *kernel.Task) *Cred {
+	c := t.Credentials()
+	return &Cred{PID: t.ThreadGroup().ID(), UID: uint32(c.RUID), GID: uint32(c.RGID)}
+}
+
+var _ = linux.SOL_SOCKET

@@ -1,0 +1,312 @@
+// Package unix has AF_UNIX sockets (unix(7)): streams, datagrams and sequenced packets, with names in the file system or in the abstract
+// namespace of a network namespace, descriptors and credentials.
+//
+// A message waits in its receiver's queue and is charged to its sender, whose SO_SNDBUF bounds what of it may wait.
+//
+// Locks: sock.mu guards a socket's state and queue. Two are held together only by connect, the connecting socket's before the
+// listening one's. Locks of address spaces come behind it: receiving copies to the guest with mu held. Waiter queues are notified without locks,
+// descriptors are released without locks. names.mu is a leaf.
+package unix
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/waiter"
+	"moat/sentry/kernel"
+	"moat/sentry/net/socket"
+	"moat/sentry/usermem"
+	"moat/sentry/vfs"
+)
+
+type state uint8
+
+const (
+	idle state = iota
+	listening
+	connected
+	closed
+)
+
+// sock is a socket. It implements socket.Socket.
+type sock struct {
+	vfs.FileDefaults
+	base  socket.Base
+	queue waiter.Queue
+	ns    *kernel.NetNamespace
+	// sent is how many bytes of this socket's wait at receivers.
+	sent atomic.Int64
+
+	mu sync.Mutex
+	// +checklocks:mu
+	state state
+	// peer is the other end, or a datagram socket's destination. +checklocks:mu
+	peer *sock
+	// noRead and noWrite are shutdown(2)'s. +checklocks:mu
+	noRead, noWrite bool
+	// addr is the bound address, nil if there is none. +checklocks:mu
+	addr *address
+	// peerCred is SO_PEERCRED: of the other end, or of who listens. +checklocks:mu
+	peerCred *socket.Cred
+	// msgs are received messages, bytes their sum. +checklocks:mu
+	msgs  msgQueue
+	bytes int
+	// pending are connections that were not accepted, at most backlog. +checklocks:mu
+	pending []*sock
+	backlog int
+	// waiting are sockets whose writers found this queue full. +checklocks:mu
+	waiting map[*sock]struct{}
+}
+
+// maxDgrams is net.unix.max_dgram_qlen: how many datagrams may wait at a receiver.
+const maxDgrams = 512
+
+func init() {
+	socket.Register(unix.AF_UNIX, func(t *kernel.Task, typ, protocol int32) (socket.Socket, error) {
+		if protocol != 0 && protocol != unix.AF_UNIX {
+			return nil, unix.EPROTONOSUPPORT
+		}
+		switch typ {
+		case unix.SOCK_RAW:
+			typ = unix.SOCK_DGRAM
+		case unix.SOCK_STREAM, unix.SOCK_DGRAM, unix.SOCK_SEQPACKET:
+		default:
+			return nil, unix.ESOCKTNOSUPPORT
+		}
+		return newSock(t.Net(), typ), nil
+	})
+}
+
+func newSock(ns *kernel.NetNamespace, typ int32) *sock {
+	s := &sock{ns: ns}
+	s.base.Init(unix.AF_UNIX, typ, 0)
+	return s
+}
+
+// Pair returns two connected sockets (socketpair(2)).
+func Pair(t *kernel.Task, typ, protocol int32) (a, b socket.Socket, err error) {
+	x, err := socket.New(t, unix.AF_UNIX, typ, protocol)
+	if err != nil {
+		return nil, nil, err
+	}
+	p := x.(*sock)
+	q := newSock(t.Net(), p.base.Type)
+	cred := socket.CredOf(t)
+	p.peer, p.state, p.peerCred = q, connected, cred
+	q.peer, q.state, q.peerCred = p, connected, cred
+	return p, q, nil
+}
+
+func (s *sock) Base() *socket.Base { return &s.base }
+func (s *sock) dgram() bool        { return s.base.Type == unix.SOCK_DGRAM }
+func (s *sock) stream() bool       { return s.base.Type == unix.SOCK_STREAM }
+
+const allEvents = waiter.AllEvents
+
+// Release implements vfs.FileImpl (net/unix/af_unix.c unix_release_sock).
+func (s *sock) Release(vfs.Context, *vfs.FileDescription) {
+	s.mu.Lock()
+	was := s.state
+	s.state = closed
+	s.noRead, s.noWrite = true, true
+	peer, addr, msgs, pending, waiting := s.peer, s.addr, s.msgs.take(), s.pending, s.waiting
+	s.peer, s.addr, s.pending, s.waiting, s.bytes = nil, nil, nil, nil, 0
+	s.mu.Unlock()
+
+	for _, c := range pending {
+		// A connection that nobody accepted is gone for the one who made it.
+		c.abort()
+	}
+	if peer != nil && was == connected && !s.dgram() {
+		peer.hangUp(len(msgs) > 0)
+	}
+	for _, m := range msgs {
+		m.discard()
+	}
+	for w := range waiting {
+		w.queue.Notify(waiter.WritableEvents)
+	}
+	if addr != nil {
+		addr.release(s)
+	}
+	s.queue.Notify(allEvents)
+}
+
+// abort closes a socket that has no file.
+func (s *sock) abort() {
+	s.mu.Lock()
+	peer := s.peer
+	msgs := s.msgs.take()
+	s.state, s.peer, s.bytes = closed, nil, 0
+	s.noRead, s.noWrite = true, true
+	s.mu.Unlock()
+	for _, m := range msgs {
+		m.discard()
+	}
+	if peer != nil {
+		peer.hangUp(true)
+	}
+}
+
+// hangUp tells s that its other end is gone; lost says that it left something unread.
+func (s *sock) hangUp(lost bool) {
+	s.mu.Lock()
+	s.noRead, s.noWrite = true, true
+	s.mu.Unlock()
+	if lost {
+		s.base.SetError(unix.ECONNRESET)
+	}
+	s.queue.Notify(allEvents)
+}
+
+// Shutdown implements socket.Socket.
+func (s *sock) Shutdown(how int) error {
+	s.mu.Lock()
+	rd, wr := how != unix.SHUT_WR, how != unix.SHUT_RD
+	s.noRead, s.noWrite = s.noRead || rd, s.noWrite || wr
+	peer := s.peer
+	s.mu.Unlock()
+	s.queue.Notify(allEvents)
+	if peer != nil && !s.dgram() {
+		peer.mu.Lock()
+		peer.noRead, peer.noWrite = peer.noRead || wr, peer.noWrite || rd
+		peer.mu.Unlock()
+		peer.queue.Notify(allEvents)
+	}
+	return nil
+}
+
+// Readiness implements vfs.FileImpl (unix_poll, unix_dgram_poll).
+func (s *sock) Readiness(mask waiter.EventMask) waiter.EventMask {
+	s.mu.Lock()
+	var ev waiter.EventMask
+	if s.noRead {
+		ev |= waiter.ReadableEvents | waiter.EventRdHUp
+		if s.noWrite {
+			ev |= waiter.EventHUp
+		}
+	}
+	if s.msgs.len() > 0 || len(s.pending) > 0 {
+		ev |= waiter.ReadableEvents
+	}
+	if !s.dgram() && (s.state == idle || s.state == closed) {
+		ev |= waiter.EventHUp
+	}
+	peer, st := s.peer, s.state
+	s.mu.Unlock()
+	if s.base.HasError() {
+		ev |= waiter.EventErr
+	}
+	if st != listening && s.sent.Load()*4 <= int64(s.base.SndBuf.Load()) && !(s.dgram() && peer != nil && peer.fullFor(s)) {
+		ev |= waiter.WritableEvents
+	}
+	return ev & mask
+}
+
+// fullFor reports whether the queue takes no more datagrams; w is told when it does.
+func (s *sock) fullFor(w *sock) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s == w || s.peer == w || s.msgs.len() < maxDgrams {
+		return false
+	}
+	s.waitLocked(w)
+	return true
+}
+
+// +checklocks:s.mu
+func (s *sock) waitLocked(w *sock) {
+	if s.waiting == nil {
+		s.waiting = make(map[*sock]struct{})
+	}
+	s.waiting[w] = struct{}{}
+}
+
+// EventRegister implements vfs.FileImpl.
+func (s *sock) EventRegister(e *waiter.Entry) error {
+	s.queue.EventRegister(e)
+	return nil
+}
+
+// EventUnregister implements vfs.FileImpl.
+func (s *sock) EventUnregister(e *waiter.Entry) { s.queue.EventUnregister(e) }
+
+// Read implements vfs.FileImpl.
+func (s *sock) Read(ctx vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
+	m := socket.Message{Data: dst}
+	n, err := s.Recv(ctx, &m)
+	for _, f := range m.Rights {
+		f.DecRef()
+	}
+	return n, err
+}
+
+// Write implements vfs.FileImpl.
+func (s *sock) Write(ctx vfs.Context, _ *vfs.FileDescription, src usermem.IOSequence, off int64, _ vfs.IOFlags) (int64, int64, error) {
+	n, err := s.Send(ctx, &socket.Message{Data: src})
+	return n, off, err
+}
+
+// Ioctl implements vfs.FileImpl: FIONREAD (SIOCINQ) and SIOCOUTQ.
+func (s *sock) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
+	var n int
+	switch req {
+	case linux.FIONREAD:
+		s.mu.Lock()
+		switch {
+		case s.state == listening:
+			s.mu.Unlock()
+			return 0, unix.EINVAL
+		case s.stream() || s.base.Type == unix.SOCK_SEQPACKET:
+			n = s.bytes
+		case s.msgs.len() > 0:
+			n = len(s.msgs.front().data)
+		}
+		s.mu.Unlock()
+	case linux.TIOCOUTQ:
+		n = int(s.sent.Load())
+	default:
+		return 0, unix.ENOTTY
+	}
+	b := []byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)}
+	_, err := io.CopyOut(hostarch.Addr(arg), b)
+	return 0, err
+}
+
+// GetOption implements socket.Socket.
+func (s *sock) GetOption(t *kernel.Task, level, name int32, size int) ([]byte, error) {
+	if level != linux.SOL_SOCKET {
+		return nil, unix.EOPNOTSUPP
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch name {
+	case linux.SO_PEERCRED:
+		return s.peerCred.Ucred(t), nil
+	case linux.SO_ACCEPTCONN:
+		v := byte(0)
+		if s.state == listening {
+			v = 1
+		}
+		return []byte{v, 0, 0, 0}, nil
+	case linux.SO_PEEK_OFF:
+		o := s.base.PeekOff.Load()
+		return []byte{byte(o), byte(o >> 8), byte(o >> 16), byte(o >> 24)}, nil
+	case linux.SO_PEERGROUPS:
+		return nil, unix.ENODATA
+	}
+	return nil, unix.ENOPROTOOPT
+}
+
+// SetOption implements socket.Socket.
+func (s *sock) SetOption(_ *kernel.Task, level, _ int32, _ []byte) error {
+	if level != linux.SOL_SOCKET {
+		return unix.EOPNOTSUPP
+	}
+	return unix.ENOPROTOOPT
+}
+
+var _ socket.Socket = (*sock)(nil)

@@ -1,0 +1,311 @@
+package syscalls
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/waiter"
+	"moat/sentry/kernel"
+	"moat/sentry/net/socket"
+	unixsock "moat/sentry/net/unix"
+	"moat/sentry/vfs"
+)
+
+func init() {
+	register(
+		full(41, "socket", "int int int", sysSocket),
+		full(42, "connect", "fd ptr int", sysConnect),
+		full(43, "accept", "fd ptr ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return accept(t, a, 0) }),
+		full(288, "accept4", "fd ptr ptr hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return accept(t, a, a[3].Uint()) }),
+		full(48, "shutdown", "fd int", sysShutdown),
+		full(49, "bind", "fd ptr int", sysBind),
+		full(50, "listen", "fd int", sysListen),
+		full(51, "getsockname", "fd ptr ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return sockName(t, a, socket.Socket.LocalAddr)
+		}),
+		full(52, "getpeername", "fd ptr ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return sockName(t, a, socket.Socket.PeerAddr)
+		}),
+		full(53, "socketpair", "int int int ptr", sysSocketpair),
+		full(54, "setsockopt", "fd int int ptr int", sysSetsockopt),
+		full(55, "getsockopt", "fd int int ptr ptr", sysGetsockopt),
+	)
+}
+
+// getSocket returns the socket of a descriptor with a reference to its file: EBADF, ENOTSOCK.
+func getSocket(t *kernel.Task, fd int32) (*vfs.FileDescription, socket.Socket, error) {
+	f, err := t.GetFile(fd)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, ok := f.Impl().(socket.Socket)
+	if !ok {
+		f.DecRef()
+		return nil, nil, unix.ENOTSOCK
+	}
+	return f, s, nil
+}
+
+// maxSockaddr is sizeof(struct sockaddr_storage).
+const maxSockaddr = 128
+
+func copyInAddr(t *kernel.Task, addr hostarch.Addr, n int32) ([]byte, error) {
+	if n < 0 || n > maxSockaddr {
+		return nil, unix.EINVAL
+	}
+	b := make([]byte, n)
+	if _, err := t.CopyIn(addr, b); err != nil {
+		return nil, unix.EFAULT
+	}
+	return b, nil
+}
+
+// copyOutAddr writes an address and its length as net/socket.c move_addr_to_user: cut to what fits, the length whole.
+func copyOutAddr(t *kernel.Task, b []byte, addr, lenAddr hostarch.Addr) error {
+	n, err := t.CopyInUint32(lenAddr)
+	if err != nil {
+		return unix.EFAULT
+	}
+	if int32(n) < 0 {
+		return unix.EINVAL
+	}
+	if _, err := t.CopyOut(addr, b[:min(len(b), int(n))]); err != nil {
+		return unix.EFAULT
+	}
+	return t.CopyOutUint32(lenAddr, uint32(len(b)))
+}
+
+// sockType splits SOCK_NONBLOCK and SOCK_CLOEXEC off a type.
+func sockType(typ int32) (int32, uint32, bool, error) {
+	flags := uint32(typ) &^ 0xf
+	if flags&^(unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC) != 0 {
+		return 0, 0, false, unix.EINVAL
+	}
+	return typ & 0xf, flags & unix.O_NONBLOCK, flags&unix.SOCK_CLOEXEC != 0, nil
+}
+
+func sysSocket(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	typ, flags, cloexec, err := sockType(a[1].Int())
+	if err != nil {
+		return 0, err
+	}
+	s, err := socket.New(t, a[0].Int(), typ, a[2].Int())
+	if err != nil {
+		return 0, err
+	}
+	f := socket.Open(t, s, flags)
+	defer f.DecRef()
+	fd, err := t.NewFD(f, cloexec)
+	return uintptr(fd), err
+}
+
+func sysSocketpair(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	typ, flags, cloexec, err := sockType(a[1].Int())
+	if err != nil {
+		return 0, err
+	}
+	if a[0].Int() != unix.AF_UNIX {
+		if _, err := socket.New(t, a[0].Int(), typ, a[2].Int()); err != nil {
+			return 0, err
+		}
+		return 0, unix.EOPNOTSUPP
+	}
+	x, y, err := unixsock.Pair(t, typ, a[2].Int())
+	if err != nil {
+		return 0, err
+	}
+	fs := []*vfs.FileDescription{socket.Open(t, x, flags), socket.Open(t, y, flags)}
+	defer fs[0].DecRef()
+	defer fs[1].DecRef()
+	fds, err := t.FDTable().NewFDs(fs, cloexec, t.ThreadGroup().Limit(linux.RLIMIT_NOFILE).Cur)
+	if err != nil {
+		return 0, err
+	}
+	var b [8]byte
+	binary.LittleEndian.PutUint32(b[:], uint32(fds[0]))
+	binary.LittleEndian.PutUint32(b[4:], uint32(fds[1]))
+	if _, err := t.CopyOut(a[3].Pointer(), b[:]); err != nil {
+		t.FDTable().Close(t, fds[0])
+		t.FDTable().Close(t, fds[1])
+		return 0, unix.EFAULT
+	}
+	return 0, nil
+}
+
+func sysBind(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	f, s, err := getSocket(t, a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	addr, err := copyInAddr(t, a[1].Pointer(), a[2].Int())
+	if err != nil {
+		return 0, err
+	}
+	return 0, s.Bind(t, addr)
+}
+
+func sysListen(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	f, s, err := getSocket(t, a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	return 0, s.Listen(t, int(a[1].Int()))
+}
+
+func sysShutdown(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	f, s, err := getSocket(t, a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	if how := a[1].Int(); how < unix.SHUT_RD || how > unix.SHUT_RDWR {
+		return 0, unix.EINVAL
+	}
+	return 0, s.Shutdown(int(a[1].Int()))
+}
+
+func sysConnect(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	f, s, err := getSocket(t, a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	addr, err := copyInAddr(t, a[1].Pointer(), a[2].Int())
+	if err != nil {
+		return 0, err
+	}
+	try := func() error { return s.Connect(t, addr) }
+	err = try()
+	if f.Nonblocking() || err != unix.EWOULDBLOCK && err != unix.EINPROGRESS {
+		return 0, err
+	}
+	d := s.Base().SendDeadline()
+	err = f.Wait(t, waiter.WritableEvents|waiter.EventErr|waiter.EventHUp, d, func() error {
+		err := try()
+		switch err {
+		case unix.EALREADY, unix.EINPROGRESS:
+			return unix.EWOULDBLOCK
+		}
+		return err
+	})
+	return 0, interrupted(err, !d.IsZero())
+}
+
+// interrupted is what a signal makes of a call: one with a timeout is not restarted (sock_intr_errno).
+func interrupted(err error, timeout bool) error {
+	if timeout && isRestart(err) {
+		return unix.EINTR
+	}
+	return err
+}
+
+func accept(t *kernel.Task, a kernel.Args, flags uint32) (uintptr, error) {
+	if flags&^(unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC) != 0 {
+		return 0, unix.EINVAL
+	}
+	f, s, err := getSocket(t, a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	var n socket.Socket
+	var peer []byte
+	try := func() (err error) {
+		n, peer, err = s.Accept(t)
+		return err
+	}
+	if err = try(); err == unix.EWOULDBLOCK && !f.Nonblocking() {
+		d := s.Base().RecvDeadline()
+		err = interrupted(f.Wait(t, waiter.ReadableEvents|waiter.EventErr|waiter.EventHUp, d, try), !d.IsZero())
+	}
+	if err != nil {
+		return 0, err
+	}
+	nf := socket.Open(t, n, flags&unix.SOCK_NONBLOCK)
+	defer nf.DecRef()
+	if a[1] != 0 {
+		if err := copyOutAddr(t, peer, a[1].Pointer(), a[2].Pointer()); err != nil {
+			return 0, err
+		}
+	}
+	fd, err := t.NewFD(nf, flags&unix.SOCK_CLOEXEC != 0)
+	return uintptr(fd), err
+}
+
+func sockName(t *kernel.Task, a kernel.Args, get func(socket.Socket, *kernel.Task) ([]byte, error)) (uintptr, error) {
+	f, s, err := getSocket(t, a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	b, err := get(s, t)
+	if err != nil {
+		return 0, err
+	}
+	return 0, copyOutAddr(t, b, a[1].Pointer(), a[2].Pointer())
+}
+
+// maxOption bounds the value of an option.
+const maxOption = 4096
+
+func sysSetsockopt(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	f, s, err := getSocket(t, a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	n := a[4].Int()
+	if n < 0 {
+		return 0, unix.EINVAL
+	}
+	val := make([]byte, min(n, maxOption))
+	if _, err := t.CopyIn(a[3].Pointer(), val); err != nil {
+		return 0, unix.EFAULT
+	}
+	level, name := a[1].Int(), a[2].Int()
+	err = unix.ENOPROTOOPT
+	if level == linux.SOL_SOCKET {
+		err = s.Base().SetOption(t, name, val)
+	}
+	if err == unix.ENOPROTOOPT {
+		err = s.SetOption(t, level, name, val)
+	}
+	return 0, err
+}
+
+func sysGetsockopt(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	f, s, err := getSocket(t, a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	u, err := t.CopyInUint32(a[4].Pointer())
+	if err != nil {
+		return 0, unix.EFAULT
+	}
+	n := int32(u)
+	if n < 0 {
+		return 0, unix.EINVAL
+	}
+	level, name := a[1].Int(), a[2].Int()
+	var val []byte
+	err = unix.ENOPROTOOPT
+	if level == linux.SOL_SOCKET {
+		val, err = s.Base().GetOption(name)
+	}
+	if err == unix.ENOPROTOOPT {
+		val, err = s.GetOption(t, level, name, int(n))
+	}
+	if err != nil {
+		return 0, err
+	}
+	val = val[:min(len(val), int(n))]
+	if _, err := t.CopyOut(a[3].Pointer(), val); err != nil {
+		return 0, unix.EFAULT
+	}
+	return 0, t.CopyOutUint32(a[4].Pointer(), uint32(len(val)))
+}
