@@ -56,6 +56,9 @@ func (e *end) enter(ctx vfs.Context, nonblock bool) error {
 	rg, wg := p.readerGen, p.writerGen
 	e.gen = -1
 	wait := alone || e.read && !e.write && p.writers == 0
+	if p.anon {
+		alone, wait = false, false
+	}
 	if wait && nonblock && e.read {
 		e.gen = wg
 		wait = false

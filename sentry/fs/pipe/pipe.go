@@ -32,6 +32,8 @@ var total atomic.Int64
 // Pipe is the buffer between the ends.
 type Pipe struct {
 	queue waiter.Queue
+	// anon: made by pipe(2). Opening it again does not wait for the other end (fifo_open).
+	anon bool
 
 	mu sync.Mutex
 	// buf is a ring of a power of two bytes, of which n from head on are in use; size is the capacity.
@@ -70,9 +72,13 @@ func newPipe() *Pipe {
 func New(ctx vfs.Context, flags uint32) (r, w *vfs.FileDescription) {
 	p := newPipe()
 	p.readers, p.writers = 1, 1
+	p.files, p.anon = 2, true
 	path := vfs.PseudoPath(ctx, unix.S_IFIFO|0o600)
-	r = vfs.NewFile(ctx.Credentials(), &end{p: p, read: true}, path.IncRef(), unix.O_RDONLY|flags&unix.O_NONBLOCK)
-	w = vfs.NewFile(ctx.Credentials(), &end{p: p, write: true}, path, unix.O_WRONLY|flags)
+	// /proc/PID/fd opens the pipe again.
+	i := path.Inode()
+	vfs.Special(i, func(any) any { return p })
+	r = vfs.NewFile(ctx.Credentials(), &end{p: p, read: true, fifo: i, gen: -1}, path.IncRef(), unix.O_RDONLY|flags&unix.O_NONBLOCK)
+	w = vfs.NewFile(ctx.Credentials(), &end{p: p, write: true, fifo: i, gen: -1}, path, unix.O_WRONLY|flags)
 	return r, w
 }
 
@@ -81,7 +87,7 @@ type end struct {
 	vfs.FileDefaults
 	p           *Pipe
 	read, write bool
-	fifo        vfs.Inode // nil for pipe(2)
+	fifo        vfs.Inode
 	// gen is the writer generation at a non-blocking open for reading: no HUP before there was a writer.
 	gen int
 }
@@ -89,10 +95,6 @@ type end struct {
 // Release implements vfs.FileImpl.
 func (e *end) Release(vfs.Context, *vfs.FileDescription) {
 	e.p.leave(e.read, e.write)
-	if e.fifo == nil {
-		e.p.free()
-		return
-	}
 	vfs.Special(e.fifo, func(v any) any {
 		if e.p.files--; e.p.files > 0 {
 			return v
@@ -386,7 +388,7 @@ func (e *end) Readiness(mask waiter.EventMask) waiter.EventMask {
 		if p.n > 0 {
 			ev |= waiter.ReadableEvents
 		}
-		if p.writers == 0 && (e.fifo == nil || e.gen != p.writerGen) {
+		if p.writers == 0 && e.gen != p.writerGen {
 			ev |= waiter.EventHUp
 		}
 	}
