@@ -10,6 +10,7 @@ import (
 
 	"moat/sentry/boot/filter"
 	"moat/sentry/fs/dev"
+	"moat/sentry/fs/devpts"
 	"moat/sentry/fs/gofer"
 	"moat/sentry/fs/pipe"
 	"moat/sentry/fs/proc"
@@ -102,6 +103,7 @@ func (b *sandbox) registerFileSystems(host *Host) error {
 	}
 	sys.Register(b.k)
 	pipe.Register()
+	devpts.Register(b.k)
 	return dev.Register(b.mem)
 }
 
