@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/waiter"
+	"moat/sentry/linuxerr"
 	"moat/sentry/usermem"
 )
 
@@ -25,6 +26,24 @@ func (fd *FileDescription) ioFlags(fl IOFlags) IOFlags {
 		}
 	}
 	return fl
+}
+
+// Deadliner is a file whose reads and writes have timeouts of their own: a socket (SO_RCVTIMEO, SO_SNDTIMEO). Zero: none.
+type Deadliner interface {
+	RecvDeadline() time.Time
+	SendDeadline() time.Time
+}
+
+// ownDeadline is when a read or write that begins to wait now must be over.
+func (fd *FileDescription) ownDeadline(write bool) time.Time {
+	d, ok := fd.impl.(Deadliner)
+	switch {
+	case !ok:
+		return time.Time{}
+	case write:
+		return d.SendDeadline()
+	}
+	return d.RecvDeadline()
 }
 
 // Read is read(2) and readv(2): from the file position, waiting for data unless the file or flags say not to.
@@ -200,6 +219,11 @@ func (fd *FileDescription) wait(ctx Context, mask waiter.EventMask, deadline tim
 		return 0, err
 	}
 	defer fd.impl.EventUnregister(&e)
+	own := false
+	if deadline.IsZero() {
+		deadline = fd.ownDeadline(mask&waiter.WritableEvents != 0)
+		own = !deadline.IsZero()
+	}
 	for {
 		n, err := try()
 		if err != unix.EWOULDBLOCK {
@@ -212,6 +236,9 @@ func (fd *FileDescription) wait(ctx Context, mask waiter.EventMask, deadline tim
 		}
 		if err == unix.ETIMEDOUT {
 			err = unix.EWOULDBLOCK
+		}
+		if own && linuxerr.IsRestart(err) {
+			err = unix.EINTR // a call with a timeout is not restarted
 		}
 		if err != nil {
 			return n, err

@@ -123,9 +123,6 @@ func (s *sock) Bind(t *kernel.Task, b []byte) error {
 	if err := checkAddr(b); err != nil {
 		return err
 	}
-	if s.bound() {
-		return unix.EINVAL
-	}
 	if b[famLen] == 0 {
 		return s.bindAbstract(string(b[famLen:]))
 	}
@@ -145,6 +142,7 @@ func (s *sock) Bind(t *kernel.Task, b []byte) error {
 	if s.addr != nil || s.state == closed {
 		s.mu.Unlock()
 		p.DecRef()
+		_ = vfs.Unlink(t, t.Cwd(), path)
 		return unix.EINVAL
 	}
 	s.addr = &address{raw: raw, path: p}

@@ -401,9 +401,6 @@ func (s *sock) recvPacket(m *socket.Message, woken *[]*sock) (int64, error) {
 	if n < int64(len(data)) {
 		m.OutFlags |= unix.MSG_TRUNC
 	}
-	if s.base.Type == unix.SOCK_SEQPACKET {
-		m.OutFlags |= unix.MSG_EOR
-	}
 	m.Cred, m.Addr = msg.cred, msg.addr
 	takeRights(m, msg, peek)
 	if !peek {

@@ -11,6 +11,7 @@ package unix
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -247,6 +248,9 @@ func (s *sock) Read(ctx vfs.Context, _ *vfs.FileDescription, dst usermem.IOSeque
 // Write implements vfs.FileImpl.
 func (s *sock) Write(ctx vfs.Context, _ *vfs.FileDescription, src usermem.IOSequence, off int64, _ vfs.IOFlags) (int64, int64, error) {
 	n, err := s.Send(ctx, &socket.Message{Data: src})
+	if err == nil && s.stream() && n < src.NumBytes() {
+		err = unix.EWOULDBLOCK // the rest may follow
+	}
 	return n, off, err
 }
 
@@ -310,3 +314,9 @@ func (s *sock) SetOption(_ *kernel.Task, level, _ int32, _ []byte) error {
 }
 
 var _ socket.Socket = (*sock)(nil)
+
+// RecvDeadline and SendDeadline implement vfs.Deadliner.
+func (s *sock) RecvDeadline() time.Time { return s.base.RecvDeadline() }
+
+// SendDeadline implements vfs.Deadliner.
+func (s *sock) SendDeadline() time.Time { return s.base.SendDeadline() }
