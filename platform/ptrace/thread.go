@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/platform"
+	"moat/platform/stub"
 )
 
 const (
@@ -31,7 +32,7 @@ const (
 
 // thread is a guest thread, traced by the OS thread of the goroutine that owns it.
 type thread struct {
-	space *space
+	space *stub.Space
 	tid   int
 
 	// regs are the host thread's registers if known, to leave out a SETREGS that changes nothing.
@@ -49,7 +50,7 @@ type thread struct {
 	guestTime atomic.Int64
 }
 
-func newThread(s *space, tid int) (*thread, error) {
+func newThread(s *stub.Space, tid int, _ *stub.Area) (platform.Thread, error) {
 	t := &thread{space: s, tid: tid, xsave: make([]byte, 8192)}
 	if err := ptrace(ptraceSeize, tid, 0, unix.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_EXITKILL); err != nil {
 		return nil, fmt.Errorf("ptrace: seizing a guest thread: %w", err)
@@ -72,11 +73,11 @@ func (t *thread) wait() (unix.WaitStatus, error) {
 		case err == unix.EINTR:
 			continue
 		case err != nil:
-			return 0, errStubGone{fmt.Sprintf("wait4: %v", err)}
+			return 0, stub.GoneError{What: fmt.Sprintf("wait4: %v", err)}
 		case st.Exited():
-			return st, errStubGone{fmt.Sprintf("it exited with %d", st.ExitStatus())}
+			return st, stub.GoneError{What: fmt.Sprintf("it exited with %d", st.ExitStatus())}
 		case st.Signaled():
-			return st, errStubGone{fmt.Sprintf("it was killed by %v", st.Signal())}
+			return st, stub.GoneError{What: fmt.Sprintf("it was killed by %v", st.Signal())}
 		}
 		return st, nil
 	}
@@ -176,7 +177,7 @@ func (t *thread) decode(st unix.WaitStatus, regs *platform.Regs) (ev platform.Ev
 // emulates the page itself and wants to see the jump.
 func (t *thread) vsyscall(at hostarch.Addr, regs *platform.Regs) (platform.Event, bool, error) {
 	if at&^0xfff != vsyscallBase {
-		return platform.Event{}, false, errStubGone{"it made a call of its own"}
+		return platform.Event{}, false, stub.GoneError{What: "it made a call of its own"}
 	}
 	if regs.Rip&^0xfff != vsyscallBase {
 		regs.Rsp -= 8
@@ -196,7 +197,7 @@ func (t *thread) Interrupt() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.released {
-		unix.Tgkill(t.space.pid, t.tid, interruptSignal)
+		unix.Tgkill(t.space.PID(), t.tid, interruptSignal)
 	}
 }
 
@@ -215,10 +216,16 @@ func (t *thread) Release() {
 		return
 	}
 	t.released = true
-	r := platform.Regs{Rip: codeAddr, Rax: 1, Orig_rax: ^uint64(0), Cs: userCS, Ss: userSS, Eflags: 0x202}
-	if setRegs(t.tid, &r) != nil || ptrace(unix.PTRACE_DETACH, t.tid, 0, 0) != nil {
-		// Dead already, or about to be; its tracer must wait for it to let it go.
-		unix.Wait4(t.tid, nil, unix.WALL|unix.WNOHANG, nil)
+	r := platform.Regs{Rip: stub.CodeAddr, Rax: stub.EntryExit, Orig_rax: ^uint64(0), Cs: userCS, Ss: userSS, Eflags: 0x202}
+	// An interrupt may still be pending: unblocked, it would kill the whole stub once nobody traces the thread.
+	blocked := ^uint64(0)
+	if setRegs(t.tid, &r) != nil || setSigmask(t.tid, &blocked) != nil || ptrace(unix.PTRACE_DETACH, t.tid, 0, 0) != nil {
+		// Dead already, or about to be: its tracer must wait for it, or the stub's other threads' end is never reported.
+		for {
+			if _, err := t.wait(); err != nil {
+				return
+			}
+		}
 	}
 }
 

@@ -1,4 +1,4 @@
-package ptrace
+package stub
 
 import (
 	"fmt"
@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The stub's own pages (stub_amd64.s has the sizes too).
+// The stub's own pages (stub_amd64.s has the layout too).
 const (
 	stubBase  = 0x7fff_0000_0000
 	codeAddr  = stubBase
@@ -17,13 +17,23 @@ const (
 	orderSize = 32768
 	replyAddr = orderAddr + orderSize
 	replySize = 4096
-	stubEnd   = replyAddr + replySize
+	// Guest threads' areas.
+	areaBase = stubBase + 0x1000_0000
+	areaSize = 0x8000
+	maxAreas = 1 << 16
+	stubEnd  = areaBase + areaSize*maxAreas
 	// userEnd is Linux's TASK_SIZE_MAX with four-level page tables.
 	userEnd  = 0x7fff_ffff_f000
 	pageSize = 4096
 
 	maxOrders  = orderSize/orderBytes - 1
 	orderBytes = 64
+)
+
+// CodeAddr is where the entry code lies in every stub. Entered with EntryExit in RAX it ends the thread.
+const (
+	CodeAddr  = codeAddr
+	EntryExit = 1
 )
 
 // Numbers that are not system calls but orders to make a stub or a guest thread.
@@ -56,17 +66,17 @@ type replyPage struct {
 	ret   atomic.Int64
 }
 
-// errStubGone says that the stub's process ended.
-type errStubGone struct{ what string }
+// GoneError says that the stub's process ended.
+type GoneError struct{ What string }
 
-func (e errStubGone) Error() string { return "ptrace: the stub process is gone: " + e.what }
+func (e GoneError) Error() string { return "stub: the stub process is gone: " + e.What }
 
 // carryOut gives the orders to the helper and waits for it. A helper that meets an error ends its process.
 //
 // Preconditions: s.orderMu is held; len(ops) <= maxOrders.
-func (s *space) carryOut(ops []order) error {
+func (s *Space) carryOut(ops []order) error {
 	if s.dead.Load() {
-		return errStubGone{"killed"}
+		return GoneError{What: "killed"}
 	}
 	copy(s.slot.order.ops[:], ops)
 	s.slot.order.n = uint32(len(ops))
@@ -77,7 +87,7 @@ func (s *space) carryOut(ops []order) error {
 
 // await waits until ok of the word holds, or the stub ends. It looks every poll in case no wake comes: from a stub that was
 // killed, or a new thread, which may no longer call futex.
-func (s *space) await(word *atomic.Uint32, poll time.Duration, ok func(uint32) bool) error {
+func (s *Space) await(word *atomic.Uint32, poll time.Duration, ok func(uint32) bool) error {
 	// No Gosched: it would hand the locked thread over, which costs more than the wait.
 	for i := 0; i < 2000; i++ {
 		if ok(word.Load()) {
@@ -100,16 +110,16 @@ func (s *space) await(word *atomic.Uint32, poll time.Duration, ok func(uint32) b
 }
 
 // checkAlive reports a stub that became a zombie, without reaping it.
-func (s *space) checkAlive() error {
+func (s *Space) checkAlive() error {
 	var info unix.Siginfo
 	err := unix.Waitid(unix.P_PID, s.pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil)
 	if err != nil {
 		s.dead.Store(true)
-		return errStubGone{fmt.Sprintf("waitid: %v", err)}
+		return GoneError{What: fmt.Sprintf("waitid: %v", err)}
 	}
 	if info.Signo != 0 {
 		s.dead.Store(true)
-		return errStubGone{"it was killed, or the host refused a mapping"}
+		return GoneError{What: "it was killed, or the host refused a mapping"}
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package ptrace
+package stub
 
 import (
 	"fmt"
@@ -11,9 +11,9 @@ import (
 	"moat/platform"
 )
 
-// space is one stub.
-type space struct {
-	host *host
+// Space is one stub: what every platform built on stubs makes its address spaces of.
+type Space struct {
+	host *Host
 	pid  int
 	slot *slot
 	dead atomic.Bool
@@ -33,6 +33,12 @@ type space struct {
 	// +checklocks:queueMu
 	queue []order
 
+	// areas are those mapped and not in use.
+	// +checklocks:orderMu
+	areas []*Area
+	// +checklocks:orderMu
+	numAreas int
+
 	release sync.Once
 }
 
@@ -51,7 +57,7 @@ func protOf(at hostarch.AccessType) uint64 {
 }
 
 // push queues o, joined to the last order where the two make one.
-func (s *space) push(o order) {
+func (s *Space) push(o order) {
 	s.queueMu.Lock()
 	if n := len(s.queue); n == 0 || !join(&s.queue[n-1], &o) {
 		s.queue = append(s.queue, o)
@@ -85,31 +91,37 @@ func join(a, b *order) bool {
 // within panics if the sentry asks for a range that is not the guest's: the stub's own pages would be lost.
 func within(ar hostarch.AddrRange) {
 	if ar.Start < minUser || ar.End > stubBase || ar.Start >= ar.End {
-		panic(fmt.Sprintf("ptrace: range %v is not within user space", ar))
+		panic(fmt.Sprintf("stub: range %v is not within user space", ar))
 	}
 }
 
 // Map implements platform.AddressSpace.
-func (s *space) Map(ar hostarch.AddrRange, fd int, off uint64, at hostarch.AccessType) {
+func (s *Space) Map(ar hostarch.AddrRange, fd int, off uint64, at hostarch.AccessType) {
 	within(ar)
 	s.push(order{nr: unix.SYS_MMAP, args: [6]uint64{uint64(ar.Start), uint64(ar.Length()), protOf(at),
 		unix.MAP_SHARED | unix.MAP_FIXED, uint64(fd), off}})
 }
 
 // Unmap implements platform.AddressSpace.
-func (s *space) Unmap(ar hostarch.AddrRange) {
+func (s *Space) Unmap(ar hostarch.AddrRange) {
 	within(ar)
 	s.push(order{nr: unix.SYS_MUNMAP, args: [6]uint64{uint64(ar.Start), uint64(ar.Length())}})
 }
 
 // Protect implements platform.AddressSpace.
-func (s *space) Protect(ar hostarch.AddrRange, at hostarch.AccessType) {
+func (s *Space) Protect(ar hostarch.AddrRange, at hostarch.AccessType) {
 	within(ar)
 	s.push(order{nr: unix.SYS_MPROTECT, args: [6]uint64{uint64(ar.Start), uint64(ar.Length()), protOf(at)}})
 }
 
+// PID is the stub's process ID.
+func (s *Space) PID() int { return s.pid }
+
+// Dead reports whether the stub is known to have ended.
+func (s *Space) Dead() bool { return s.dead.Load() }
+
 // Flush implements platform.AddressSpace.
-func (s *space) Flush() error {
+func (s *Space) Flush() error {
 	if !s.queued.Load() {
 		return nil
 	}
@@ -119,7 +131,7 @@ func (s *space) Flush() error {
 }
 
 // +checklocks:s.orderMu
-func (s *space) flushLocked() error {
+func (s *Space) flushLocked() error {
 	s.queueMu.Lock()
 	q := s.queue
 	s.queue = s.spare[:0]
@@ -135,7 +147,7 @@ func (s *space) flushLocked() error {
 }
 
 // Fork implements platform.AddressSpace.
-func (s *space) Fork() (platform.AddressSpace, error) {
+func (s *Space) Fork() (platform.AddressSpace, error) {
 	sl, err := s.host.newSlot()
 	if err != nil {
 		return nil, err
@@ -150,7 +162,7 @@ func (s *space) Fork() (platform.AddressSpace, error) {
 		s.host.freeSlot(sl)
 		return nil, err
 	}
-	c := &space{host: s.host, pid: pid, slot: sl}
+	c := &Space{host: s.host, pid: pid, slot: sl}
 	if err := c.await(&sl.reply.ready, 50*time.Microsecond, func(v uint32) bool { return v != 0 }); err != nil {
 		c.Release()
 		return nil, err
@@ -164,7 +176,7 @@ func (s *space) Fork() (platform.AddressSpace, error) {
 // spawn carries out an order that makes a process or a thread and returns its ID.
 //
 // +checklocks:s.orderMu
-func (s *space) spawn(o order) (int, error) {
+func (s *Space) spawn(o order) (int, error) {
 	if err := s.carryOut([]order{o}); err != nil {
 		return 0, err
 	}
@@ -174,28 +186,37 @@ func (s *space) spawn(o order) (int, error) {
 	}
 	// The word is the guest's to forge; an ID that is no child of the sentry's fails in wait4 and ptrace.
 	if n <= 1 || n > 1<<22 {
-		return 0, errStubGone{"it answered with nonsense"}
+		return 0, GoneError{What: "it answered with nonsense"}
 	}
 	return int(n), nil
 }
 
 // NewThread implements platform.AddressSpace.
-func (s *space) NewThread() (platform.Thread, error) {
+func (s *Space) NewThread() (platform.Thread, error) {
 	s.orderMu.Lock()
 	defer s.orderMu.Unlock()
+	var a *Area
+	o := order{nr: orderThread, args: [6]uint64{threadFlags}}
+	if s.host.cfg.Handlers {
+		var err error
+		if a, err = s.newAreaLocked(); err != nil {
+			return nil, err
+		}
+		o.args[1], o.args[2] = a.addr, 1
+	}
 	s.slot.reply.ready.Store(0)
-	tid, err := s.spawn(order{nr: orderThread, args: [6]uint64{threadFlags}})
+	tid, err := s.spawn(o)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.await(&s.slot.reply.ready, 50*time.Microsecond, func(v uint32) bool { return v != 0 }); err != nil {
+	if err = s.await(&s.slot.reply.ready, 50*time.Microsecond, func(v uint32) bool { return v != 0 }); err != nil {
 		return nil, err
 	}
-	return newThread(s, tid)
+	return s.host.cfg.NewThread(s, tid, a)
 }
 
 // Release implements platform.AddressSpace.
-func (s *space) Release() {
+func (s *Space) Release() {
 	s.release.Do(func() {
 		s.dead.Store(true)
 		unix.Kill(s.pid, unix.SIGKILL)
@@ -208,5 +229,11 @@ func (s *space) Release() {
 		delete(s.host.spaces, s)
 		s.host.mu.Unlock()
 		s.host.freeSlot(s.slot)
+		s.orderMu.Lock()
+		for _, a := range s.areas {
+			s.host.freeChunk(a.chunk)
+		}
+		s.areas = nil
+		s.orderMu.Unlock()
 	})
 }

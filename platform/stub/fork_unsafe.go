@@ -1,13 +1,15 @@
-package ptrace
+package stub
 
 import (
 	"syscall"
-	_ "unsafe" // for go:linkname
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 func stubCodeAddr() *byte
+
+func handlerCodeAddr() *byte
 
 //go:noescape
 func enterStub(code, order, reply uintptr)
@@ -25,6 +27,16 @@ func runtimeAfterForkInChild()
 type zygote struct {
 	codeFD, ctlFD      uintptr
 	orderOff, replyOff uintptr
+	handlers           bool
+	action             [4]uint64 // struct kernel_sigaction
+}
+
+// setHandlers makes the stubs handle SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS and SIGUSR2 by the entry code, on the
+// threads' alternate stacks, with everything else blocked.
+func (z *zygote) setHandlers() {
+	const saSiginfo, saOnstack, saRestorer = 4, 0x08000000, 0x04000000
+	z.handlers = true
+	z.action = [4]uint64{codeAddr + handlerOff, saSiginfo | saOnstack | saRestorer, codeAddr, ^uint64(0)}
 }
 
 // forkZygote forks the process that becomes the first stub. The child shares the descriptor table, unmaps the sentry and enters
@@ -58,6 +70,11 @@ func child(z *zygote) {
 		!mapAt(orderAddr, orderSize, unix.PROT_READ, z.ctlFD, z.orderOff) ||
 		!mapAt(replyAddr, replySize, unix.PROT_READ|unix.PROT_WRITE, z.ctlFD, z.replyOff) {
 		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 98, 0, 0)
+	}
+	if z.handlers {
+		for _, sig := range [...]uintptr{4, 5, 7, 8, 11, 12, 31} { // handledSignals
+			syscall.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&z.action)), 0, 8, 0, 0)
+		}
 	}
 	enterStub(codeAddr, orderAddr, replyAddr)
 }

@@ -23,4 +23,4 @@
 //
 // space.queueMu guards what is queued; space.orderMu, taken before it, guards the order page. thread.mu guards the thread's
 // life against Interrupt.
-package ptrace
+package stub

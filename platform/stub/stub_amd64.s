@@ -12,6 +12,8 @@
 #define SYS_clone 56
 #define SYS_exit 60
 #define SYS_prctl 157
+#define SYS_rt_sigreturn 15
+#define SYS_sigaltstack 131
 #define SYS_futex 202
 #define SYS_exit_group 231
 #define SYS_seccomp 317
@@ -19,7 +21,9 @@
 
 // The layout of order.go.
 #define STUB_BASE 0x7fff00000000
-#define STUB_END 0x7fff00019000
+#define STUB_END 0x7fff90000000
+#define AREA_BASE 0x7fff10000000
+#define AREA_MASK (-0x8000)
 #define USER_END 0x7ffffffff000
 #define HELPER_PROG 0x7fff00001000
 #define GUEST_PROG 0x7fff00001010
@@ -156,6 +160,12 @@ child:
 	SYSCALL
 	CMPQ AX, R13
 	JNE  die
+	MOVQ $AREA_BASE, DI        // the parent's threads' areas
+	MOVQ $(STUB_END-AREA_BASE), SI
+	MOVL $SYS_munmap, AX
+	SYSCALL
+	TESTQ AX, AX
+	JNE  die
 	MOVL $1, DI                // prctl(PR_SET_PDEATHSIG, SIGKILL)
 	MOVL $9, SI
 	MOVL $SYS_prctl, AX
@@ -165,9 +175,10 @@ child:
 	JMP  wait
 
 thread:
+	// clone(a0): a1 = the thread's area, or 0
 	MOVQ 8(R15), DI
 	XORL SI, SI
-	XORL DX, DX
+	MOVQ 16(R15), DX
 	XORL R10, R10
 	XORL R8, R8
 	MOVL $SYS_clone, AX
@@ -180,6 +191,16 @@ thread:
 	JMP  done
 
 guest:
+	MOVQ DX, R12               // the area
+	TESTQ R12, R12
+	JZ   bare
+	LEAQ 112(R12), DI          // sigaltstack(&control.altstack, NULL)
+	XORL SI, SI
+	MOVL $SYS_sigaltstack, AX
+	SYSCALL
+	TESTQ AX, AX
+	JNE  die
+bare:
 	XORL DI, DI                // close_range(0, ~0, 0)
 	MOVL $-1, SI
 	XORL DX, DX
@@ -195,6 +216,11 @@ guest:
 	TESTQ AX, AX
 	JNE  die
 	MOVL $1, 8(R13)            // ready to be seized
+	TESTQ R12, R12
+	JZ   idle
+	MOVL $-1, AX               // trapped: the handler waits for the first registers
+	SYSCALL
+	HLT
 idle:
 	PAUSE
 	JMP  idle
@@ -204,6 +230,71 @@ die:
 	MOVL $SYS_exit_group, AX
 	SYSCALL
 	HLT
+
+// The signal handler of guest threads. DI = signal, SI = siginfo, DX = ucontext; the frame is on the alternate stack of the thread's area, whose first
+// page is stub.Control. The frame holds all registers but the segment bases; the sentry reads and writes them there. Everything is
+// blocked, nothing is pushed.
+TEXT ·handlerCode(SB), NOSPLIT|NOFRAME, $0-0
+	MOVQ SP, R12
+	ANDQ $AREA_MASK, R12
+	MOVQ DI, 32(R12)
+	MOVQ SI, 40(R12)
+	MOVQ DX, 48(R12)
+	RDFSBASEQ AX
+	MOVQ AX, 56(R12)
+	RDGSBASEQ AX
+	MOVQ AX, 64(R12)
+	MOVL $1, AX
+	XCHGL AX, 0(R12)           // StateEvent; a full barrier
+	CMPL 8(R12), $0            // SentrySleeps
+	JE   look
+	MOVQ R12, DI               // futex(&state, FUTEX_WAKE, 1)
+	MOVL $1, SI
+	MOVL $1, DX
+	MOVL $SYS_futex, AX
+	SYSCALL
+look:
+	MOVL 12(R12), BX           // GuestSpin
+again:
+	MOVL 0(R12), AX
+	CMPL AX, $1
+	JNE  go
+	PAUSE
+	SUBL $1, BX
+	JG   again
+	MOVL $1, AX
+	XCHGL AX, 4(R12)           // GuestSleeps
+	MOVQ R12, DI               // futex(&state, FUTEX_WAIT, StateEvent, NULL)
+	XORL SI, SI
+	MOVL $1, DX
+	XORL R10, R10
+	MOVL $SYS_futex, AX
+	SYSCALL
+	MOVL $0, 4(R12)
+	JMP  look
+go:
+	CMPL AX, $3                // StateExit
+	JE   leave
+	MOVQ 56(R12), AX
+	WRFSBASEQ AX
+	MOVQ 64(R12), AX
+	WRGSBASEQ AX
+	LEAQ 8(SP), SP             // rt_sigreturn(2) finds the frame above the return address
+	MOVL $SYS_rt_sigreturn, AX
+	SYSCALL
+	HLT
+leave:
+	MOVL $1, 72(R12)           // Exited
+	XORL DI, DI
+	MOVL $SYS_exit, AX
+	SYSCALL
+	HLT
+
+// func handlerCodeAddr() *byte
+TEXT ·handlerCodeAddr(SB), NOSPLIT, $0-8
+	MOVQ $·handlerCode(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
 
 // func stubCodeAddr() *byte
 TEXT ·stubCodeAddr(SB), NOSPLIT, $0-8

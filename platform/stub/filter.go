@@ -1,4 +1,4 @@
-package ptrace
+package stub
 
 import (
 	"encoding/binary"
@@ -12,7 +12,9 @@ type Rule struct {
 	Name string
 	// Args pins the low halves of arguments.
 	Args []ArgRule
-	Why  string
+	// Entry allows the call from the entry code only.
+	Entry bool
+	Why   string
 }
 
 // ArgRule pins the low 32 bits of one argument, under Mask.
@@ -30,24 +32,20 @@ const (
 func HelperRules() []Rule {
 	all := ^uint32(0)
 	return []Rule{
-		{unix.SYS_FUTEX, "futex", nil, "wait for orders, tell of their end"},
-		{unix.SYS_MMAP, "mmap", []ArgRule{{3, all, unix.MAP_SHARED | unix.MAP_FIXED}}, "map pages of files of the sentry, where it says"},
-		{unix.SYS_MUNMAP, "munmap", nil, "unmap guest memory"},
-		{unix.SYS_MPROTECT, "mprotect", nil, "change guest memory's protection"},
-		{unix.SYS_CLONE, "clone", []ArgRule{{0, all, threadFlags}}, "make a guest thread"},
-		{unix.SYS_CLONE, "clone", []ArgRule{{0, all, forkFlags}}, "make a stub: fork and new address spaces"},
-		{unix.SYS_PRCTL, "prctl", []ArgRule{{0, all, unix.PR_SET_PDEATHSIG}}, "end with the sentry"},
-		{unix.SYS_CLOSE_RANGE, "close_range", nil, "a new guest thread drops all descriptors"},
-		{unix.SYS_SECCOMP, "seccomp", nil, "a new guest thread tightens its filter"},
-		{unix.SYS_EXIT, "exit", nil, "a guest thread ends"},
-		{unix.SYS_EXIT_GROUP, "exit_group", nil, "an order failed"},
+		{Nr: unix.SYS_FUTEX, Name: "futex", Why: "wait for orders, tell of their end"},
+		{Nr: unix.SYS_MMAP, Name: "mmap", Args: []ArgRule{{3, all, unix.MAP_SHARED | unix.MAP_FIXED}}, Why: "map pages of files of the sentry, where it says"},
+		{Nr: unix.SYS_MUNMAP, Name: "munmap", Why: "unmap guest memory"},
+		{Nr: unix.SYS_MPROTECT, Name: "mprotect", Why: "change guest memory's protection"},
+		{Nr: unix.SYS_CLONE, Name: "clone", Args: []ArgRule{{0, all, threadFlags}}, Why: "make a guest thread"},
+		{Nr: unix.SYS_CLONE, Name: "clone", Args: []ArgRule{{0, all, forkFlags}}, Why: "make a stub: fork and new address spaces"},
+		{Nr: unix.SYS_PRCTL, Name: "prctl", Args: []ArgRule{{0, all, unix.PR_SET_PDEATHSIG}}, Why: "end with the sentry"},
+		{Nr: unix.SYS_CLOSE_RANGE, Name: "close_range", Why: "a new guest thread drops all descriptors"},
+		{Nr: unix.SYS_SECCOMP, Name: "seccomp", Why: "a new guest thread tightens its filter"},
+		{Nr: unix.SYS_EXIT, Name: "exit", Why: "a guest thread ends"},
+		{Nr: unix.SYS_EXIT_GROUP, Name: "exit_group", Why: "an order failed"},
+		{Nr: unix.SYS_SIGALTSTACK, Name: "sigaltstack", Why: "a new guest thread gets its signal stack"},
+		{Nr: unix.SYS_RT_SIGRETURN, Name: "rt_sigreturn", Why: "guest threads, whose own filter says from where"},
 	}
-}
-
-// GuestRules is the filter of guest threads. PTRACE_SYSEMU stops guest code's calls before it; exit is made by the
-// entry code after the thread was let go.
-func GuestRules() []Rule {
-	return []Rule{{unix.SYS_EXIT, "exit", nil, "a guest thread ends"}}
 }
 
 const (
@@ -57,7 +55,7 @@ const (
 	bpfRet  = unix.BPF_RET | unix.BPF_K
 
 	// offsets in struct seccomp_data
-	dataNr, dataArch, dataArgs = 0, 4, 16
+	dataNr, dataArch, dataIP, dataArgs = 0, 4, 8, 16
 
 	auditArchX86_64 = 0xc000003e
 )
@@ -67,15 +65,23 @@ func compile(rules []Rule, other uint32) []unix.SockFilter {
 	p := []unix.SockFilter{
 		{Code: bpfLoad, K: dataArch},
 		{Code: bpfJeq, K: auditArchX86_64, Jt: 1},
-		{Code: bpfRet, K: unix.SECCOMP_RET_KILL_PROCESS},
+		{Code: bpfRet, K: other},
 	}
 	for _, r := range rules {
 		n := uint8(1 + 3*len(r.Args)) // instructions of this rule behind the test of the number
+		if r.Entry {
+			n += 5
+		}
 		p = append(p, unix.SockFilter{Code: bpfLoad, K: dataNr}, unix.SockFilter{Code: bpfJeq, K: r.Nr, Jf: n})
+		if r.Entry { // the instruction pointer is in the page of the entry code
+			p = append(p, unix.SockFilter{Code: bpfLoad, K: dataIP + 4}, unix.SockFilter{Code: bpfJeq, K: codeAddr >> 32, Jf: n - 2},
+				unix.SockFilter{Code: bpfLoad, K: dataIP}, unix.SockFilter{Code: bpfAnd, K: ^uint32(pageSize - 1)},
+				unix.SockFilter{Code: bpfJeq, K: codeAddr & 0xffffffff, Jf: n - 5})
+		}
 		for i, a := range r.Args {
 			p = append(p, unix.SockFilter{Code: bpfLoad, K: dataArgs + 8*uint32(a.Index)},
 				unix.SockFilter{Code: bpfAnd, K: a.Mask},
-				unix.SockFilter{Code: bpfJeq, K: a.Value, Jf: n - uint8(3*(i+1))})
+				unix.SockFilter{Code: bpfJeq, K: a.Value, Jf: uint8(3*(len(r.Args)-i-1) + 1)})
 		}
 		p = append(p, unix.SockFilter{Code: bpfRet, K: unix.SECCOMP_RET_ALLOW})
 	}
@@ -83,7 +89,7 @@ func compile(rules []Rule, other uint32) []unix.SockFilter {
 }
 
 // filterPage is the page at progAddr: two struct sock_fprog, then the two programs.
-func filterPage() []byte {
+func filterPage(guest []Rule) []byte {
 	b := make([]byte, pageSize)
 	off := uint64(64)
 	for i, p := range [][]unix.SockFilter{
@@ -91,7 +97,7 @@ func filterPage() []byte {
 		// filter too, where a trap must get through: the host emulates the vsyscall page even for a traced thread,
 		// which the platform then undoes.
 		compile(HelperRules(), unix.SECCOMP_RET_TRAP),
-		compile(GuestRules(), unix.SECCOMP_RET_TRAP),
+		compile(guest, unix.SECCOMP_RET_TRAP),
 	} {
 		binary.LittleEndian.PutUint16(b[16*i:], uint16(len(p)))
 		binary.LittleEndian.PutUint64(b[16*i+8:], progAddr+off)

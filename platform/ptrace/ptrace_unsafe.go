@@ -1,0 +1,50 @@
+package ptrace
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func ptraceRegset(req uintptr, tid int, note uintptr, b []byte) (int, error) {
+	iov := unix.Iovec{Base: &b[0], Len: uint64(len(b))}
+	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, req, uintptr(tid), note, uintptr(unsafe.Pointer(&iov)), 0, 0)
+	if e != 0 {
+		return 0, e
+	}
+	return int(iov.Len), nil
+}
+
+func ptrace(req uintptr, tid int, addr, data uintptr) error {
+	if _, _, e := unix.RawSyscall6(unix.SYS_PTRACE, req, uintptr(tid), addr, data, 0, 0); e != 0 {
+		return e
+	}
+	return nil
+}
+
+func getRegs(tid int, r *unix.PtraceRegs) error {
+	return ptrace(unix.PTRACE_GETREGS, tid, 0, uintptr(unsafe.Pointer(r)))
+}
+
+func setRegs(tid int, r *unix.PtraceRegs) error {
+	return ptrace(unix.PTRACE_SETREGS, tid, 0, uintptr(unsafe.Pointer(r)))
+}
+
+// siginfo is the head of siginfo_t on amd64.
+type siginfo struct {
+	Signo, Errno, Code int32
+	_                  int32
+	Addr               uint64
+	Syscall            int32
+	_                  [100]byte
+}
+
+func getSiginfo(tid int, si *siginfo) error {
+	return ptrace(unix.PTRACE_GETSIGINFO, tid, 0, uintptr(unsafe.Pointer(si)))
+}
+
+// setSigmask replaces the set of signals that the thread blocks.
+func setSigmask(tid int, mask *uint64) error {
+	const setSigMask = 0x420b // PTRACE_SETSIGMASK
+	return ptrace(setSigMask, tid, unsafe.Sizeof(*mask), uintptr(unsafe.Pointer(mask)))
+}

@@ -1,0 +1,109 @@
+package stub
+
+import (
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"moat/platform"
+)
+
+// Area is what a guest thread shares with the sentry: a page of control words and, behind it, the alternate signal stack, on which the host
+// lays the frame of each signal. A guest can write all of it; what the sentry reads there it checks.
+type Area struct {
+	space *Space
+	chunk *chunk
+	addr  uint64 // in the stub
+}
+
+// States of Control.State.
+const (
+	// StateEvent: the thread is in the handler and waits for the sentry.
+	StateEvent = 1
+	// StateRun: the thread runs guest code, or is about to.
+	StateRun = 2
+	// StateExit: the thread is to end.
+	StateExit = 3
+	// StateDead is set by the sentry when the stub is gone.
+	StateDead = 4
+)
+
+// Control is the control page (stub_amd64.s has the layout too).
+type Control struct {
+	State atomic.Uint32
+	// GuestSleeps and SentrySleeps say that the side waits by futex on State and must be woken.
+	GuestSleeps, SentrySleeps atomic.Uint32
+	// GuestSpin is how often the handler looks at State before it sleeps.
+	GuestSpin atomic.Uint32
+	_         [4]uint32
+	// What the handler was called with, and the segment bases.
+	Signal, Siginfo, Ucontext, FSBase, GSBase uint64
+	// Exited is 1 once the thread no longer uses the area.
+	Exited atomic.Uint32
+	CPU    uint32
+	_      [3]uint64
+	// altstack is the stack_t that the thread gives sigaltstack(2).
+	altstack [3]uint64
+}
+
+// Control is the area's control page.
+func (a *Area) Control() *Control { return a.chunk.control() }
+
+// Bytes returns the n bytes at stub address addr if they lie on the signal stack, else nil.
+func (a *Area) Bytes(addr, n uint64) []byte {
+	off := addr - a.addr
+	if off < pageSize || off >= areaSize || n > areaSize-off {
+		return nil
+	}
+	return a.chunk.mem[off : off+n : off+n]
+}
+
+// newAreaLocked returns an area that is, or with the next batch will be, mapped in the stub.
+//
+// +checklocks:s.orderMu
+func (s *Space) newAreaLocked() (*Area, error) {
+	var a *Area
+	if n := len(s.areas); n > 0 {
+		a = s.areas[n-1]
+		s.areas = s.areas[:n-1]
+	} else {
+		if s.numAreas >= maxAreas {
+			return nil, unix.EAGAIN
+		}
+		c, err := s.host.newChunk()
+		if err != nil {
+			return nil, err
+		}
+		a = &Area{space: s, chunk: c, addr: areaBase + uint64(s.numAreas)*areaSize}
+		s.numAreas++
+		o := order{nr: unix.SYS_MMAP, args: [6]uint64{a.addr, areaSize, unix.PROT_READ | unix.PROT_WRITE,
+			unix.MAP_SHARED | unix.MAP_FIXED, uint64(s.host.ctlFD), uint64(c.off)}}
+		if err := s.carryOut([]order{o}); err != nil {
+			s.host.freeChunk(c)
+			return nil, err
+		}
+	}
+	clear(a.chunk.mem[:pageSize])
+	a.Control().altstack = [3]uint64{a.addr + pageSize, 0, areaSize - pageSize}
+	return a, nil
+}
+
+// Release gives the area back after its thread has left it.
+func (a *Area) Release() {
+	s := a.space
+	s.orderMu.Lock()
+	defer s.orderMu.Unlock()
+	if s.dead.Load() {
+		s.host.freeChunk(a.chunk)
+		return
+	}
+	s.areas = append(s.areas, a)
+}
+
+// FutexWake and FutexWait are futex(2) on a word shared with a stub. FutexWait has no time-out: what may be missed is in Config.Died.
+func FutexWake(w *atomic.Uint32) { futexWake(w) }
+
+// FutexWait sleeps while w is v.
+func FutexWait(w *atomic.Uint32, v uint32) { futexWait(w, v, 0) }
+
+var _ platform.Platform = (*Host)(nil)

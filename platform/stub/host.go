@@ -1,0 +1,198 @@
+package stub
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/platform"
+)
+
+// Config is what a platform makes of stubs.
+type Config struct {
+	// Name is the platform's.
+	Name string
+	// Guest is the filter of guest threads; what it does not allow is trapped.
+	Guest []Rule
+	// Handlers makes the stubs handle signals by the entry code, each guest thread on an Area of its own.
+	Handlers bool
+	// NewThread makes the platform's Thread of host thread tid. a is nil without Handlers.
+	NewThread func(s *Space, tid int, a *Area) (platform.Thread, error)
+	// Died is called when a stub's process ended, from a goroutine of the Host's.
+	Died func(s *Space)
+}
+
+// Host makes stubs: a platform.Platform.
+type Host struct {
+	cfg   Config
+	ctlFD int // the control file: order and reply pages of all stubs
+
+	mu sync.Mutex
+	// +checklocks:mu
+	ctlSize int64
+	// +checklocks:mu
+	free []*slot
+	// +checklocks:mu
+	freeAreas []*chunk
+	// +checklocks:mu
+	spaces map[*Space]struct{}
+
+	zygote *Space
+	quit   chan struct{}
+}
+
+// minUser is Linux's default mmap_min_addr.
+const minUser = 0x10000
+
+// New starts the platform: it forks the first stub, so it must be called before the sentry's filter forbids that.
+func New(cfg Config) (*Host, error) {
+	h := &Host{cfg: cfg, spaces: map[*Space]struct{}{}, quit: make(chan struct{})}
+	code, err := memfile("moat-stub", append(codePage(), filterPage(cfg.Guest)...))
+	if err != nil {
+		return nil, fmt.Errorf("stub: the stub's code: %w", err)
+	}
+	defer unix.Close(code)
+	if h.ctlFD, err = memfile("moat-control", nil); err != nil {
+		return nil, fmt.Errorf("stub: the control file: %w", err)
+	}
+	sl, err := h.newSlot()
+	if err != nil {
+		return nil, err
+	}
+	z := &zygote{codeFD: uintptr(code), ctlFD: uintptr(h.ctlFD), orderOff: uintptr(sl.off), replyOff: uintptr(sl.off) + orderSize}
+	if cfg.Handlers {
+		z.setHandlers()
+	}
+	type result struct {
+		pid int
+		e   unix.Errno
+	}
+	done := make(chan result)
+	go func() {
+		// The stubs' parent-death signal is tied to this OS thread, which therefore lives as long as the platform.
+		runtime.LockOSThread()
+		pid, e := forkZygote(z)
+		done <- result{pid, e}
+		<-h.quit
+	}()
+	r := <-done
+	if r.e != 0 {
+		return nil, fmt.Errorf("stub: forking the first stub: %w", r.e)
+	}
+	h.zygote = &Space{host: h, pid: r.pid, slot: sl}
+	h.mu.Lock()
+	h.spaces[h.zygote] = struct{}{}
+	h.mu.Unlock()
+	// An empty batch is answered once the stub is up.
+	h.zygote.orderMu.Lock()
+	defer h.zygote.orderMu.Unlock()
+	if err := h.zygote.carryOut(nil); err != nil {
+		return nil, fmt.Errorf("the first stub did not start: %w", err)
+	}
+	return h, nil
+}
+
+func memfile(name string, data []byte) (int, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	for len(data) > 0 {
+		n, err := unix.Write(fd, data)
+		if err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+		data = data[n:]
+	}
+	return fd, nil
+}
+
+// Name implements platform.Platform.
+func (h *Host) Name() string { return h.cfg.Name }
+
+// UserRange implements platform.Platform.
+func (*Host) UserRange() hostarch.AddrRange {
+	return hostarch.AddrRange{Start: minUser, End: stubBase}
+}
+
+// NewAddressSpace implements platform.Platform.
+func (h *Host) NewAddressSpace() (platform.AddressSpace, error) { return h.zygote.Fork() }
+
+// Close implements platform.Platform.
+func (h *Host) Close() {
+	h.mu.Lock()
+	all := make([]*Space, 0, len(h.spaces))
+	for s := range h.spaces {
+		all = append(all, s)
+	}
+	h.mu.Unlock()
+	for _, s := range all {
+		s.Release()
+	}
+	select {
+	case <-h.quit:
+	default:
+		close(h.quit)
+	}
+}
+
+// newSlot returns control pages with no batch in them.
+func (h *Host) newSlot() (*slot, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n := len(h.free); n > 0 {
+		sl := h.free[n-1]
+		h.free = h.free[:n-1]
+		return sl, nil
+	}
+	off := h.ctlSize
+	if err := unix.Ftruncate(h.ctlFD, off+orderSize+replySize); err != nil {
+		return nil, fmt.Errorf("stub: growing the control file: %w", err)
+	}
+	sl, err := mapSlot(h.ctlFD, off)
+	if err != nil {
+		return nil, err
+	}
+	h.ctlSize = off + orderSize + replySize
+	return sl, nil
+}
+
+// freeSlot takes back the pages of a stub that has been reaped.
+func (h *Host) freeSlot(sl *slot) {
+	sl.order.seq.Store(0)
+	sl.reply.seq.Store(0)
+	sl.reply.ready.Store(0)
+	h.mu.Lock()
+	h.free = append(h.free, sl)
+	h.mu.Unlock()
+}
+
+// newChunk returns the memory of an Area.
+func (h *Host) newChunk() (*chunk, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n := len(h.freeAreas); n > 0 {
+		c := h.freeAreas[n-1]
+		h.freeAreas = h.freeAreas[:n-1]
+		return c, nil
+	}
+	off := h.ctlSize
+	if err := unix.Ftruncate(h.ctlFD, off+areaSize); err != nil {
+		return nil, fmt.Errorf("stub: growing the control file: %w", err)
+	}
+	c, err := mapChunk(h.ctlFD, off)
+	if err != nil {
+		return nil, err
+	}
+	h.ctlSize = off + areaSize
+	return c, nil
+}
+
+func (h *Host) freeChunk(c *chunk) {
+	h.mu.Lock()
+	h.freeAreas = append(h.freeAreas, c)
+	h.mu.Unlock()
+}

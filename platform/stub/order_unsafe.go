@@ -1,0 +1,70 @@
+package stub
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	futexWaitOp = 0
+	futexWakeOp = 1
+)
+
+func futexWake(word *atomic.Uint32) {
+	unix.Syscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWakeOp, 1)
+}
+
+func futexWait(word *atomic.Uint32, v uint32, d time.Duration) {
+	var timeout unsafe.Pointer
+	if d > 0 {
+		ts := unix.NsecToTimespec(int64(d))
+		timeout = unsafe.Pointer(&ts)
+	}
+	unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWaitOp, uintptr(v), uintptr(timeout), 0, 0)
+}
+
+// slot is one stub's order and reply pages, mapped in the sentry.
+type slot struct {
+	off   int64 // in the control file
+	mem   []byte
+	order *orderPage
+	reply *replyPage
+}
+
+func mapSlot(fd int, off int64) (*slot, error) {
+	mem, err := unix.Mmap(fd, off, orderSize+replySize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("stub: mapping a stub's control pages: %w", err)
+	}
+	return &slot{off: off, mem: mem, order: (*orderPage)(unsafe.Pointer(&mem[0])), reply: (*replyPage)(unsafe.Pointer(&mem[orderSize]))}, nil
+}
+
+// codePage is a page with the entry code, copied from the sentry's own text: the helper's and the threads' at 0, the signal handler at handlerOff.
+func codePage() []byte {
+	b := make([]byte, pageSize)
+	copy(b, unsafe.Slice(stubCodeAddr(), handlerOff))
+	copy(b[handlerOff:], unsafe.Slice(handlerCodeAddr(), pageSize-handlerOff))
+	return b
+}
+
+const handlerOff = 2048
+
+// chunk is the memory of one guest thread's Area, mapped in the sentry.
+type chunk struct {
+	off int64 // in the control file
+	mem []byte
+}
+
+func mapChunk(fd int, off int64) (*chunk, error) {
+	mem, err := unix.Mmap(fd, off, areaSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("stub: mapping a guest thread's area: %w", err)
+	}
+	return &chunk{off, mem}, nil
+}
+
+func (c *chunk) control() *Control { return (*Control)(unsafe.Pointer(&c.mem[0])) }
