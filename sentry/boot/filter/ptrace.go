@@ -5,7 +5,10 @@ import (
 	"gvisor.dev/gvisor/pkg/seccomp"
 )
 
-const ptraceSysemu = 31
+const (
+	ptraceSysemu     = 31
+	ptraceSetSigMask = 0x420b
+)
 
 func init() {
 	req := func(r uintptr) seccomp.SyscallRule { return args{eq(r)} }
@@ -13,7 +16,7 @@ func init() {
 		{"ptrace", unix.SYS_PTRACE, seccomp.Or{
 			args{eq(unix.PTRACE_SEIZE), free, eq(0), eq(unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_EXITKILL)},
 			req(unix.PTRACE_INTERRUPT), req(ptraceSysemu), req(unix.PTRACE_GETREGS), req(unix.PTRACE_SETREGS), req(unix.PTRACE_GETSIGINFO),
-			req(unix.PTRACE_GETREGSET), req(unix.PTRACE_SETREGSET), req(unix.PTRACE_DETACH),
+			req(unix.PTRACE_GETREGSET), req(unix.PTRACE_SETREGSET), req(unix.PTRACE_DETACH), req(ptraceSetSigMask),
 		}, "running guest threads"},
 		{"wait4", unix.SYS_WAIT4, all, "what a guest thread did; the end of a stub"},
 		{"waitid", unix.SYS_WAITID, all, "whether a stub is still there"},
