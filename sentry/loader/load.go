@@ -223,6 +223,8 @@ func (ld *load) segment(e *elfFile, p *phdr, pl *placed) error {
 		if err != nil {
 			return err
 		}
+		// The first pages of zeroed data are about to be used, too.
+		ld.m.Populate(hostarch.Addr(anonStart), min(anonEnd-anonStart, 16*pageSize))
 	}
 	pl.note(e, p, start, fileEnd, memEnd)
 	return nil

@@ -118,7 +118,26 @@ func (mm *MemoryManager) mapLocked(c Caller, opts *memmap.MMapOpts, v vma, n uin
 		v.id.IncRef()
 	}
 	mm.insertVMA(start, end, v)
+	if v.flags&vmProgram != 0 && v.private() {
+		mm.mapAhead(start, end)
+	}
 	return start, nil
+}
+
+// mapAhead maps a segment of a program at once: it will be used, and the change travels with the others. Of data, which the dynamic linker
+// relocates, the first pages are copied too. Errors show up when the guest gets there.
+func (mm *MemoryManager) mapAhead(start, end uint64) {
+	sp := mm.vmas.Lookup(start)
+	wide, ok := sp.Val.mappable.(memmap.Wide)
+	if !ok || !wide.TranslatesWide() || !effective(sp.Val.perms).Read {
+		return
+	}
+	if sp.Val.perms.Write {
+		end = min(end, start+minAround)
+		_ = mm.ensure(sp, start, end, start, end, access{at: hostarch.Write})
+		return
+	}
+	_ = mm.ensure(sp, start, start+pageSize, start, end, access{at: hostarch.Read})
 }
 
 // place decides where a mapping goes (mm/mmap.c get_unmapped_area).
