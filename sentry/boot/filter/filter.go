@@ -36,6 +36,8 @@ const (
 	futexWake    = 1
 	futexPrivate = 128
 	prSetVMA     = 0x53564d41
+	// mapDroppable is MAP_DROPPABLE: the runtime keeps state of getrandom(2) in the vDSO, more of it as threads come.
+	mapDroppable = 0x08
 	anon         = unix.MAP_PRIVATE | unix.MAP_ANON
 	rw           = unix.PROT_READ | unix.PROT_WRITE
 	threadFlags  = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD | unix.CLONE_SETTLS
@@ -55,6 +57,7 @@ var runtime = []Rule{
 		args{free, free, eq(unix.PROT_NONE), eq(anon | unix.MAP_FIXED)},
 		args{free, free, eq(rw), eq(anon)},
 		args{free, free, eq(rw), eq(anon | unix.MAP_FIXED)},
+		args{eq(0), free, eq(rw), eq(mapDroppable | unix.MAP_ANONYMOUS)},
 	}, "heap and stacks; never executable"},
 	{"munmap", unix.SYS_MUNMAP, all, "heap"},
 	{"madvise", unix.SYS_MADVISE, all, "heap"},
