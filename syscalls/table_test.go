@@ -1,0 +1,35 @@
+package syscalls
+
+import (
+	"os"
+	"testing"
+)
+
+// TestEveryNumber: each number that amd64 has, up to the newest, has a row.
+func TestEveryNumber(t *testing.T) {
+	for nr := range uintptr(472) {
+		if nr > 336 && nr < 424 {
+			continue // never assigned
+		}
+		r := rows[nr]
+		switch {
+		case r == nil:
+			t.Errorf("number %d has no row", nr)
+		case r.Support != Full && r.Note == "":
+			t.Errorf("%s is %v, and nothing says why", r.Name, r.Support)
+		case len(r.kinds) > 6:
+			t.Errorf("%s has %d arguments", r.Name, len(r.kinds))
+		}
+	}
+}
+
+// TestPage: docs/syscalls.md is what the table says.
+func TestPage(t *testing.T) {
+	b, err := os.ReadFile("../docs/syscalls.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(b) != Markdown() {
+		t.Error("docs/syscalls.md is old: run `go run ./syscalls/docs > docs/syscalls.md`")
+	}
+}
