@@ -1,7 +1,9 @@
 package stub
 
 import (
+	"runtime"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,8 +26,6 @@ const (
 	StateRun = 2
 	// StateExit: the thread is to end.
 	StateExit = 3
-	// StateDead is set by the sentry when the stub is gone.
-	StateDead = 4
 )
 
 // Control is the control page (stub_amd64.s has the layout too).
@@ -100,10 +100,52 @@ func (a *Area) Release() {
 	s.areas = append(s.areas, a)
 }
 
-// FutexWake and FutexWait are futex(2) on a word shared with a stub. FutexWait has no time-out: what may be missed is in Config.Died.
-func FutexWake(w *atomic.Uint32) { futexWake(w) }
+// Await waits until the thread of a is in the handler (StateEvent), first by looking spin times, then by futex. The time-out of that wait
+// finds a stub that was killed; it runs only while guest code does.
+func (a *Area) Await(spin int) (slept bool, err error) {
+	c := a.Control()
+	if spinWhile(&c.State, StateRun, spin) {
+		return false, nil
+	}
+	c.SentrySleeps.Store(1)
+	for c.State.Load() == StateRun {
+		futexWait(&c.State, StateRun, aliveCheck)
+		if c.State.Load() != StateRun {
+			break
+		}
+		if err := a.space.checkAlive(); err != nil {
+			return true, err
+		}
+	}
+	c.SentrySleeps.Store(0)
+	return true, nil
+}
 
-// FutexWait sleeps while w is v.
-func FutexWait(w *atomic.Uint32, v uint32) { futexWait(w, v, 0) }
+const aliveCheck = 200 * time.Millisecond
+
+// Resume lets the thread go on with state s, StateRun or StateExit.
+func (a *Area) Resume(s uint32) {
+	c := a.Control()
+	c.State.Store(s)
+	if c.GuestSleeps.Load() != 0 {
+		futexWake(&c.State)
+	}
+}
+
+// Exited waits until the thread, told to exit, no longer uses the area; false if the stub died instead.
+func (a *Area) Exited() bool {
+	c := a.Control()
+	for i := 0; c.Exited.Load() == 0; i++ {
+		if i < 100 {
+			runtime.Gosched()
+			continue
+		}
+		if a.space.checkAlive() != nil {
+			return false
+		}
+		time.Sleep(20 * time.Microsecond)
+	}
+	return true
+}
 
 var _ platform.Platform = (*Host)(nil)

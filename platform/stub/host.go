@@ -20,8 +20,6 @@ type Config struct {
 	Handlers bool
 	// NewThread makes the platform's Thread of host thread tid. a is nil without Handlers.
 	NewThread func(s *Space, tid int, a *Area) (platform.Thread, error)
-	// Died is called when a stub's process ended, from a goroutine of the Host's.
-	Died func(s *Space)
 }
 
 // Host makes stubs: a platform.Platform.

@@ -194,7 +194,7 @@ guest:
 	MOVQ DX, R12               // the area
 	TESTQ R12, R12
 	JZ   bare
-	LEAQ 112(R12), DI          // sigaltstack(&control.altstack, NULL)
+	LEAQ 104(R12), DI          // sigaltstack(&control.altstack, NULL)
 	XORL SI, SI
 	MOVL $SYS_sigaltstack, AX
 	SYSCALL
@@ -309,3 +309,21 @@ TEXT ·enterStub(SB), NOSPLIT, $0-24
 	MOVQ reply+16(FP), R13
 	XORL AX, AX
 	JMP  R10
+
+// func spinWhile(word *atomic.Uint32, v uint32, n int) bool
+TEXT ·spinWhile(SB), NOSPLIT, $0-25
+	MOVQ word+0(FP), DI
+	MOVL v+8(FP), SI
+	MOVQ n+16(FP), CX
+spin:
+	MOVL 0(DI), AX
+	CMPL AX, SI
+	JNE  changed
+	PAUSE
+	SUBQ $1, CX
+	JG   spin
+	MOVB $0, ret+24(FP)
+	RET
+changed:
+	MOVB $1, ret+24(FP)
+	RET

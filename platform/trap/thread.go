@@ -1,0 +1,229 @@
+package trap
+
+import (
+	"bytes"
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
+
+	"moat/platform"
+	"moat/platform/stub"
+)
+
+const (
+	interruptSignal = unix.SIGUSR2
+	siKernel        = 0x80
+	sysSeccomp      = 1
+	archX86_64      = 0xc000003e
+	vsyscallBase    = 0xffffffffff600000
+	// taskSize is the first address that no segment base may have.
+	taskSize = 0x7ffffffff000
+)
+
+// thread is a guest thread.
+type thread struct {
+	space *stub.Space
+	tid   int
+	area  *stub.Area
+	uc    []byte // the frame's ucontext, checked
+	fp    []byte // its extended state, checked; nil: none
+	// pending is a sticky interrupt; inGuest says that a signal is needed to end the Run in progress.
+	pending, inGuest atomic.Bool
+	// spun is the moving success of spinning, in 1/256.
+	spun int32
+
+	mu sync.Mutex
+	// +checklocks:mu
+	released bool
+
+	guestTime atomic.Int64
+}
+
+func newThread(s *stub.Space, tid int, a *stub.Area) (platform.Thread, error) {
+	t := &thread{space: s, tid: tid, area: a, spun: 256}
+	// The thread traps by itself first of all. The state is 0 until then.
+	for i := 0; a.Control().State.Load() != stub.StateEvent; i++ {
+		if i > 1000 {
+			time.Sleep(20 * time.Microsecond)
+		}
+		if i > 50000 {
+			return nil, stub.GoneError{What: "a new guest thread did not start"}
+		}
+	}
+	if err := t.locate(); err != nil {
+		return nil, err
+	}
+	return t, t.SetFPState(nil)
+}
+
+// locate finds the frame of the signal that the handler was called for. What the area says of it is the guest's to forge.
+func (t *thread) locate() error {
+	at := t.area.Control().Ucontext
+	if t.uc = t.area.Bytes(at, ucontextSize); t.uc == nil {
+		return stub.GoneError{What: "its signal frame is not on its signal stack"}
+	}
+	t.fp = nil
+	fp := get(t.uc, gFpstate)
+	if head := t.area.Bytes(fp, fxsaveSize); head != nil {
+		n := uint64(binary.LittleEndian.Uint32(head[swOff+16:])) // xstate_size
+		if n < fxsaveSize || n > maxXSave {
+			n = fxsaveSize
+		}
+		t.fp = t.area.Bytes(fp, n)
+	}
+	return nil
+}
+
+// Run implements platform.Thread.
+func (t *thread) Run(regs *platform.Regs) (platform.Event, error) {
+	if regs.Fs_base >= taskSize || regs.Gs_base >= taskSize {
+		return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: siKernel}, nil
+	}
+	if err := t.space.Flush(); err != nil {
+		return platform.Event{}, err
+	}
+	c := t.area.Control()
+	c.FSBase, c.GSBase = regs.Fs_base, regs.Gs_base
+	store(t.uc, regs)
+	for {
+		t.inGuest.Store(true)
+		if t.pending.Swap(false) {
+			t.inGuest.Store(false)
+			return platform.Event{Kind: platform.EventInterrupted}, nil
+		}
+		start := time.Now()
+		running.Add(1)
+		spin, guest := spins()
+		if t.spun < 16 { // it has not paid lately; try now and then
+			spin = 0
+			t.spun++
+		}
+		c.GuestSpin.Store(guest)
+		t.area.Resume(stub.StateRun)
+		slept, err := t.area.Await(spin)
+		running.Add(-1)
+		t.inGuest.Store(false)
+		t.guestTime.Add(int64(time.Since(start)))
+		if err != nil {
+			return platform.Event{}, err
+		}
+		if spin > 0 {
+			if slept {
+				t.spun -= t.spun / 8
+			} else {
+				t.spun += (512 - t.spun) / 8
+			}
+		}
+		if err := t.locate(); err != nil {
+			return platform.Event{}, err
+		}
+		load(t.uc, regs)
+		regs.Fs_base, regs.Gs_base = c.FSBase, c.GSBase
+		if ev, ok := t.event(regs); ok {
+			return ev, nil
+		}
+	}
+}
+
+// event makes an event of the signal; false for one that concerns nobody.
+func (t *thread) event(regs *platform.Regs) (platform.Event, bool) {
+	c := t.area.Control()
+	sig := unix.Signal(c.Signal)
+	if sig == interruptSignal {
+		return platform.Event{Kind: platform.EventInterrupted}, t.pending.Swap(false)
+	}
+	si := t.area.Bytes(c.Siginfo, siginfoSize)
+	if si == nil {
+		return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: siKernel}, true
+	}
+	code := int32(binary.LittleEndian.Uint32(si[8:]))
+	addr := get(si, 16)
+	switch {
+	case sig == unix.SIGSYS && code == sysSeccomp:
+		return t.call(regs, addr, binary.LittleEndian.Uint32(si[28:]))
+	case code <= 0:
+		return platform.Event{}, false // sent by some process of the host: not the guest's
+	case (sig == unix.SIGSEGV || sig == unix.SIGBUS) && code != siKernel:
+		ev := platform.Event{Kind: platform.EventFault, Signal: sig, Code: code, Addr: hostarch.Addr(addr)}
+		if get(t.uc, gTrapno) == trapPageFault {
+			e := get(t.uc, gErr)
+			ev.Access = hostarch.AccessType{Read: e&(pfWrite|pfInstr) == 0, Write: e&pfWrite != 0, Execute: e&pfInstr != 0}
+		}
+		return ev, true
+	case sig == unix.SIGSEGV || sig == unix.SIGBUS:
+		return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: siKernel}, true
+	}
+	return platform.Event{Kind: platform.EventSignal, Signal: sig, Code: code, Addr: hostarch.Addr(addr)}, true
+}
+
+// call is a system call that the filter trapped at address at. int $0x80 is refused, and a jump into the vsyscall page, which the host has
+// already returned from, is undone: the sentry emulates the page itself.
+func (t *thread) call(regs *platform.Regs, at uint64, arch uint32) (platform.Event, bool) {
+	switch {
+	case arch != archX86_64:
+		return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: siKernel}, true
+	case at&^0xfff == vsyscallBase:
+		if regs.Rip&^0xfff != vsyscallBase {
+			regs.Rsp -= 8
+			regs.Rip = at
+		}
+		return platform.Event{Kind: platform.EventFault, Signal: unix.SIGSEGV, Code: 1, Addr: hostarch.Addr(at), Access: hostarch.Execute}, true
+	}
+	regs.Orig_rax = regs.Rax
+	regs.Rax = ^uint64(unix.ENOSYS) + 1
+	return platform.Event{Kind: platform.EventSyscall}, true
+}
+
+// Interrupt implements platform.Thread.
+func (t *thread) Interrupt() {
+	t.pending.Store(true)
+	if !t.inGuest.Load() {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.released {
+		unix.Tgkill(t.space.PID(), t.tid, interruptSignal)
+	}
+}
+
+// FPState implements platform.Thread.
+func (t *thread) FPState() ([]byte, error) {
+	if t.fp == nil {
+		return nil, stub.GoneError{What: "its signal frame has no extended state"}
+	}
+	return t.fp, nil
+}
+
+// SetFPState implements platform.Thread.
+func (t *thread) SetFPState(b []byte) error {
+	if t.fp == nil {
+		return stub.GoneError{What: "its signal frame has no extended state"}
+	}
+	return setFP(t.fp, bytes.Clone(b), get(t.fp, swXfeatures))
+}
+
+// CPUTime implements platform.Thread: the time between resuming the guest and its event.
+func (t *thread) CPUTime() time.Duration { return time.Duration(t.guestTime.Load()) }
+
+// SetIdentity implements platform.Thread. Nothing is answered in place yet.
+func (t *thread) SetIdentity(platform.Identity) {}
+
+// Release implements platform.Thread: the thread leaves through the entry code.
+func (t *thread) Release() {
+	t.mu.Lock()
+	if t.released {
+		t.mu.Unlock()
+		return
+	}
+	t.released = true
+	t.mu.Unlock()
+	t.area.Resume(stub.StateExit)
+	if t.area.Exited() {
+		t.area.Release()
+	}
+}
