@@ -28,8 +28,10 @@ type Space struct {
 	failed error
 
 	// queued says without a lock whether anything waits.
-	queued  atomic.Bool
-	queueMu sync.Mutex
+	queued atomic.Bool
+	// flushing: what was queued is being carried out.
+	flushing atomic.Bool
+	queueMu  sync.Mutex
 	// +checklocks:queueMu
 	queue []order
 
@@ -122,7 +124,7 @@ func (s *Space) Dead() bool { return s.dead.Load() }
 
 // Flush implements platform.AddressSpace.
 func (s *Space) Flush() error {
-	if !s.queued.Load() {
+	if !s.queued.Load() && !s.flushing.Load() {
 		return nil
 	}
 	s.orderMu.Lock()
@@ -132,6 +134,9 @@ func (s *Space) Flush() error {
 
 // +checklocks:s.orderMu
 func (s *Space) flushLocked() error {
+	// Whoever sees an empty queue must also see that its orders are still being carried out, and wait.
+	s.flushing.Store(true)
+	defer s.flushing.Store(false)
 	s.queueMu.Lock()
 	q := s.queue
 	s.queue = s.spare[:0]
