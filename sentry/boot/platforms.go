@@ -8,6 +8,7 @@ import (
 
 	"moat/platform"
 	"moat/platform/ptrace"
+	"moat/platform/trap"
 )
 
 // DefaultPlatform is what --platform means when it is not given.
@@ -16,6 +17,7 @@ const DefaultPlatform = "ptrace"
 // platforms make the machines that run guest code, by name.
 var platforms = map[string]func() (platform.Platform, error){
 	"ptrace": ptrace.New,
+	"trap":   trap.New,
 }
 
 // Platforms are the names that --platform takes.
