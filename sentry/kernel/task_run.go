@@ -166,11 +166,12 @@ func toErrno(err error) unix.Errno {
 	return unix.EIO
 }
 
-// lastFault remembers the fault before, so that a fault that repeats can be told from a race.
+// lastFault remembers the fault before, so that a fault that repeats can be told from a race; count is how often it has.
 type lastFault struct {
 	addr  hostarch.Addr
 	rip   uint64
 	valid bool
+	count int
 }
 
 // MMCaller is the caller that changes of t's address space are charged to.
@@ -185,8 +186,13 @@ func (t *Task) handleFault(ev *platform.Event) {
 		t.vsyscall()
 		return
 	}
-	again := t.fault.valid && t.fault.addr == ev.Addr && t.fault.rip == t.regs.Rip
-	t.fault = lastFault{ev.Addr, t.regs.Rip, true}
+	count := 0
+	if t.fault.valid && t.fault.addr == ev.Addr && t.fault.rip == t.regs.Rip {
+		count = t.fault.count + 1
+	}
+	// Once may be two races in a row: a fault that another thread's change of the mapping made, and made again.
+	again := count > 1
+	t.fault = lastFault{ev.Addr, t.regs.Rip, true, count}
 	m := t.mm.Load()
 	err := m.HandleFault(t.MMCaller(), ev.Addr, ev.Access, again)
 	if err == nil && again && ev.Signal == unix.SIGBUS {
