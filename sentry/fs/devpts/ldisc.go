@@ -73,17 +73,18 @@ func (t *tty) receive(b []byte) int {
 
 // advance moves pending input on, as far as there is room.
 func (t *tty) advance() {
-	i := 0
-	for ; i < len(t.pend); i++ {
+	// A signal character drops what is in the buffers, but not what was typed after it: so pend is looked at as it was.
+	i, pend := 0, t.pend
+	for ; i < len(pend); i++ {
 		if len(t.in) >= inMax-1 {
 			// A line that is too long loses what comes before its end; otherwise readers must make room.
 			if !t.lflag(unix.ICANON) || t.lines > 0 {
 				break
 			}
 		}
-		t.input(t.pend[i])
+		t.input(pend[i])
 	}
-	if t.pend = t.pend[i:]; len(t.pend) == 0 {
+	if t.pend = pend[i:]; len(t.pend) == 0 {
 		t.pend = nil
 	}
 }
