@@ -121,6 +121,17 @@ func (a *Area) Await(spin int) (slept bool, err error) {
 	return true, nil
 }
 
+// AwaitFor is Await without spinning, for d at most; done says whether the thread is in the handler.
+func (a *Area) AwaitFor(d time.Duration) (done bool, err error) {
+	c := a.Control()
+	c.SentrySleeps.Store(1)
+	if c.State.Load() == StateRun {
+		futexWait(&c.State, StateRun, d)
+	}
+	c.SentrySleeps.Store(0)
+	return c.State.Load() != StateRun, nil
+}
+
 const aliveCheck = 200 * time.Millisecond
 
 // Resume lets the thread go on with state s, StateRun or StateExit.

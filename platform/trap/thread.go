@@ -33,8 +33,7 @@ type thread struct {
 	fp    []byte // its extended state, checked; nil: none
 	// pending is a sticky interrupt; inGuest says that a signal is needed to end the Run in progress.
 	pending, inGuest atomic.Bool
-	// spun is the moving success of spinning, in 1/256.
-	spun int32
+	pair             pair
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -44,7 +43,7 @@ type thread struct {
 }
 
 func newThread(s *stub.Space, tid int, a *stub.Area) (platform.Thread, error) {
-	t := &thread{space: s, tid: tid, area: a, spun: 256}
+	t := &thread{space: s, tid: tid, area: a, pair: pair{cpu: -1}}
 	// The thread traps by itself first of all. The state is 0 until then.
 	for i := 0; a.Control().State.Load() != stub.StateEvent; i++ {
 		if i > 1000 {
@@ -56,6 +55,9 @@ func newThread(s *stub.Space, tid int, a *stub.Area) (platform.Thread, error) {
 	}
 	if err := t.locate(); err != nil {
 		return nil, err
+	}
+	if busy.Load() > 0 {
+		t.join()
 	}
 	return t, t.SetFPState(nil)
 }
@@ -97,27 +99,18 @@ func (t *thread) Run(regs *platform.Regs) (platform.Event, error) {
 		}
 		start := time.Now()
 		running.Add(1)
-		spin, guest := spins()
-		if t.spun < 16 { // it has not paid lately; try now and then
-			spin = 0
-			t.spun++
-		}
+		spin, guest := t.spins()
 		c.GuestSpin.Store(guest)
 		t.area.Resume(stub.StateRun)
-		slept, err := t.area.Await(spin)
+		slept, err := t.await(spin)
 		running.Add(-1)
 		t.inGuest.Store(false)
-		t.guestTime.Add(int64(time.Since(start)))
+		ran := time.Since(start)
+		t.guestTime.Add(int64(ran))
 		if err != nil {
 			return platform.Event{}, err
 		}
-		if spin > 0 {
-			if slept {
-				t.spun -= t.spun / 8
-			} else {
-				t.spun += (512 - t.spun) / 8
-			}
-		}
+		t.note(slept, ran)
 		if err := t.locate(); err != nil {
 			return platform.Event{}, err
 		}
@@ -127,6 +120,17 @@ func (t *thread) Run(regs *platform.Regs) (platform.Event, error) {
 			return ev, nil
 		}
 	}
+}
+
+// await waits for the guest's next event. A guest that computes for long is let go from the CPU that it shares with this side.
+func (t *thread) await(spin int) (slept bool, err error) {
+	if t.paired() {
+		if done, err := t.area.AwaitFor(long); done || err != nil {
+			return true, err
+		}
+		t.part()
+	}
+	return t.area.Await(spin)
 }
 
 // event makes an event of the signal; false for one that concerns nobody.
@@ -222,6 +226,7 @@ func (t *thread) Release() {
 	}
 	t.released = true
 	t.mu.Unlock()
+	t.part()
 	t.area.Resume(stub.StateExit)
 	if t.area.Exited() {
 		t.area.Release()

@@ -39,7 +39,7 @@ func GuestRules() []stub.Rule {
 
 // New starts the platform: it forks the first stub, so it must be called before the sentry's filter forbids that.
 func New() (platform.Platform, error) {
-	ncpu = int32(runtime.NumCPU())
+	ncpu = int32(min(runtime.NumCPU(), len(pairs)))
 	return stub.New(stub.Config{Name: "trap", Guest: GuestRules(), Handlers: true, NewThread: newThread})
 }
 
@@ -55,9 +55,9 @@ const (
 	guestSpin  = 1500
 )
 
-// spins says how long the sides may spin now: only while there is a CPU for both sides of every guest thread that runs.
-func spins() (sentry int, guest uint32) {
-	if running.Load()*2 > ncpu {
+// spins says how long the sides of t may spin now: only while there is a CPU for both sides of every guest thread that runs.
+func (t *thread) spins() (sentry int, guest uint32) {
+	if t.paired() || running.Load()*2 > ncpu {
 		return 0, 0
 	}
 	return sentrySpin, guestSpin

@@ -33,5 +33,7 @@ func init() {
 		}, "running guest threads"},
 	}
 	Platforms["ptrace"] = append(Platforms["ptrace"], stubs...)
-	Platforms["trap"] = stubs
+	Platforms["trap"] = append([]Rule{
+		{"sched_setaffinity", unix.SYS_SCHED_SETAFFINITY, all, "a guest thread and the one that serves it on one CPU"},
+	}, stubs...)
 }
