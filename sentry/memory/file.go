@@ -1,7 +1,6 @@
 package memory
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -199,6 +198,3 @@ func (f *File) Recharge(n uint64) { f.committed.Add(int64(n)) }
 
 // Uncharge takes back a promise.
 func (f *File) Uncharge(n uint64) { f.committed.Add(-int64(n)) }
-
-// errNoOffsets means that the file has no free offset left, which its size makes all but impossible.
-var errNoOffsets = errors.New("memory file has no free offsets")

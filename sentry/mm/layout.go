@@ -19,8 +19,6 @@ type layout struct {
 	argStart, argEnd   uint64
 	envStart, envEnd   uint64
 	vdso               uint64
-	sigreturn          uint64
-	auxStart           uint64
 }
 
 func (l *layout) setDefault(lim hostarch.AddrRange) {

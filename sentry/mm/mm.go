@@ -99,8 +99,6 @@ type MemoryManager struct {
 	metaMu sync.Mutex
 	meta   Metadata
 
-	// Futex is the futex table of the address space, for whoever owns futexes. Set once, before the first use.
-	Futex any
 	// membarrier registrations (sched/membarrier.c), for the kernel.
 	Membarrier atomic.Uint32
 	// Dumpable is prctl(PR_SET_DUMPABLE).

@@ -184,7 +184,7 @@ func (mm *MemoryManager) makeWritable(sp *spans.Span[vma], it spans.Iter, addr, 
 		s, e = addr, addr+pageSize
 	}
 	v.lastUp, v.lastDn = e, s
-	return mm.copyRun(sp, it, addr, s, e, ac)
+	return mm.copyRun(sp, addr, s, e, ac)
 }
 
 func (mm *MemoryManager) copyWindow(v *vma, addr uint64, anon bool) uint64 {
@@ -213,8 +213,8 @@ func (mm *MemoryManager) sole(run *spans.Span[pma], addr, lo, hi uint64) (s, e u
 	return s, addr + n
 }
 
-// copyRun gives [s, e) of the run at it, or less but at least the page at addr, pages of its own with the same contents.
-func (mm *MemoryManager) copyRun(sp *spans.Span[vma], it spans.Iter, addr, s, e uint64, ac access) error {
+// copyRun gives [s, e) of the run at addr, or less but at least the page at addr, pages of its own with the same contents.
+func (mm *MemoryManager) copyRun(sp *spans.Span[vma], addr, s, e uint64, ac access) error {
 	fr, err := mm.allocate(sp, s, e, false, false)
 	if err == nil && s+fr.Length() <= addr {
 		mm.mf.DecRef(fr)
@@ -225,7 +225,7 @@ func (mm *MemoryManager) copyRun(sp *spans.Span[vma], it spans.Iter, addr, s, e 
 		return err
 	}
 	e = s + fr.Length()
-	it = mm.pmas.Find(addr)
+	it := mm.pmas.Find(addr)
 	run := mm.pmas.At(it)
 	src := fileRangeOf(run, s, e)
 	dst := mm.mf.Bytes(fr.Start, fr.Length())

@@ -2,9 +2,6 @@ package vdso
 
 import "unsafe"
 
-// vdsoText is never called: it is copied.
-func vdsoText()
-
 func textAddr() uintptr
 
 // maxText bounds the length of vdsoText; the last marker ends it.
