@@ -14,7 +14,10 @@ import (
 // GuestRules is the filter of guest threads. PTRACE_SYSEMU stops guest code's calls before it; exit is made by the
 // entry code after the thread was let go.
 func GuestRules() []stub.Rule {
-	return []stub.Rule{{Nr: unix.SYS_EXIT, Name: "exit", Why: "a guest thread ends"}}
+	return []stub.Rule{
+		{Nr: unix.SYS_EXIT, Name: "exit", Entry: true, Why: "a guest thread ends"},
+		{Nr: unix.SYS_PAUSE, Name: "pause", Entry: true, Why: "a new guest thread waits for its tracer"},
+	}
 }
 
 // New starts the platform: it forks the first stub, so it must be called before the sentry's filter forbids that.

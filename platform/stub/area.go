@@ -84,6 +84,7 @@ func (s *Space) newAreaLocked() (*Area, error) {
 		}
 	}
 	clear(a.chunk.mem[:pageSize])
+	a.Control().State.Store(StateRun) // until the thread traps by itself, first of all
 	a.Control().altstack = [3]uint64{a.addr + pageSize, 0, areaSize - pageSize}
 	return a, nil
 }

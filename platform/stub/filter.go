@@ -44,6 +44,7 @@ func HelperRules() []Rule {
 		{Nr: unix.SYS_EXIT, Name: "exit", Why: "a guest thread ends"},
 		{Nr: unix.SYS_EXIT_GROUP, Name: "exit_group", Why: "an order failed"},
 		{Nr: unix.SYS_SIGALTSTACK, Name: "sigaltstack", Why: "a new guest thread gets its signal stack"},
+		{Nr: unix.SYS_PAUSE, Name: "pause", Why: "a new guest thread waits for its tracer"},
 		{Nr: unix.SYS_RT_SIGRETURN, Name: "rt_sigreturn", Why: "guest threads, whose own filter says from where"},
 	}
 }

@@ -214,8 +214,10 @@ func (s *Space) NewThread() (platform.Thread, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = s.await(&s.slot.reply.ready, 50*time.Microsecond, func(v uint32) bool { return v != 0 }); err != nil {
-		return nil, err
+	if a == nil { // with an area the thread tells of itself by its first trap
+		if err = s.await(&s.slot.reply.ready, 50*time.Microsecond, func(v uint32) bool { return v != 0 }); err != nil {
+			return nil, err
+		}
 	}
 	return s.host.cfg.NewThread(s, tid, a)
 }

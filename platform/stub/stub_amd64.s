@@ -9,6 +9,7 @@
 #define SYS_mmap 9
 #define SYS_mprotect 10
 #define SYS_munmap 11
+#define SYS_pause 34
 #define SYS_clone 56
 #define SYS_exit 60
 #define SYS_prctl 157
@@ -222,7 +223,8 @@ bare:
 	SYSCALL
 	HLT
 idle:
-	PAUSE
+	MOVL $SYS_pause, AX        // until it is seized
+	SYSCALL
 	JMP  idle
 
 die:

@@ -44,14 +44,8 @@ type thread struct {
 
 func newThread(s *stub.Space, tid int, a *stub.Area) (platform.Thread, error) {
 	t := &thread{space: s, tid: tid, area: a, pair: pair{cpu: -1}}
-	// The thread traps by itself first of all. The state is 0 until then.
-	for i := 0; a.Control().State.Load() != stub.StateEvent; i++ {
-		if i > 1000 {
-			time.Sleep(20 * time.Microsecond)
-		}
-		if i > 50000 {
-			return nil, stub.GoneError{What: "a new guest thread did not start"}
-		}
+	if _, err := a.Await(sentrySpin); err != nil {
+		return nil, err
 	}
 	if err := t.locate(); err != nil {
 		return nil, err
