@@ -1,6 +1,6 @@
 # See BUILD.md for what each target does and how long it takes.
 GO      ?= go
-PLATFORMS ?= ptrace
+PLATFORMS ?= trap ptrace
 FUZZTIME ?= 20s
 export GOFLAGS ?= -mod=mod
 

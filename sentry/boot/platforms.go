@@ -12,7 +12,7 @@ import (
 )
 
 // DefaultPlatform is what --platform means when it is not given.
-const DefaultPlatform = "ptrace"
+const DefaultPlatform = "trap"
 
 // platforms make the machines that run guest code, by name.
 var platforms = map[string]func() (platform.Platform, error){
