@@ -43,10 +43,27 @@ func futexKey(t *kernel.Task, addr hostarch.Addr, private bool) (futex.Key, erro
 	return futex.Key(k), err
 }
 
-// owners answers for PI futexes.
-type owners struct{ t *kernel.Task }
+// locker is t as a PI futex sees it. A task that has given up its futexes, and for a private futex one of another process, owns none
+// (attach_to_pi_owner).
+func locker(t *kernel.Task, private bool) futex.Locker {
+	return futex.Locker{TID: uint32(t.TID()), Self: t, Owner: func(tid uint32) (any, error) {
+		o := t.PIDNamespace().Task(int32(tid))
+		switch {
+		case o == nil || o.FutexDead.Load():
+			return nil, unix.ESRCH
+		case private && o.MemoryManager() != t.MemoryManager():
+			return nil, unix.EPERM
+		}
+		return o, nil
+	}}
+}
 
-func (o owners) Exists(tid uint32) bool { return o.t.PIDNamespace().Task(int32(tid)) != nil }
+func newFutexWaiter() *futex.Waiter { return futexWaiters.Get().(*futex.Waiter) }
+
+func freeFutexWaiter(w *futex.Waiter) {
+	w.Clear()
+	futexWaiters.Put(w)
+}
 
 // waitDeadline is when a wait ends: the zero time is never. when is in nanoseconds of the clock.
 func waitDeadline(clock int32, when int64) time.Time {
@@ -163,8 +180,8 @@ func futexWait(t *kernel.Task, addr hostarch.Addr, private bool, val, bitset uin
 	if err != nil {
 		return 0, err
 	}
-	w := futexWaiters.Get().(*futex.Waiter)
-	defer futexWaiters.Put(w)
+	w := newFutexWaiter()
+	defer freeFutexWaiter(w)
 	if err := futexes.Prepare(w, t.MemoryManager(), addr, k, val, bitset); err != nil {
 		return 0, err
 	}
@@ -206,7 +223,7 @@ func futexTwo(t *kernel.Task, cmd uint32, addr, addr2 hostarch.Addr, private boo
 		if val != 1 || val2 < 0 {
 			return 0, unix.EINVAL
 		}
-		n, err = futexes.RequeuePI(t.MemoryManager(), addr, k1, k2, addr2, int(val2), val3, owners{t})
+		n, err = futexes.RequeuePI(t.MemoryManager(), addr, k1, k2, int(val2), val3)
 	default:
 		if val < 0 || val2 < 0 {
 			return 0, unix.EINVAL
@@ -225,17 +242,13 @@ func futexLockPI(t *kernel.Task, addr hostarch.Addr, private bool, clock int32, 
 	if err != nil {
 		return err
 	}
-	w := futexWaiters.Get().(*futex.Waiter)
-	defer futexWaiters.Put(w)
-	blocked, err := futexes.LockPI(w, t.MemoryManager(), addr, k, uint32(t.TID()), owners{t}, try)
+	w := newFutexWaiter()
+	defer freeFutexWaiter(w)
+	blocked, err := futexes.LockPI(w, t.MemoryManager(), addr, k, locker(t, private), try)
 	if err != nil || !blocked {
 		return err
 	}
-	err = futexSleep(t, w, clock, when)
-	if futexes.FinishPI(w) {
-		return nil
-	}
-	if err == linuxerr.ERESTARTSYS {
+	if err = futexes.FinishPI(w, futexSleep(t, w, clock, when), nil); err == linuxerr.ERESTARTSYS {
 		return linuxerr.ERESTARTNOINTR
 	}
 	return err
@@ -250,17 +263,13 @@ func futexWaitRequeuePI(t *kernel.Task, addr, addr2 hostarch.Addr, private bool,
 	if err != nil {
 		return err
 	}
-	w := futexWaiters.Get().(*futex.Waiter)
-	defer futexWaiters.Put(w)
-	if err := futexes.PrepareRequeuePI(w, t.MemoryManager(), addr, k, pi, addr2, uint32(t.TID()), val, futex.BitsetAny); err != nil {
+	w := newFutexWaiter()
+	defer freeFutexWaiter(w)
+	if err := futexes.PrepareRequeuePI(w, t.MemoryManager(), addr, k, pi, addr2, locker(t, private), val); err != nil {
 		return err
 	}
-	err = futexSleep(t, w, clock, when)
-	if futexes.FinishPI(w) {
-		return nil
-	}
-	if err == linuxerr.ERESTARTSYS {
-		return unix.EAGAIN // a spurious wake: the caller looks again
+	if err = futexes.FinishPI(w, futexSleep(t, w, clock, when), linuxerr.ERESTARTNOINTR); err == linuxerr.ERESTARTSYS {
+		return unix.EAGAIN // requeued, and no longer waiting at the first futex: the caller looks again
 	}
 	return err
 }

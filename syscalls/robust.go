@@ -43,32 +43,35 @@ func FutexWake(t *kernel.Task, addr hostarch.Addr) {
 }
 
 // ExitRobust is exit_robust_list and exit_pi_state_list (kernel/futex/core.c): it marks the robust futexes that t holds, wakes who waits for
-// them, and hands on PI futexes. The list is the guest's: at most ROBUST_LIST_LIMIT entries are followed.
+// them, and hands on PI futexes.
 func ExitRobust(t *kernel.Task) {
+	if head := t.RobustList(); head != 0 {
+		walkRobust(t, head)
+	}
+	t.FutexDead.Store(true)
+	futexes.OwnerExit(t)
+}
+
+// walkRobust follows the list, which is the guest's: at most ROBUST_LIST_LIMIT entries.
+func walkRobust(t *kernel.Task, head hostarch.Addr) {
 	const limit = 2048
 	tid := uint32(t.TID())
-	if head := t.RobustList(); head != 0 {
-		next, err1 := t.CopyInUint64(head)
-		offset, err2 := t.CopyInUint64(head + 8)
-		pending, err3 := t.CopyInUint64(head + 16)
-		if err1 == nil && err2 == nil && err3 == nil {
-			for n := 0; hostarch.Addr(next&^1) != head && n < limit; n++ {
-				entry, err := t.CopyInUint64(hostarch.Addr(next &^ 1))
-				if next&^1 != pending&^1 && !handleDeath(t, hostarch.Addr(next&^1+offset), next&1 != 0, false, tid) {
-					break
-				}
-				if err != nil {
-					break
-				}
-				next = entry
-			}
-			if pending&^1 != 0 {
-				handleDeath(t, hostarch.Addr(pending&^1+offset), pending&1 != 0, true, tid)
-			}
-		}
+	next, err1 := t.CopyInUint64(head)
+	offset, err2 := t.CopyInUint64(head + 8)
+	pending, err3 := t.CopyInUint64(head + 16)
+	if err1 != nil || err2 != nil || err3 != nil {
+		return
 	}
-	m := t.MemoryManager()
-	futexes.OwnerExit(tid, func(tg futex.Target) bool { return tg == futex.Target(m) })
+	for n := 0; hostarch.Addr(next&^1) != head && n < limit; n++ {
+		after, err := t.CopyInUint64(hostarch.Addr(next &^ 1))
+		if next&^1 != pending&^1 && !handleDeath(t, hostarch.Addr(next&^1+offset), next&1 != 0, false, tid) || err != nil {
+			return
+		}
+		next = after
+	}
+	if pending&^1 != 0 {
+		handleDeath(t, hostarch.Addr(pending&^1+offset), pending&1 != 0, true, tid)
+	}
 }
 
 // handleDeath is handle_futex_death.

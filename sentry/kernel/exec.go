@@ -143,6 +143,7 @@ func (t *Task) switchMM(m *mm.MemoryManager) {
 	old := t.mm.Load()
 	t.releaseThread()
 	t.mm.Store(m)
+	t.FutexDead.Store(false)
 	if old != nil {
 		old.DecUsers()
 	}

@@ -47,6 +47,8 @@ type Task struct {
 	clearTID     hostarch.Addr // CLONE_CHILD_CLEARTID
 	setTID       hostarch.Addr // CLONE_CHILD_SETTID
 	robustList   atomic.Uint64
+	// FutexDead says that the futexes that t owned were handed on: nobody may wait for t to release one (FUTEX_STATE_DEAD).
+	FutexDead atomic.Bool
 	// vfork is closed when the task leaves the address space that it borrowed.
 	vfork chan struct{}
 

@@ -1,8 +1,9 @@
-// Package futex has the queues of futex(2). It knows words of guest memory by a small Target and tasks only by their
-// thread IDs; sentry/kernel and the system calls above it do the waiting.
+// Package futex has the queues of futex(2). It knows words of guest memory by a small Target and tasks by their thread IDs and an
+// opaque identity; the system calls above it do the waiting.
 //
-// Locks: bucket.mu, two of them in the order of their index. Guest memory is touched under bucket.mu, so the locks of
-// address spaces come behind it. A Waiter belongs to whoever waits; its link fields are guarded by the bucket that it is in.
+// Locks: bucket.mu, two of them in the order of their index, then pi.mu. Guest memory is touched under bucket.mu, so the locks of
+// address spaces come behind it, and Owners is asked under both. A Waiter belongs to whoever waits; while it is queued its fields are
+// guarded by the bucket that it is in, after its channel was sent to or Cancel they are the waiter's again.
 package futex
 
 import (
@@ -29,36 +30,41 @@ type Target interface {
 // BitsetAny matches every waiter (FUTEX_BITSET_MATCH_ANY).
 const BitsetAny = ^uint32(0)
 
-// Waiter is one sleeper in one queue. C is sent to (it has room for one) when the waiter is woken; see Waiter.Woken.
+// Waiter is one sleeper in one queue. C, which has room for one, is sent to when the waiter is woken.
 type Waiter struct {
 	C chan struct{}
 
 	key    Key
 	bitset uint32
-	// tid is the thread ID of a PI waiter, 0 of others; owner is whom a PI waiter waits for.
-	tid, owner uint32
-	// requeuePI is the only futex that a FUTEX_WAIT_REQUEUE_PI waiter may be requeued to.
-	requeuePI Key
-	// addr is the word's address for whoever waits for a PI futex, in target.
-	addr   hostarch.Addr
-	target Target
+	// pi is set for waiters of PI futexes and for those that may be requeued to one, which nothing else may wake.
+	pi *piWait
 
 	bucket     atomic.Pointer[bucket] // nil: not queued
 	prev, next *Waiter
-	// index is which of FUTEX_WAITV's waiters this is.
-	acquired bool // the PI futex was handed over
+	piState    piWait
 }
 
 // NewWaiter returns a waiter, which may be used again after each wait.
 func NewWaiter() *Waiter { return &Waiter{C: make(chan struct{}, 1)} }
 
+// Clear makes w forget what it waited for, so that it may lie in a pool.
+func (w *Waiter) Clear() {
+	w.key, w.pi, w.piState = Key{}, nil, piWait{}
+	select {
+	case <-w.C:
+	default:
+	}
+}
+
 type bucket struct {
 	mu sync.Mutex
-	// head is the ring's sentinel: prev and next never nil once used.
+	// head is the ring's sentinel: prev and next are never nil.
 	head  Waiter
 	index int
-	// n is the number of waiters, read without mu to leave out empty buckets.
+	// n counts waiters, and those about to look at their word: a waker that finds 0 after it changed the word need not lock
+	// (futex_hb_waiters_pending).
 	n atomic.Int32
+	_ [64]byte // neighbours do not share a cache line
 }
 
 const numBuckets = 512
@@ -67,8 +73,7 @@ const numBuckets = 512
 type Table struct {
 	buckets [numBuckets]bucket
 	seed    maphash.Seed
-	// piWaiters counts PI waiters, so that exits need not look for them in vain.
-	piWaiters atomic.Int32
+	pi      piTable
 }
 
 // NewTable returns an empty table.
@@ -79,6 +84,7 @@ func NewTable() *Table {
 		b.index = i
 		b.head.prev, b.head.next = &b.head, &b.head
 	}
+	t.pi.blocked = make(map[any]*Waiter)
 	return t
 }
 
@@ -86,12 +92,12 @@ func (t *Table) bucketOf(k Key) *bucket {
 	return &t.buckets[maphash.Comparable(t.seed, k)%numBuckets]
 }
 
-func (b *bucket) pushLocked(w *Waiter) {
+// linkLocked puts w at the end; the caller has counted it in n.
+func (b *bucket) linkLocked(w *Waiter) {
 	last := b.head.prev
 	w.prev, w.next = last, &b.head
 	last.next, b.head.prev = w, w
 	w.bucket.Store(b)
-	b.n.Add(1)
 }
 
 func (b *bucket) removeLocked(w *Waiter) {
@@ -106,50 +112,69 @@ func (b *bucket) wakeLocked(w *Waiter) {
 	b.removeLocked(w)
 	select {
 	case w.C <- struct{}{}:
-	default:
+	default: // one of FUTEX_WAITV's, another of which was woken
 	}
 }
 
-// lockTwo locks two buckets, which may be the same, and returns the unlock.
-func lockTwo(x, y *bucket) func() {
-	switch {
-	case x == y:
-		x.mu.Lock()
-		return x.mu.Unlock
-	case x.index > y.index:
+// moveLocked moves w, waiting for key to from now on, to the bucket tb. Both are locked.
+func (b *bucket) moveLocked(w *Waiter, tb *bucket, to Key) {
+	w.key = to
+	if b == tb {
+		return
+	}
+	w.prev.next, w.next.prev = w.next, w.prev
+	b.n.Add(-1)
+	tb.n.Add(1)
+	tb.linkLocked(w)
+}
+
+func lockTwo(x, y *bucket) {
+	if x.index > y.index {
 		x, y = y, x
 	}
 	x.mu.Lock()
-	y.mu.Lock()
-	return func() { y.mu.Unlock(); x.mu.Unlock() }
+	if x != y {
+		y.mu.Lock()
+	}
 }
 
-// Prepare queues w on k if the word at addr of tg is val: EAGAIN, EFAULT. The caller then waits on w.C, and calls Cancel in any case.
+func unlockTwo(x, y *bucket) {
+	x.mu.Unlock()
+	if x != y {
+		y.mu.Unlock()
+	}
+}
+
+// Prepare queues w on k if the word at addr of tg is val: EAGAIN, EFAULT, EINVAL. The caller then waits on w.C, and calls Cancel in any case.
 func (t *Table) Prepare(w *Waiter, tg Target, addr hostarch.Addr, k Key, val, bitset uint32) error {
 	if bitset == 0 {
 		return unix.EINVAL
 	}
-	w.reset(k, bitset)
+	w.Clear()
+	return t.enqueue(w, tg, addr, k, val, bitset)
+}
+
+// PrepareShared is Prepare for one of several waiters with one channel (FUTEX_WAITV): what the channel holds is left there.
+func (t *Table) PrepareShared(w *Waiter, tg Target, addr hostarch.Addr, k Key, val uint32) error {
+	return t.enqueue(w, tg, addr, k, val, BitsetAny)
+}
+
+func (t *Table) enqueue(w *Waiter, tg Target, addr hostarch.Addr, k Key, val, bitset uint32) error {
 	b := t.bucketOf(k)
+	b.n.Add(1) // before the word is read: see bucket.n
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	v, err := tg.LoadUint32(addr)
+	if err == nil && v != val {
+		err = unix.EAGAIN
+	}
 	if err != nil {
+		b.n.Add(-1)
 		return err
 	}
-	if v != val {
-		return unix.EAGAIN
-	}
-	b.pushLocked(w)
+	w.key, w.bitset = k, bitset
+	b.linkLocked(w)
 	return nil
-}
-
-func (w *Waiter) reset(k Key, bitset uint32) {
-	select {
-	case <-w.C:
-	default:
-	}
-	w.key, w.bitset, w.tid, w.owner, w.requeuePI, w.acquired, w.target = k, bitset, 0, 0, Key{}, false, nil
 }
 
 // Cancel takes w out of its queue and reports whether it was still there, that is not woken.
@@ -160,20 +185,20 @@ func (t *Table) Cancel(w *Waiter) bool {
 			return false
 		}
 		b.mu.Lock()
-		if w.bucket.Load() != b { // requeued meanwhile
+		if w.bucket.Load() != b { // woken or requeued meanwhile
 			b.mu.Unlock()
 			continue
 		}
 		b.removeLocked(w)
-		if w.tid != 0 {
-			t.piWaiters.Add(-1)
+		if w.pi != nil {
+			t.pi.leave(w)
 		}
 		b.mu.Unlock()
 		return true
 	}
 }
 
-// Wake wakes up to n waiters of k that share a bit with bitset and returns how many.
+// Wake wakes up to n waiters (at least one: futex_wake's habit) of k that share a bit with bitset and returns how many. EINVAL.
 func (t *Table) Wake(k Key, n int, bitset uint32) (int, error) {
 	if bitset == 0 {
 		return 0, unix.EINVAL
@@ -189,14 +214,16 @@ func (t *Table) Wake(k Key, n int, bitset uint32) (int, error) {
 
 func (b *bucket) wakeUpTo(k Key, n int, bitset uint32) (int, error) {
 	woken := 0
-	for w := b.head.next; w != &b.head && woken < max(n, 1); {
+	for w := b.head.next; w != &b.head; {
 		next := w.next
 		if w.key == k && w.bitset&bitset != 0 {
-			if w.tid != 0 || w.requeuePI != (Key{}) {
-				return woken, unix.EINVAL // a PI waiter cannot be woken so
+			if w.pi != nil {
+				return woken, unix.EINVAL
 			}
 			b.wakeLocked(w)
-			woken++
+			if woken++; woken >= n {
+				break
+			}
 		}
 		w = next
 	}
@@ -207,31 +234,26 @@ func (b *bucket) wakeUpTo(k Key, n int, bitset uint32) (int, error) {
 // *cmp: EAGAIN. It returns how many were woken or moved.
 func (t *Table) Requeue(tg Target, addr hostarch.Addr, from, to Key, wake, move int, cmp *uint32) (int, error) {
 	fb, tb := t.bucketOf(from), t.bucketOf(to)
-	defer lockTwo(fb, tb)()
+	tb.n.Add(1) // whoever wakes to from now on must wait for us
+	defer tb.n.Add(-1)
+	lockTwo(fb, tb)
+	defer unlockTwo(fb, tb)
 	if cmp != nil {
-		v, err := tg.LoadUint32(addr)
-		if err != nil {
+		if err := compare(tg, addr, *cmp); err != nil {
 			return 0, err
 		}
-		if v != *cmp {
-			return 0, unix.EAGAIN
-		}
 	}
-	n, moved := 0, 0
-	for w := fb.head.next; w != &fb.head; {
+	n := 0
+	for w := fb.head.next; w != &fb.head && n-wake < move; {
 		next := w.next
 		if w.key == from {
-			if w.tid != 0 || w.requeuePI != (Key{}) {
+			if w.pi != nil {
 				return n, unix.EINVAL
 			}
-			switch {
-			case n < wake:
+			if n < wake {
 				fb.wakeLocked(w)
-			case moved < move:
-				moved++
+			} else {
 				fb.moveLocked(w, tb, to)
-			default:
-				return n, nil
 			}
 			n++
 		}
@@ -240,21 +262,19 @@ func (t *Table) Requeue(tg Target, addr hostarch.Addr, from, to Key, wake, move 
 	return n, nil
 }
 
-// moveLocked moves w to bucket tb under key to. Both buckets are locked.
-func (b *bucket) moveLocked(w *Waiter, tb *bucket, to Key) {
-	w.key = to
-	if b == tb {
-		return
+func compare(tg Target, addr hostarch.Addr, val uint32) error {
+	v, err := tg.LoadUint32(addr)
+	if err == nil && v != val {
+		err = unix.EAGAIN
 	}
-	w.prev.next, w.next.prev = w.next, w.prev
-	b.n.Add(-1)
-	tb.pushLocked(w)
+	return err
 }
 
 // WakeOp does FUTEX_WAKE_OP: changes the word at addr2 by op, wakes up to n of k1 and, if op's comparison of the old value holds, up to n2 of k2.
 func (t *Table) WakeOp(tg Target, addr2 hostarch.Addr, k1, k2 Key, n, n2 int, op uint32) (int, error) {
 	b1, b2 := t.bucketOf(k1), t.bucketOf(k2)
-	defer lockTwo(b1, b2)()
+	lockTwo(b1, b2)
+	defer unlockTwo(b1, b2)
 	holds, err := applyOp(tg, addr2, op)
 	if err != nil {
 		return 0, err
@@ -267,14 +287,14 @@ func (t *Table) WakeOp(tg Target, addr2 hostarch.Addr, k1, k2 Key, n, n2 int, op
 	return woken + more, err
 }
 
-// applyOp is futex_atomic_op_inuser.
+// applyOp is futex_atomic_op_inuser: ENOSYS for what it does not know.
 func applyOp(tg Target, addr hostarch.Addr, enc uint32) (bool, error) {
 	op, cmp := enc>>28&7, enc>>24&15
 	oparg, cmparg := int32(enc<<8)>>20, int32(enc<<20)>>20
 	if enc>>31 != 0 { // FUTEX_OP_OPARG_SHIFT
 		oparg = 1 << (uint32(oparg) & 31)
 	}
-	if op > 4 || cmp > 5 {
+	if op > 4 {
 		return false, unix.ENOSYS
 	}
 	for {
@@ -300,24 +320,10 @@ func applyOp(tg Target, addr hostarch.Addr, enc uint32) (bool, error) {
 		if prev != old {
 			continue
 		}
+		if cmp > 5 {
+			return false, unix.ENOSYS // after the change, as on Linux
+		}
 		o := int32(old)
 		return [...]bool{o == cmparg, o != cmparg, o < cmparg, o <= cmparg, o > cmparg, o >= cmparg}[cmp], nil
 	}
-}
-
-// PrepareShared is Prepare for one of several waiters with one channel (FUTEX_WAITV): what the channel holds is left there.
-func (t *Table) PrepareShared(w *Waiter, tg Target, addr hostarch.Addr, k Key, val uint32) error {
-	w.key, w.bitset = k, BitsetAny
-	b := t.bucketOf(k)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	v, err := tg.LoadUint32(addr)
-	if err != nil {
-		return err
-	}
-	if v != val {
-		return unix.EAGAIN
-	}
-	b.pushLocked(w)
-	return nil
 }
