@@ -25,8 +25,9 @@ type UTSNamespace struct {
 	nsID
 	userNS *auth.UserNamespace
 
-	mu           sync.RWMutex
-	host, domain string // +checklocks:mu
+	mu     sync.RWMutex
+	host   string // +checklocks:mu
+	domain string // +checklocks:mu
 }
 
 // NewUTSNamespace returns a UTS namespace with the names given.
@@ -111,9 +112,10 @@ type TimeNamespace struct {
 	nsID
 	userNS *auth.UserNamespace
 
-	mu                  sync.Mutex
-	monotonic, boottime int64 // +checklocks:mu
-	frozen              bool  // +checklocks:mu
+	mu        sync.Mutex
+	monotonic int64 // +checklocks:mu
+	boottime  int64 // +checklocks:mu
+	frozen    bool  // +checklocks:mu
 }
 
 // UserNamespace owns n.

@@ -35,12 +35,15 @@ type ThreadGroup struct {
 	// live counts tasks that have not begun their final notification.
 	live int
 	// exitNotified: the group is a zombie and the parent was told. reaped: its PID is free, it is in nobody's tables.
-	exitNotified, reaped bool
+	exitNotified bool
+	reaped       bool
 	// exitStatus is the wait status of the zombie.
 	exitStatus linux.WaitStatus
 	// childTimes are the times of reaped children; deadTimes those of threads that ended.
-	childTimes, deadTimes cpuTimes
-	childUsage, deadUsage usage
+	childTimes cpuTimes
+	deadTimes  cpuTimes
+	childUsage usage
+	deadUsage  usage
 	// autoReap: the group is the init of a dying namespace; children vanish.
 	autoReap bool
 

@@ -13,11 +13,12 @@ import (
 // Shared is a memory object of fixed size that address spaces map shared: MAP_SHARED|MAP_ANONYMOUS memory, a System V
 // shared memory segment. It implements memmap.Mappable and memmap.Identity; its creator holds the first reference.
 type Shared struct {
-	f        *File
-	name     string
-	dev, ino uint64
-	size     uint64
-	refs     atomic.Int64
+	f    *File
+	name string
+	dev  uint64
+	ino  uint64
+	size uint64
+	refs atomic.Int64
 
 	mu sync.Mutex
 	// pages maps ranges of the object to offsets in the file. +checklocks:mu

@@ -18,7 +18,11 @@ type FDTable struct {
 	slots atomic.Pointer[[]atomic.Pointer[FileDescription]]
 	// used, cloexec: one bit a descriptor. full: one bit a word of used that is all ones. A bit of used without a file is a reservation.
 	// +checklocks:mu
-	used, cloexec, full []uint64
+	used []uint64
+	// +checklocks:mu
+	cloexec []uint64
+	// +checklocks:mu
+	full []uint64
 	// next is no higher than the lowest free descriptor.
 	// +checklocks:mu
 	next int

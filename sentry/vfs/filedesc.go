@@ -22,7 +22,9 @@ type FileDescription struct {
 	seekable bool
 	pathOnly bool // O_PATH
 	// wroteMount and wroteInode: counted as a writer of the mount and of the inode; denied: being executed.
-	wroteMount, wroteInode, denied bool
+	wroteMount bool
+	wroteInode bool
+	denied     bool
 	// locked: a lock was taken through it, to be dropped at the end.
 	locked atomic.Bool
 

@@ -26,7 +26,9 @@ type lockContext struct {
 	mu sync.Mutex
 	// whole holds flock locks, records the others, by Start.
 	// +checklocks:mu
-	whole, records []FileLock
+	whole []FileLock
+	// +checklocks:mu
+	records []FileLock
 	// changed is closed when a lock goes; nil while nobody waits.
 	// +checklocks:mu
 	changed chan struct{}

@@ -21,7 +21,9 @@ type Epoll struct {
 	readyMu sync.Mutex
 	// first and last are the list of items that may be ready.
 	// +checklocks:readyMu
-	first, last *epollItem
+	first *epollItem
+	// +checklocks:readyMu
+	last *epollItem
 }
 
 type epollKey struct {

@@ -21,7 +21,9 @@ type Timer struct {
 	mu sync.Mutex
 	// next is when it expires (again), on the timer's clock; 0 disarmed. interval is 0 for one shot. Both in nanoseconds.
 	// +checklocks:mu
-	next, interval int64
+	next int64
+	// +checklocks:mu
+	interval int64
 	// missed are expirations that were counted but not read.
 	// +checklocks:mu
 	missed uint64

@@ -21,7 +21,8 @@ type Pty struct {
 	job   kernel.TTYJob
 	slave *slaveInode
 
-	masterQueue, slaveQueue waiter.Queue
+	masterQueue waiter.Queue
+	slaveQueue  waiter.Queue
 
 	mu   sync.Mutex
 	tty  tty // +checklocks:mu

@@ -40,7 +40,11 @@ type Pipe struct {
 	// +checklocks:mu
 	buf []byte
 	// +checklocks:mu
-	head, n, size int
+	head int
+	// +checklocks:mu
+	n int
+	// +checklocks:mu
+	size int
 	// need is the least room that a writer found missing, 0 if none did.
 	// +checklocks:mu
 	need int
@@ -49,7 +53,13 @@ type Pipe struct {
 	segs []segment
 	// readers and writers are open ends; their generations count opens, for those who wait for the other end.
 	// +checklocks:mu
-	readers, writers, readerGen, writerGen int
+	readers int
+	// +checklocks:mu
+	writers int
+	// +checklocks:mu
+	readerGen int
+	// +checklocks:mu
+	writerGen int
 	// files counts open files of a FIFO; guarded by the inode's special state.
 	files int
 }

@@ -28,7 +28,13 @@ type inode struct {
 	// +checklocks:mu
 	nlink uint32
 	// +checklocks:mu
-	atime, mtime, ctime, btime vfs.Time
+	atime vfs.Time
+	// +checklocks:mu
+	mtime vfs.Time
+	// +checklocks:mu
+	ctime vfs.Time
+	// +checklocks:mu
+	btime vfs.Time
 	// xattrBytes bounds xattrs.
 	// +checklocks:mu
 	xattrBytes int

@@ -114,7 +114,9 @@ type UserNamespace struct {
 
 	mu sync.RWMutex
 	// +checklocks:mu
-	uidMap, gidMap []IDMapEntry
+	uidMap []IDMapEntry
+	// +checklocks:mu
+	gidMap []IDMapEntry
 	// SetgroupsDenied is /proc/PID/setgroups = deny.
 	// +checklocks:mu
 	setgroupsDenied bool

@@ -17,13 +17,15 @@ type Queues struct{ registry[*Queue] }
 type Queue struct {
 	Perm // guarded by mu
 
-	mu           sync.Mutex
-	msgs         []Message     // +checklocks:mu
-	bytes        uint64        // +checklocks:mu
-	maxBytes     uint64        // +checklocks:mu
-	stime, rtime int64         // +checklocks:mu
-	lspid, lrpid int32         // +checklocks:mu
-	changed      chan struct{} // closed at each change somebody may wait for; +checklocks:mu
+	mu       sync.Mutex
+	msgs     []Message     // +checklocks:mu
+	bytes    uint64        // +checklocks:mu
+	maxBytes uint64        // +checklocks:mu
+	stime    int64         // +checklocks:mu
+	rtime    int64         // +checklocks:mu
+	lspid    int32         // +checklocks:mu
+	lrpid    int32         // +checklocks:mu
+	changed  chan struct{} // closed at each change somebody may wait for; +checklocks:mu
 }
 
 // Message is one message.

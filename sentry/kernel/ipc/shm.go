@@ -25,10 +25,12 @@ type Segment struct {
 	segs *Segments
 	size uint64
 
-	mu           sync.Mutex
-	attached     int64 // +checklocks:mu
-	atime, dtime int64 // +checklocks:mu
-	cpid, lpid   int32 // +checklocks:mu
+	mu       sync.Mutex
+	attached int64 // +checklocks:mu
+	atime    int64 // +checklocks:mu
+	dtime    int64 // +checklocks:mu
+	cpid     int32 // +checklocks:mu
+	lpid     int32 // +checklocks:mu
 }
 
 // NewSegments returns an empty registry whose memory comes from mem; dev is the st_dev that /proc/PID/maps shows.

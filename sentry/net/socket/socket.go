@@ -96,11 +96,28 @@ func Open(ctx vfs.Context, s Socket, flags uint32) *vfs.FileDescription {
 
 // Base are the options of SOL_SOCKET.
 type Base struct {
-	Family, Type, Protocol int32
+	Family   int32
+	Type     int32
+	Protocol int32
 
-	PassCred, PassPIDFD, Broadcast, ReuseAddr, ReusePort, KeepAlive, OOBInline, DontRoute, Timestamp, TimestampNS atomic.Bool
-	SndBuf, RcvBuf, RcvLowat, Priority, Mark, PeekOff                                                             atomic.Int32
-	SndTimeout, RcvTimeout                                                                                        atomic.Int64 // ns, 0: none
+	PassCred    atomic.Bool
+	PassPIDFD   atomic.Bool
+	Broadcast   atomic.Bool
+	ReuseAddr   atomic.Bool
+	ReusePort   atomic.Bool
+	KeepAlive   atomic.Bool
+	OOBInline   atomic.Bool
+	DontRoute   atomic.Bool
+	Timestamp   atomic.Bool
+	TimestampNS atomic.Bool
+	SndBuf      atomic.Int32
+	RcvBuf      atomic.Int32
+	RcvLowat    atomic.Int32
+	Priority    atomic.Int32
+	Mark        atomic.Int32
+	PeekOff     atomic.Int32
+	SndTimeout  atomic.Int64 // ns, 0: none
+	RcvTimeout  atomic.Int64
 
 	mu sync.Mutex
 	// linger is SO_LINGER: on, seconds. +checklocks:mu

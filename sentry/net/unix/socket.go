@@ -47,7 +47,8 @@ type sock struct {
 	// peer is the other end, or a datagram socket's destination. +checklocks:mu
 	peer *sock
 	// noRead and noWrite are shutdown(2)'s. +checklocks:mu
-	noRead, noWrite bool
+	noRead  bool
+	noWrite bool
 	// addr is the bound address, nil if there is none. +checklocks:mu
 	addr *address
 	// peerCred is SO_PEERCRED: of the other end, or of who listens. +checklocks:mu
