@@ -47,7 +47,7 @@ type thread struct {
 	// +checklocks:mu
 	released bool
 
-	guestTime atomic.Int64
+	guestTime platform.Stopwatch
 }
 
 func newThread(s *stub.Space, tid int, _ *stub.Area) (platform.Thread, error) {
@@ -115,13 +115,13 @@ func (t *thread) Run(regs *platform.Regs) (platform.Event, error) {
 			t.running.Store(false)
 			return platform.Event{Kind: platform.EventInterrupted}, nil
 		}
-		start := time.Now()
+		t.guestTime.Start()
 		if err := ptrace(ptraceSysemu, t.tid, 0, 0); err != nil {
 			return platform.Event{}, t.gone(err)
 		}
 		st, err := t.wait()
 		t.running.Store(false)
-		t.guestTime.Add(int64(time.Since(start)))
+		t.guestTime.Stop()
 		if err != nil {
 			return platform.Event{}, err
 		}
@@ -203,7 +203,7 @@ func (t *thread) Interrupt() {
 
 // CPUTime implements platform.Thread: the time between resuming the guest and its stop. It includes the host's own
 // switches, and waits for a CPU.
-func (t *thread) CPUTime() time.Duration { return time.Duration(t.guestTime.Load()) }
+func (t *thread) CPUTime() time.Duration { return t.guestTime.Time() }
 
 // SetIdentity implements platform.Thread. Nothing is answered in place.
 func (t *thread) SetIdentity(platform.Identity) {}

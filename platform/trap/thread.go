@@ -39,7 +39,7 @@ type thread struct {
 	// +checklocks:mu
 	released bool
 
-	guestTime atomic.Int64
+	guestTime platform.Stopwatch
 }
 
 func newThread(s *stub.Space, tid int, a *stub.Area) (platform.Thread, error) {
@@ -91,7 +91,7 @@ func (t *thread) Run(regs *platform.Regs) (platform.Event, error) {
 			t.inGuest.Store(false)
 			return platform.Event{Kind: platform.EventInterrupted}, nil
 		}
-		start := time.Now()
+		t.guestTime.Start()
 		running.Add(1)
 		spin, guest := t.spins()
 		c.GuestSpin.Store(guest)
@@ -99,8 +99,7 @@ func (t *thread) Run(regs *platform.Regs) (platform.Event, error) {
 		slept, err := t.await(spin)
 		running.Add(-1)
 		t.inGuest.Store(false)
-		ran := time.Since(start)
-		t.guestTime.Add(int64(ran))
+		ran := t.guestTime.Stop()
 		if err != nil {
 			return platform.Event{}, err
 		}
@@ -206,7 +205,7 @@ func (t *thread) SetFPState(b []byte) error {
 }
 
 // CPUTime implements platform.Thread: the time between resuming the guest and its event.
-func (t *thread) CPUTime() time.Duration { return time.Duration(t.guestTime.Load()) }
+func (t *thread) CPUTime() time.Duration { return t.guestTime.Time() }
 
 // SetIdentity implements platform.Thread. Nothing is answered in place yet.
 func (t *thread) SetIdentity(platform.Identity) {}
