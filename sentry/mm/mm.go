@@ -205,6 +205,7 @@ func (mm *MemoryManager) drainLocked() {
 }
 
 // unlock drops mu, and does what could not be done under it.
+// +checklocksrelease:mm.mu
 func (mm *MemoryManager) unlock() {
 	if !mm.flush && len(mm.released) == 0 {
 		mm.mu.Unlock()
