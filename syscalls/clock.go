@@ -69,17 +69,22 @@ func cpuUntil(d int64, n int) time.Duration {
 
 const tick = 4_000_000 // CLOCK_*_COARSE's resolution: CONFIG_HZ=250
 
+// isAlarm reports whether id is a clock that wakes the machine, which needs an RTC: EINVAL to read, EOPNOTSUPP to sleep on.
+func isAlarm(id int32) bool {
+	return id == linux.CLOCK_REALTIME_ALARM || id == linux.CLOCK_BOOTTIME_ALARM
+}
+
 // clockOf returns the clock of id as t may read it: EINVAL.
 func clockOf(t *kernel.Task, id int32) (timer.Clock, error) {
 	if id < 0 {
 		return cpuClock(t, id)
 	}
 	switch id {
-	case linux.CLOCK_REALTIME, linux.CLOCK_REALTIME_COARSE, linux.CLOCK_REALTIME_ALARM, unix.CLOCK_TAI:
+	case linux.CLOCK_REALTIME, linux.CLOCK_REALTIME_COARSE, unix.CLOCK_TAI:
 		return timer.Realtime, nil
 	case linux.CLOCK_MONOTONIC, linux.CLOCK_MONOTONIC_RAW, linux.CLOCK_MONOTONIC_COARSE:
 		return timer.Monotonic, nil
-	case linux.CLOCK_BOOTTIME, linux.CLOCK_BOOTTIME_ALARM:
+	case linux.CLOCK_BOOTTIME:
 		return timer.Boottime, nil
 	case linux.CLOCK_PROCESS_CPUTIME_ID:
 		return groupClock{t.ThreadGroup(), false}, nil
@@ -247,9 +252,8 @@ func sysNanosleep(t *kernel.Task, a kernel.Args) (uintptr, error) {
 func sysClockNanosleep(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	id := a[0].Int()
 	switch id {
-	case linux.CLOCK_THREAD_CPUTIME_ID:
-		return 0, unix.EINVAL
-	case linux.CLOCK_MONOTONIC_RAW, linux.CLOCK_REALTIME_COARSE, linux.CLOCK_MONOTONIC_COARSE:
+	case linux.CLOCK_THREAD_CPUTIME_ID, linux.CLOCK_MONOTONIC_RAW, linux.CLOCK_REALTIME_COARSE, linux.CLOCK_MONOTONIC_COARSE,
+		linux.CLOCK_REALTIME_ALARM, linux.CLOCK_BOOTTIME_ALARM:
 		return 0, unix.EOPNOTSUPP
 	}
 	c, err := clockOf(t, id)

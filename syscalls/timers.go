@@ -3,6 +3,7 @@ package syscalls
 import (
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -78,11 +79,23 @@ func (g *groupTimers) interval(which int32) *timer.Timer {
 		case linux.ITIMER_PROF:
 			c, sig = groupClock{g.tg, false}, linux.SIGPROF
 		}
-		g.itimer[which] = timer.New(c, func(uint64) {
-			g.tg.SendSignal(&linux.SignalInfo{Signo: int32(sig), Code: linux.SI_KERNEL})
-		})
+		g.itimer[which] = newIntervalTimer(g.tg, c, sig)
 	}
 	return g.itimer[which]
+}
+
+// newIntervalTimer returns a timer that sends sig to tg. ITIMER_REAL goes on when its signal is taken (it_real_fn); the CPU timers cannot, since their clock must not be
+// read then.
+func newIntervalTimer(tg *kernel.ThreadGroup, c timer.Clock, sig linux.Signal) *timer.Timer {
+	e := signal.NewPreallocated()
+	e.Info = linux.SignalInfo{Signo: int32(sig), Code: linux.SI_KERNEL}
+	var tm *timer.Timer
+	_, real := c.(timer.HostClock)
+	tm = timer.New(c, func(uint64) bool { return (tg.SendTimerSignal(nil, e) || e.Queued()) && real })
+	if real {
+		e.OnDequeue = func(*linux.SignalInfo) { tm.Rearm() }
+	}
+	return tm
 }
 
 func copyOutItimerval(t *kernel.Task, p hostarch.Addr, left, period int64) error {
@@ -162,8 +175,11 @@ func sysAlarm(t *kernel.Task, a kernel.Args) (uintptr, error) {
 type posixTimer struct {
 	g      *groupTimers
 	timer  *timer.Timer
-	target *kernel.Task // SIGEV_THREAD_ID
-	entry  *signal.Entry
+	target *kernel.Task  // SIGEV_THREAD_ID
+	entry  *signal.Entry // nil: SIGEV_NONE
+	// real: the clock is not a process' CPU clock, which must not be read with the signal lock held.
+	real    bool
+	deleted atomic.Bool
 
 	mu      sync.Mutex
 	pending uint64 // expiries since the signal was queued, that one left out; +checklocks:mu
@@ -172,20 +188,24 @@ type posixTimer struct {
 
 const maxOverrun = math.MaxInt32
 
-func (p *posixTimer) fire(n uint64) {
-	if p.entry == nil {
-		return
-	}
+func (p *posixTimer) fire(n uint64) (hold bool) {
 	p.mu.Lock()
 	p.pending += n
 	p.mu.Unlock()
-	p.g.tg.SendTimerSignal(p.target, p.entry)
+	sent := p.g.tg.SendTimerSignal(p.target, p.entry)
+	if sent && p.deleted.Load() {
+		p.g.tg.CancelTimerSignal(p.target, p.entry)
+	}
+	return (sent || p.entry.Queued()) && p.real
 }
 
-// dequeued tells the signal how many expiries it stands for, its own left out.
+// dequeued tells the signal how many expiries it stands for, its own left out; info is nil if it was discarded.
 func (p *posixTimer) dequeued(info *linux.SignalInfo) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.real {
+		p.pending += p.timer.Rearm()
+	}
 	p.overrun = 0
 	if p.pending > 0 {
 		p.overrun = int32(min(p.pending-1, maxOverrun))
@@ -197,6 +217,7 @@ func (p *posixTimer) dequeued(info *linux.SignalInfo) {
 }
 
 func (p *posixTimer) delete() {
+	p.deleted.Store(true)
 	p.timer.Stop()
 	if p.entry != nil {
 		p.g.tg.CancelTimerSignal(p.target, p.entry)
@@ -217,6 +238,9 @@ func sysTimerCreate(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		signo, notify = hostarch.ByteOrder.Uint32(b[8:]), hostarch.ByteOrder.Uint32(b[12:])
 		tid = int32(hostarch.ByteOrder.Uint32(b[16:]))
 	}
+	if isAlarm(a[0].Int()) {
+		return 0, unix.EOPNOTSUPP
+	}
 	c, err := clockOf(t, a[0].Int())
 	if err != nil {
 		return 0, err
@@ -226,7 +250,9 @@ func sysTimerCreate(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, unix.EOPNOTSUPP
 	}
 	g := timersOf(t)
-	p := &posixTimer{g: g}
+	_, group := c.(groupClock)
+	p := &posixTimer{g: g, real: !group}
+	fire := p.fire
 	if p.target, err = sigevTarget(t, notify, tid); err != nil {
 		return 0, err
 	}
@@ -237,8 +263,10 @@ func sysTimerCreate(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		p.entry = signal.NewPreallocated()
 		p.entry.Info = linux.SignalInfo{Signo: int32(signo), Code: linux.SI_TIMER}
 		p.entry.OnDequeue = p.dequeued
+	} else {
+		fire = nil
 	}
-	p.timer = timer.New(c, p.fire)
+	p.timer = timer.New(c, fire)
 	return 0, g.add(t, p, a, value)
 }
 

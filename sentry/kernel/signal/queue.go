@@ -160,10 +160,8 @@ func (p *Pending) Dequeue(sig linux.Signal, info *linux.SignalInfo) {
 			more = true
 			break
 		}
+		// Even of a standard signal there may be more: those of timers are queued in any case.
 		found, foundPrev = e, prev
-		if sig.IsStandard() {
-			break
-		}
 	}
 	if !more {
 		p.set &^= linux.SignalSetOf(sig)
@@ -203,7 +201,11 @@ func (p *Pending) Discard(set linux.SignalSet) {
 		next := e.next
 		if Has(set, linux.Signal(e.Info.Signo)) {
 			p.unlink(prev, e)
+			dequeue := e.OnDequeue
 			e.free()
+			if dequeue != nil {
+				dequeue(nil)
+			}
 		} else {
 			prev = e
 		}

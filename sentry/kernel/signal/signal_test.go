@@ -59,7 +59,14 @@ func TestPreallocated(t *testing.T) {
 	var p Pending
 	e := NewPreallocated()
 	e.Info.Signo = 35
-	e.OnDequeue = func(i *linux.SignalInfo) { i.SetOverrun(7) }
+	discarded := 0
+	e.OnDequeue = func(i *linux.SignalInfo) {
+		if i == nil {
+			discarded++
+		} else {
+			i.SetOverrun(7)
+		}
+	}
 	p.AddPreallocated(e)
 	var info linux.SignalInfo
 	p.Dequeue(35, &info)
@@ -68,8 +75,22 @@ func TestPreallocated(t *testing.T) {
 	}
 	p.AddPreallocated(e)
 	p.Discard(linux.SignalSetOf(35))
-	if e.Queued() || p.head != nil || p.tail != nil {
+	if e.Queued() || p.head != nil || p.tail != nil || discarded != 1 {
 		t.Error("discard of a preallocated entry")
+	}
+	// Two timers with one standard signal are both told.
+	e.Info.Signo = 10
+	e2 := NewPreallocated()
+	e2.Info.Signo = 10
+	p.AddPreallocated(e)
+	p.AddPreallocated(e2)
+	p.Dequeue(10, &info)
+	if e.Queued() || !e2.Queued() || p.Set() == 0 {
+		t.Error("one of two")
+	}
+	p.Dequeue(10, &info)
+	if e2.Queued() || p.Set() != 0 {
+		t.Error("the other")
 	}
 	p.AddPreallocated(e)
 	if !p.Remove(e) || p.Remove(e) || p.Set() != 0 {
