@@ -20,7 +20,7 @@ deps:
 
 # Everything that CI runs: unit tests, the rules of the tree, and the workloads that take less than a minute.
 test: deps build lint
-	$(GO) test ./...
+	$(GO) test -timeout 15m ./...
 
 unit:
 	$(GO) test $$($(GO) list ./... | grep -v /tests/)

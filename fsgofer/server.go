@@ -150,7 +150,7 @@ func (s *Server) prepare(procFD int) error {
 	// The server's live heap is small and its garbage short-lived strings; its OS threads are few.
 	debug.SetGCPercent(400)
 	// The first timer makes the runtime open an epoll and an event descriptor; the next may be its scavenger's, at any time.
-	time.Sleep(1)
+	time.Sleep(time.Nanosecond)
 	// A GOMAXPROCS that was set is not updated by the runtime, which would read cgroup files for it.
 	runtime.GOMAXPROCS(runtime.NumCPU())
 	debug.SetMaxThreads(64)

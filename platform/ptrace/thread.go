@@ -41,7 +41,8 @@ type thread struct {
 	xsave []byte
 
 	// pending is a sticky interrupt; running says that a signal is needed to end the Run in progress.
-	pending, running atomic.Bool
+	pending atomic.Bool
+	running atomic.Bool
 
 	mu sync.Mutex
 	// +checklocks:mu

@@ -32,8 +32,9 @@ type thread struct {
 	uc    []byte // the frame's ucontext, checked
 	fp    []byte // its extended state, checked; nil: none
 	// pending is a sticky interrupt; inGuest says that a signal is needed to end the Run in progress.
-	pending, inGuest atomic.Bool
-	pair             pair
+	pending atomic.Bool
+	inGuest atomic.Bool
+	pair    pair
 
 	mu sync.Mutex
 	// +checklocks:mu

@@ -272,6 +272,7 @@ func (t *Task) setPID(pid *PID) {
 }
 
 // joinThread adds c to tg. Preconditions: tasksMu is held for writing.
+// +checklocksignore: c.tg is tg.
 func (c *Task) joinThread(tg *ThreadGroup) {
 	c.tg = tg
 	c.tgid.Store(tg.leader.tgid.Load())

@@ -60,6 +60,7 @@ func pollCode(band uint32) int32 {
 	return 6
 }
 
+// +checklocksignore: a deferred unlock behind a closure confuses the analyzer.
 func (o *FileOwner) send(info *linux.SignalInfo) {
 	o.k.tasksMu.RLock()
 	defer o.k.tasksMu.RUnlock()

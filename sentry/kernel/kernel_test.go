@@ -148,6 +148,7 @@ func (fakeTable) Exit(*Task, uintptr, Args, uintptr, error) {}
 const stackTop = 0x20000
 
 // boot starts a kernel whose first process runs s, and waits for its end.
+// +checklocksignore: nobody else.
 func boot(t *testing.T, s script) linux.WaitStatus {
 	t.Helper()
 	fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC)

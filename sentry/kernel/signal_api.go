@@ -21,6 +21,7 @@ func (t *Task) SetSignalMask(m linux.SignalSet) {
 	t.setMaskLocked(m)
 }
 
+// +checklocks:t.tg.sigMu
 func (t *Task) setMaskLocked(m linux.SignalSet) {
 	newly := m &^ t.mask
 	t.mask = m
@@ -32,6 +33,7 @@ func (t *Task) setMaskLocked(m linux.SignalSet) {
 }
 
 // retargetLocked wakes other threads for shared signals in set, which t no longer takes.
+// +checklocks:t.tg.sigMu
 func (t *Task) retargetLocked(set linux.SignalSet) {
 	pending := t.tg.shared.Set() & set
 	for _, o := range t.tg.tasks {

@@ -72,6 +72,7 @@ func (tg *ThreadGroup) send(t *Task, info *linux.SignalInfo, force bool) error {
 	return nil
 }
 
+// +checklocks:tg.sigMu
 func (tg *ThreadGroup) sendLocked(t *Task, info *linux.SignalInfo, force bool) (ok, queued bool) {
 	sig := linux.Signal(info.Signo)
 	if !tg.prepareLocked(t, sig, force) {
@@ -124,6 +125,7 @@ func (tg *ThreadGroup) CancelTimerSignal(t *Task, e *signal.Entry) {
 
 // prepareLocked does what a signal does by being sent, even if it is blocked or ignored: SIGCONT continues, stop signals cancel a SIGCONT. It reports whether
 // the signal is to be queued (prepare_signal).
+// +checklocks:tg.sigMu
 func (tg *ThreadGroup) prepareLocked(t *Task, sig linux.Signal, force bool) bool {
 	if tg.exiting {
 		return false
@@ -152,6 +154,7 @@ func (tg *ThreadGroup) ignoredLocked(t *Task, sig linux.Signal, force bool) bool
 	return h == linux.SIG_IGN || (h == linux.SIG_DFL && signal.DefaultIgnored(sig))
 }
 
+// +checklocks:tg.sigMu
 func (tg *ThreadGroup) discardLocked(set linux.SignalSet) {
 	tg.shared.Discard(set)
 	for _, t := range tg.tasks {
@@ -160,6 +163,7 @@ func (tg *ThreadGroup) discardLocked(set linux.SignalSet) {
 }
 
 // completeLocked finds a thread to take sig and wakes it; a signal that is bound to end the process does so at once (complete_signal).
+// +checklocks:tg.sigMu
 func (tg *ThreadGroup) completeLocked(t *Task, sig linux.Signal) {
 	if sig == linux.SIGKILL {
 		tg.groupExitLocked(linux.WaitStatusTerminationSignal(sig), nil)
@@ -203,6 +207,7 @@ func (t *Task) wants(sig linux.Signal) bool {
 }
 
 // continueLocked is SIGCONT's effect (prepare_signal).
+// +checklocks:tg.sigMu
 func (tg *ThreadGroup) continueLocked() {
 	tg.discardLocked(signal.Stop)
 	s := &tg.stop
@@ -237,6 +242,7 @@ func (tg *ThreadGroup) anyTask() *Task {
 }
 
 // groupExitLocked makes every task but self exit with status (zap_other_threads and SIGNAL_GROUP_EXIT).
+// +checklocks:tg.sigMu
 func (tg *ThreadGroup) groupExitLocked(status linux.WaitStatus, self *Task) {
 	if !tg.exiting {
 		tg.exiting, tg.exitCode = true, status
@@ -257,6 +263,7 @@ func (t *Task) kill() {
 }
 
 // RecalcSignals sets or clears workSignal by what is pending and not blocked. Preconditions: sigMu is held; t is the caller's task.
+// +checklocks:t.tg.sigMu
 func (t *Task) recalcLocked() {
 	if (t.private.Set()|t.tg.shared.Set())&^(t.mask&^t.waitSet) != 0 || t.tg.stop.notify != 0 {
 		t.setWork(workSignal)

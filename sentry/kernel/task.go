@@ -115,7 +115,6 @@ type taskAttrs struct {
 	thpDisable   atomic.Bool
 	// nprocExceeded: set*uid passed RLIMIT_NPROC; execve fails with EAGAIN if that still holds.
 	nprocExceeded atomic.Bool
-	memPolicy     atomic.Int32
 }
 
 // TaskState is the state letter of proc_pid_stat(5).

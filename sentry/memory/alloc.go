@@ -272,6 +272,7 @@ func (f *File) unlistLocked(b *block, list *[]int32) {
 }
 
 // takeLocked marks pages as in use, unlocks, and zeroes those that need it.
+// +checklocksrelease:f.mu
 func (f *File) takeLocked(idx, start, n int, zero bool) memmap.FileRange {
 	b := (*f.tab.Load())[idx]
 	b.free.clear(start, n)

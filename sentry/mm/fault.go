@@ -23,6 +23,7 @@ func (mm *MemoryManager) HandleFault(c Caller, addr hostarch.Addr, at hostarch.A
 	return err
 }
 
+// +checklocks:mm.mu
 func (mm *MemoryManager) faultLocked(c Caller, page uint64, at hostarch.AccessType, repeat bool) error {
 	mm.limits = c.Limits
 	sp, err := mm.vmaFor(c, page)
@@ -150,6 +151,7 @@ func (mm *MemoryManager) Invalidate(ar hostarch.AddrRange, private bool) {
 	mm.unlock()
 }
 
+// +checklocks:mm.mu
 func (mm *MemoryManager) invalidateIn(start, end uint64, private bool) {
 	it := mm.pmas.Find(start)
 	for mm.pmas.Ok(it) && mm.pmas.At(it).Start < end {

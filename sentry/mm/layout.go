@@ -180,6 +180,7 @@ func (mm *MemoryManager) Brk(c Caller, addr hostarch.Addr) hostarch.Addr {
 	return hostarch.Addr(cur)
 }
 
+// +checklocks:mm.mu
 func (mm *MemoryManager) setBrk(c Caller, want uint64) bool {
 	l := &mm.layout
 	if lim := c.limit(linux.RLIMIT_DATA); lim != linux.RLimInfinity && want-l.startBrk+(l.endData-l.startData) > lim {

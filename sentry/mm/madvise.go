@@ -70,6 +70,7 @@ func knownAdvice(a int32) bool {
 }
 
 // adviseVMA applies an advice to the part of the mapping at it that lies in [start, end), and returns the position of what was advised.
+// +checklocks:mm.mu
 func (mm *MemoryManager) adviseVMA(it spans.Iter, start, end uint64, advice int32) (spans.Iter, error) {
 	sp := mm.vmas.At(it)
 	v := &sp.Val
@@ -134,6 +135,7 @@ func (mm *MemoryManager) adviseVMA(it spans.Iter, start, end uint64, advice int3
 }
 
 // zap drops the pages in [start, end): private ones are lost, shared ones are asked for again.
+// +checklocks:mm.mu
 func (mm *MemoryManager) zap(start, end uint64) {
 	if mm.removePMAs(start, end) {
 		mm.as.Unmap(addrRange(start, end))

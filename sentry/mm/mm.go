@@ -179,6 +179,7 @@ func (mm *MemoryManager) DecUsers() {
 
 // drop gives up a reference to pages that were mapped here. If another thread may be running guest code on them now, that waits for a flush.
 // Preconditions: mu is held for writing.
+// +checklocks:mm.mu
 func (mm *MemoryManager) drop(f memmap.File, fr memmap.FileRange, foreign bool) {
 	if mm.dead || (!foreign && !(mm.hostQueued && f != memmap.File(mm.mf)) && mm.users.Load() == 1) {
 		f.DecRef(fr)

@@ -78,6 +78,7 @@ func newVMA(opts *memmap.MMapOpts) vma {
 }
 
 // mapLocked finds the place, makes room, and adds the mapping (mm/mmap.c do_mmap, mm/vma.c mmap_region).
+// +checklocks:mm.mu
 func (mm *MemoryManager) mapLocked(c Caller, opts *memmap.MMapOpts, v vma, n uint64) (uint64, error) {
 	mm.limits = c.Limits
 	if mm.vmas.Len() >= maxMapCount {
@@ -126,6 +127,7 @@ func (mm *MemoryManager) mapLocked(c Caller, opts *memmap.MMapOpts, v vma, n uin
 
 // mapAhead maps a segment of a program at once: it will be used, and the change travels with the others. Of data, which the dynamic linker
 // relocates, the first pages are copied too. Errors show up when the guest gets there.
+// +checklocks:mm.mu
 func (mm *MemoryManager) mapAhead(start, end uint64) {
 	sp := mm.vmas.Lookup(start)
 	wide, ok := sp.Val.mappable.(memmap.Wide)

@@ -44,6 +44,7 @@ func (mm *MemoryManager) MRemap(c Caller, addr hostarch.Addr, oldLen, newLen uin
 	return hostarch.Addr(res), err
 }
 
+// +checklocks:mm.mu
 func (mm *MemoryManager) mremapLocked(c Caller, old, oldLen, newLen, to uint64, flags uint32) (uint64, error) {
 	fixed, dontUnmap := flags&linux.MREMAP_FIXED != 0, flags&unix.MREMAP_DONTUNMAP != 0
 	sp := mm.vmas.Lookup(old)
@@ -137,6 +138,7 @@ func (mm *MemoryManager) growInPlace(sp *spans.Span[vma], old, oldLen, newLen ui
 }
 
 // move makes a new mapping of what [old, old+oldLen) maps, with newLen bytes, and takes the pages along.
+// +checklocks:mm.mu
 func (mm *MemoryManager) move(old, oldLen, newLen, to uint64, flags uint32) (uint64, error) {
 	fixed, dontUnmap := flags&linux.MREMAP_FIXED != 0, flags&unix.MREMAP_DONTUNMAP != 0
 	if fixed {

@@ -31,6 +31,7 @@ var errBus = &memmap.BusError{Err: unix.EFAULT}
 // Errors (*memmap.BusError, ENOMEM) are those of the first page of [ra, rb); if a later one fails, ensure stops there and the access
 // finds out when it gets there.
 // Preconditions: mu is held for writing; sp allows the access; [a, b) lies in sp.
+// +checklocks:mm.mu
 func (mm *MemoryManager) ensure(sp *spans.Span[vma], ra, rb, a, b uint64, ac access) error {
 	for cur := ra; cur < rb; {
 		it := mm.pmas.Find(cur)
@@ -159,6 +160,7 @@ func (mm *MemoryManager) allocate(sp *spans.Span[vma], start, end uint64, hole, 
 
 // makeWritable lets the page at addr, which is there, be written: it and perhaps its neighbours become pages of our own. rb is how far the
 // access goes.
+// +checklocks:mm.mu
 func (mm *MemoryManager) makeWritable(sp *spans.Span[vma], it spans.Iter, addr, rb uint64, ac access) error {
 	v := &sp.Val
 	run := mm.pmas.At(it)
@@ -214,6 +216,7 @@ func (mm *MemoryManager) sole(run *spans.Span[pma], addr, lo, hi uint64) (s, e u
 }
 
 // copyRun gives [s, e) of the run at addr, or less but at least the page at addr, pages of its own with the same contents.
+// +checklocks:mm.mu
 func (mm *MemoryManager) copyRun(sp *spans.Span[vma], addr, s, e uint64, ac access) error {
 	fr, err := mm.allocate(sp, s, e, false, false)
 	if err == nil && s+fr.Length() <= addr {
@@ -247,6 +250,7 @@ func (mm *MemoryManager) copyRun(sp *spans.Span[vma], addr, s, e uint64, ac acce
 }
 
 // upgradeShared asks the Mappable again, now for writing.
+// +checklocks:mm.mu
 func (mm *MemoryManager) upgradeShared(sp *spans.Span[vma], addr, a, b uint64, ac access) error {
 	v := &sp.Val
 	ts, err := v.mappable.Translate(v.fileRange(sp.Start, addr, addr+pageSize), v.fileRange(sp.Start, a, b), ac.at)

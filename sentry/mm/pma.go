@@ -114,6 +114,7 @@ func (mm *MemoryManager) mapRun(start, end uint64, p *pma, foreign bool) {
 }
 
 // removePMAs drops all runs in [start, end), and reports whether there were any. The caller unmaps the range.
+// +checklocks:mm.mu
 func (mm *MemoryManager) removePMAs(start, end uint64) bool {
 	it := mm.pmas.Find(start)
 	found := false
@@ -125,6 +126,7 @@ func (mm *MemoryManager) removePMAs(start, end uint64) bool {
 	return found
 }
 
+// +checklocks:mm.mu
 func (mm *MemoryManager) removePMA(it spans.Iter, foreign bool) spans.Iter {
 	sp := mm.pmas.At(it)
 	mm.account(&sp.Val, -int64(sp.Len()))

@@ -142,6 +142,7 @@ func (mm *MemoryManager) isolate(it spans.Iter, start, end uint64) spans.Iter {
 
 // removeVMAs removes all mappings and pages in [start, end) and queues the change. Without a platform change if unmap is false.
 // Preconditions: mu is held for writing.
+// +checklocks:mm.mu
 func (mm *MemoryManager) removeVMAs(start, end uint64, unmap bool) {
 	it := mm.vmas.Find(start)
 	found := false

@@ -271,6 +271,7 @@ func (c *dentryCache) shrink() {
 func Shrink(n int) int { return dcache.prune(n, int(2*dcache.n.Load()), true) }
 
 // prune drops up to want unused dentries, looking at up to scan of them.
+// +checklocksignore: the lock is a victim's parent's.
 func (c *dentryCache) prune(want, scan int, force bool) int {
 	var victims []*Dentry
 	c.mu.Lock()

@@ -404,9 +404,10 @@ func (t *FDTable) growLocked(n int) {
 	for i := range old {
 		s[i].Store(old[i].Load())
 	}
-	grow := func(b []uint64, words int) []uint64 { return append(b, make([]uint64, words-len(b))...) }
-	t.used = grow(t.used, size/64)
-	t.cloexec = grow(t.cloexec, size/64)
-	t.full = grow(t.full, (size/64+63)/64)
+	t.used = growWords(t.used, size/64)
+	t.cloexec = growWords(t.cloexec, size/64)
+	t.full = growWords(t.full, (size/64+63)/64)
 	t.slots.Store(&s)
 }
+
+func growWords(b []uint64, words int) []uint64 { return append(b, make([]uint64, words-len(b))...) }

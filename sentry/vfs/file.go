@@ -103,6 +103,18 @@ func (FileDefaults) EventUnregister(*waiter.Entry)     {}
 
 // Files that have more to offer than FileImpl implement these beside it.
 
+// PollChooser is a file of whose kind only some can be waited for: see CanPoll.
+type PollChooser interface{ CanPoll() bool }
+
+// CanPoll reports whether fd is a file that epoll(7) takes: not one that poll(2) finds always ready (file_can_poll).
+func CanPoll(fd *FileDescription) bool {
+	if c, ok := fd.impl.(PollChooser); ok {
+		return c.CanPoll()
+	}
+	m := fd.Inode().Mode() & unix.S_IFMT
+	return m != unix.S_IFREG && m != unix.S_IFDIR
+}
+
 // Peeker is a pipe's reading end, for splice(2) and tee(2): data is looked at first and taken away when the other side has it.
 type Peeker interface {
 	// Peek copies up to len(b) bytes from the front without taking them: 0 and nil at the end of the file, EWOULDBLOCK when the pipe is empty.

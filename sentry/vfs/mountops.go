@@ -255,6 +255,7 @@ func remount(ctx Context, target Path, flags uint64, data string) error {
 	return nil
 }
 
+// +checklocksignore: a closure returns under the lock.
 func moveMount(src, target Path) error {
 	mountMu.Lock()
 	m := src.Mount
@@ -347,6 +348,7 @@ func unmountLocked(ctx Context, m *Mount, flags int32) ([]*Mount, error) {
 }
 
 // PivotRoot is pivot_root(2). The caller then moves the roots and working directories of tasks from old to newRoot.
+// +checklocksignore: unlocked by a deferred closure.
 func PivotRoot(ctx Context, newRoot, putOld Path) (old Path, err error) {
 	ns, err := namespaceOf(ctx)
 	if err != nil {

@@ -89,6 +89,7 @@ func (w *walker) resolveCreate(path string, o OpenOptions) (created bool, err er
 }
 
 // create makes the regular file name in the directory that w is at and moves w to it; false if it exists by now.
+// +checklocksignore: lockOps locks only if it succeeds.
 func (w *walker) create(name string, o OpenOptions) (bool, error) {
 	dir := w.at
 	if err := dir.Mount.beginWrite(); err != nil {

@@ -6,6 +6,7 @@ import (
 )
 
 // lockOps locks d for a change of its entries: ENOENT if d was removed.
+// +checklocksignore: locked only if it succeeds.
 func (d *Dentry) lockOps() error {
 	d.dir.ops.Lock()
 	if d.Deleted() {
@@ -36,6 +37,7 @@ const (
 
 // makeEntry is the common part of mkdir, mknod, symlink and link: it resolves the parent, checks, and calls make
 // with the directory locked.
+// +checklocksignore: lockOps locks only if it succeeds.
 func makeEntry(ctx Context, start Path, path string, kind entryKind, make func(dir Path, name string) (Inode, error)) error {
 	dir, name, slash, err := ResolveParent(ctx, start, path, 0)
 	if err != nil {
@@ -213,6 +215,7 @@ func Unlink(ctx Context, start Path, path string) error { return remove(ctx, sta
 // Rmdir is rmdir(2).
 func Rmdir(ctx Context, start Path, path string) error { return remove(ctx, start, path, true) }
 
+// +checklocksignore: lockOps locks only if it succeeds.
 func remove(ctx Context, start Path, path string, rmdir bool) error {
 	dir, name, slash, err := ResolveParent(ctx, start, path, 0)
 	if err != nil {

@@ -66,6 +66,7 @@ type renaming struct {
 }
 
 // lock takes the locks of both directories, an ancestor first (lock_rename).
+// +checklocksignore: two locks in order.
 func (r *renaming) lock() {
 	a, b := r.od, r.nd
 	if a == b {
@@ -82,6 +83,7 @@ func (r *renaming) lock() {
 	b.dir.ops.Lock()
 }
 
+// +checklocksignore: two locks in order.
 func (r *renaming) unlock() {
 	r.od.dir.ops.Unlock()
 	if r.od != r.nd {
@@ -188,6 +190,7 @@ func (r *renaming) permitted(srcDir, exchange bool) error {
 }
 
 // move changes the dentries as the file system changed the files.
+// +checklocksignore: two locks in order.
 func (r *renaming) move(exchange bool) {
 	first, second := r.od, r.nd
 	if second.dir.id < first.dir.id {

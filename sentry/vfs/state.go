@@ -42,6 +42,7 @@ func (s *inodeState) extension() *inodeExt {
 
 // MarkDead is called by a file system in Evict when it gives up what the inode needs to work: should a Lookup
 // racing with it still return this Inode, VFS looks up again.
+// +checklocksignore: Evict runs under state.mu.
 func (i *InodeDefaults) MarkDead() {
 	i.state.dead = true // Evict runs under state.mu.
 }

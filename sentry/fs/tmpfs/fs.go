@@ -38,6 +38,7 @@ type FileSystem struct {
 }
 
 // New returns an empty file system whose pages come from mem.
+// +checklocksignore: not shared yet.
 func New(mem *memory.File, o Options) *FileSystem {
 	fs := &FileSystem{mem: mem, dev: vfs.NewAnonDev(), opts: o}
 	if o.Mode == 0 {

@@ -29,6 +29,7 @@ func NewShm(mem *memory.File) (*Shm, error) {
 }
 
 // NewFile returns an open file of size bytes that /proc shows as name, e.g. "/memfd:x" (and " (deleted)"). Without sealing, F_SEAL_SEAL is set.
+// +checklocksignore: not shared yet.
 func (s *Shm) NewFile(ctx vfs.Context, name string, size int64, mode uint16, sealing bool) (*vfs.FileDescription, error) {
 	c := ctx.Credentials()
 	n, err := s.fs.newNode(vfs.CreateOptions{Mode: unix.S_IFREG | mode&0o777, UID: c.FSUID, GID: c.FSGID}, ctx.Now())
@@ -45,6 +46,7 @@ func (s *Shm) NewFile(ctx vfs.Context, name string, size int64, mode uint16, sea
 }
 
 // NewMemfd is memfd_create(2): EINVAL.
+// +checklocksignore: not shared yet.
 func (s *Shm) NewMemfd(ctx vfs.Context, name string, flags uint32) (*vfs.FileDescription, error) {
 	const known = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING | unix.MFD_NOEXEC_SEAL | unix.MFD_EXEC
 	if flags&^uint32(known) != 0 || flags&unix.MFD_EXEC != 0 && flags&unix.MFD_NOEXEC_SEAL != 0 {

@@ -79,6 +79,7 @@ func (r *regular) Evict() {
 }
 
 // free gives all pages back.
+// +checklocksignore: back is set before the file is seen.
 func (r *regular) free() {
 	r.mu.Lock()
 	r.dropLocked(0, maxSize)
@@ -275,6 +276,7 @@ func (f *file) Write(ctx vfs.Context, _ *vfs.FileDescription, src usermem.IOSequ
 }
 
 // writeSome writes the first bytes of src, up to n, at off. writeMu is held.
+// +checklocksignore: back is set before the file is seen.
 func (r *regular) writeSome(src usermem.IOSequence, off, n uint64) (int64, error) {
 	mem := r.fs.mem
 	r.mu.RLock()

@@ -80,6 +80,7 @@ func (ns *UserNamespace) SetIDMap(uid bool, entries []IDMapEntry, c *Credentials
 }
 
 // mayMapLocked is new_idmap_permitted: one's own ID may be mapped without privilege, others with CAP_SETUID or CAP_SETGID in the parent.
+// +checklocks:ns.mu
 func (ns *UserNamespace) mayMapLocked(uid bool, entries []IDMapEntry, c *Credentials, capSet linux.Capability) bool {
 	if len(entries) == 1 && entries[0].Length == 1 && ns.Owner == c.EUID {
 		id := ns.Parent.toKernel(entries[0].Parent, uid)

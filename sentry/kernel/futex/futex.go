@@ -128,6 +128,7 @@ func (b *bucket) moveLocked(w *Waiter, tb *bucket, to Key) {
 	tb.linkLocked(w)
 }
 
+// +checklocksignore: two locks in order.
 func lockTwo(x, y *bucket) {
 	if x.index > y.index {
 		x, y = y, x
@@ -138,6 +139,7 @@ func lockTwo(x, y *bucket) {
 	}
 }
 
+// +checklocksignore: two locks in order.
 func unlockTwo(x, y *bucket) {
 	x.mu.Unlock()
 	if x != y {

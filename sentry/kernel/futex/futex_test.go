@@ -165,6 +165,7 @@ func (p people) locker(tid uint32) Locker {
 	}}
 }
 
+// +checklocksignore: nobody else.
 func TestPI(t *testing.T) {
 	tab, m, p := NewTable(), &fake{}, people{1: true, 2: true, 3: true}
 	w := [4]*Waiter{NewWaiter(), NewWaiter(), NewWaiter(), NewWaiter()}
@@ -211,6 +212,7 @@ func TestPI(t *testing.T) {
 	}
 }
 
+// +checklocksignore: nobody else.
 func TestRequeuePI(t *testing.T) {
 	tab, m, p := NewTable(), &fake{}, people{1: true, 2: true, 3: true}
 	w := [4]*Waiter{NewWaiter(), NewWaiter(), NewWaiter(), NewWaiter()}

@@ -247,6 +247,7 @@ func (t *Table) OwnerExit(self any) {
 }
 
 // passDead hands the futex that w waits for self to release to the first of its waiters.
+// +checklocksignore: the bucket is found by locking it.
 func (t *Table) passDead(w *Waiter, self any) {
 	b := w.bucket.Load()
 	for b != nil {

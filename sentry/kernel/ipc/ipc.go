@@ -92,6 +92,7 @@ type registry[T object] struct {
 	seq   uint16      // +checklocks:mu
 }
 
+// +checklocksignore: not shared yet.
 func (r *registry[T]) init(user *auth.UserNamespace, limit int) {
 	r.user, r.limit = user, limit
 	r.byID, r.byKey = make(map[int32]T), make(map[int32]T)
@@ -185,6 +186,7 @@ func (r *registry[T]) forget(o T) {
 	r.unkeyLocked(o)
 }
 
+// +checklocks:r.mu
 func (r *registry[T]) unkeyLocked(o T) {
 	if p := o.perm(); p.Key != linux.IPC_PRIVATE && r.byKey[p.Key] == o {
 		delete(r.byKey, p.Key)

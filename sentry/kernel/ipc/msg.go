@@ -136,6 +136,7 @@ func (r *Queues) Receive(a Actor, id int32, size uint64, typ int64, flags uint32
 }
 
 // pickLocked is the message that typ asks for: any, of a type, of another type (MSG_EXCEPT), of the lowest type up to -typ.
+// +checklocks:q.mu
 func (q *Queue) pickLocked(typ int64, flags uint32) int {
 	best := -1
 	for i, m := range q.msgs {

@@ -24,7 +24,7 @@ type SemSet struct {
 	Perm // guarded by mu
 
 	mu    sync.Mutex
-	sems  []sem // +checklocks:mu
+	sems  []sem // guarded by mu, but for their number, which is constant
 	otime int64 // +checklocks:mu
 	// waiters sleep, in order of arrival. +checklocks:mu
 	waiters []*semWaiter
@@ -130,6 +130,7 @@ func (r *Semaphores) Op(a Actor, proc any, id int32, ops []linux.Sembuf, deadlin
 }
 
 // tryLocked carries out all of w's operations or none; false without an error: w must wait (perform_atomic_semop).
+// +checklocks:s.mu
 func (s *SemSet) tryLocked(w *semWaiter) (bool, error) {
 	done := 0
 	undo := func() {
@@ -174,6 +175,7 @@ func (s *SemSet) tryLocked(w *semWaiter) (bool, error) {
 }
 
 // wakeLocked serves waiters until none can go on.
+// +checklocks:s.mu
 func (s *SemSet) wakeLocked() {
 	for again := true; again; {
 		again = false

@@ -285,7 +285,8 @@ func (s *sock) Recv(ctx vfs.Context, m *socket.Message) (int64, error) {
 	return n, err
 }
 
-// recvLocked receives; woken gets the senders that may go on. +checklocks:s.mu
+// recvLocked receives; woken gets the senders that may go on.
+// +checklocks:s.mu
 func (s *sock) recvLocked(m *socket.Message, woken *[]*sock) (int64, error) {
 	if s.stream() && s.state != connected {
 		return 0, unix.EINVAL

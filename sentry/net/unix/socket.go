@@ -89,6 +89,7 @@ func newSock(ns *kernel.NetNamespace, typ int32) *sock {
 }
 
 // Pair returns two connected sockets (socketpair(2)).
+// +checklocksignore: not shared yet.
 func Pair(t *kernel.Task, typ, protocol int32) (a, b socket.Socket, err error) {
 	x, err := socket.New(t, unix.AF_UNIX, typ, protocol)
 	if err != nil {
