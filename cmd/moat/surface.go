@@ -10,6 +10,7 @@ import (
 	"gvisor.dev/gvisor/pkg/seccomp"
 
 	"moat/fsgofer"
+	"moat/platform/stub"
 	"moat/sentry/boot"
 	"moat/sentry/boot/filter"
 )
@@ -32,7 +33,10 @@ func surfaceCommand() *cobra.Command {
 			for _, r := range fsgofer.Rules(true) {
 				printRule(w, r.Name, r.Args, r.Why)
 			}
-			return w.Flush()
+			w.Flush()
+			printStub(w, "stub's helper thread", stub.HelperRules())
+			printStub(w, "guest threads ("+platform+")", boot.GuestRules(platform))
+			return nil
 		},
 	}
 	cmd.Flags().StringVar(&platform, "platform", platform, "the sentry's platform: "+strings.Join(boot.Platforms(), ", "))
@@ -45,4 +49,23 @@ func printRule(w *tabwriter.Writer, name string, a seccomp.SyscallRule, why stri
 		s = "[arguments held]"
 	}
 	fmt.Fprintf(w, "  %s\t%s\t%s\n", name, s, why)
+}
+
+func printStub(w *tabwriter.Writer, who string, rules []stub.Rule) {
+	names := make(map[string]bool)
+	for _, r := range rules {
+		names[r.Name] = true
+	}
+	fmt.Printf("\n%s: %d host calls\n", who, len(names))
+	for _, r := range rules {
+		held := ""
+		switch {
+		case r.Args != nil:
+			held = "[arguments held]"
+		case r.Entry:
+			held = "[entry code only]"
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\n", r.Name, held, r.Why)
+	}
+	w.Flush()
 }

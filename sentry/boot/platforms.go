@@ -8,6 +8,7 @@ import (
 
 	"moat/platform"
 	"moat/platform/ptrace"
+	"moat/platform/stub"
 	"moat/platform/trap"
 )
 
@@ -22,6 +23,17 @@ var platforms = map[string]func() (platform.Platform, error){
 
 // Platforms are the names that --platform takes.
 func Platforms() []string { return slices.Sorted(maps.Keys(platforms)) }
+
+// GuestRules are the filter that guest threads of a platform are under; their helper's is stub.HelperRules.
+func GuestRules(name string) []stub.Rule {
+	switch name {
+	case "ptrace":
+		return ptrace.GuestRules()
+	case "trap":
+		return trap.GuestRules()
+	}
+	return nil
+}
 
 func newPlatform(name string) (platform.Platform, error) {
 	if name == "" {
