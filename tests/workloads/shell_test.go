@@ -19,7 +19,7 @@ sh -c 'kill -TERM $$'; echo $?
 sh -c 'kill -9 $$'; echo $?
 mkfifo f; (echo through fifo > f) & cat f; wait
 exec 5<>f; echo back >&5; read -u5 l; echo $l
-ulimit -n; umask; set -o pipefail; false | true; echo $?
+umask; set -o pipefail; false | true; echo $?
 yes | head -100000 | wc -l
 echo {a..e}{1..3}; printf '%s\n' * ; ls -la /dev/null | cut -c1-10
 coproc cat; echo co >&${COPROC[1]}; read -u ${COPROC[0]} l; echo $l; kill $COPROC_PID; wait 2>/dev/null
@@ -30,8 +30,8 @@ func TestJobControl(t *testing.T) {
 	script(t, `
 set -m
 sleep 0.3 & sleep 0.1 & jobs | sed 's/\[[0-9]\][-+ ]*//'; wait; echo done
-(sleep 5; echo never) & kill -STOP %1; sleep 0.1; jobs | awk '{print $2}'; kill -KILL %1; wait %1 2>/dev/null; echo $?
-sleep 100 & kill %1; wait $! 2>/dev/null; echo $?
+(sleep 5; echo never) & kill -STOP %1; sleep 0.1; jobs | awk '{print $2}'; kill -KILL $!; wait $! 2>/dev/null; echo $?
+sleep 100 & kill $!; wait $! 2>/dev/null; echo $?
 timeout 0.2 sleep 5; echo $?
 timeout -s KILL 0.2 sleep 5; echo $?
 `)
