@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"moat/sentry/boot"
 )
@@ -21,6 +22,19 @@ type Do struct {
 // hostOnly are directories of the host's root that the sandbox has its own of.
 var hostOnly = []string{"/proc", "/sys", "/dev", "/run/netns", "/run/docker/netns"}
 
+// callersLimits are limits that a program run from the same shell without moat would have. They are read from the parent: the Go runtime
+// has raised this process' own.
+func callersLimits() (rs []specs.POSIXRlimit) {
+	for name, nr := range map[string]int{"RLIMIT_NOFILE": unix.RLIMIT_NOFILE, "RLIMIT_CORE": unix.RLIMIT_CORE,
+		"RLIMIT_STACK": unix.RLIMIT_STACK, "RLIMIT_FSIZE": unix.RLIMIT_FSIZE} {
+		var l unix.Rlimit
+		if unix.Prlimit(os.Getppid(), nr, nil, &l) == nil {
+			rs = append(rs, specs.POSIXRlimit{Type: name, Soft: l.Cur, Hard: l.Max})
+		}
+	}
+	return rs
+}
+
 // Options turns the flags into a container.
 func (d *Do) Options() (*Options, error) {
 	o := &Options{}
@@ -28,7 +42,7 @@ func (d *Do) Options() (*Options, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &specs.Process{Args: d.Args, Cwd: d.Workdir}
+	p := &specs.Process{Args: d.Args, Cwd: d.Workdir, Rlimits: callersLimits()}
 	hostname := d.Hostname
 	onHost := root == "/"
 	if onHost {
