@@ -72,7 +72,7 @@ func sysEpollCtl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	defer f.DecRef()
 	e, ok := ep.Impl().(*anon.Epoll)
 	if !ok {
-		if m := f.Inode().Mode() & unix.S_IFMT; m == unix.S_IFREG || m == unix.S_IFDIR {
+		if !vfs.CanPoll(f) {
 			return 0, unix.EPERM
 		}
 		return 0, unix.EINVAL

@@ -38,10 +38,11 @@ static long ms(void) {
 static int near(long d, long want) { return d >= want - 1 && d < want + 60; }
 
 static void spin(int n) {
-	struct timespec t;
+	struct timespec s, t;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &s);
 	do
 		clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	while (t.tv_nsec / 1000000 + t.tv_sec * 1000 < n);
+	while ((t.tv_nsec - s.tv_nsec) / 1000000 + (t.tv_sec - s.tv_sec) * 1000 < n);
 }
 
 static volatile int got, sum;

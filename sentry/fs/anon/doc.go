@@ -9,9 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/usermem"
+	"moat/sentry/vfs"
 )
 
 var le = hostarch.ByteOrder
+
+// file is what the types here embed: they have no position, but lseek(2) does not mind (noop_llseek).
+type file struct{ vfs.FileDefaults }
+
+// NoopSeek implements vfs.NoopSeeker.
+func (file) NoopSeek() {}
 
 // putWord copies out v as the 8 bytes that a counter file's read returns.
 func putWord(dst usermem.IOSequence, v uint64) (int64, error) {

@@ -2,6 +2,7 @@ package anon
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -9,21 +10,24 @@ import (
 	"moat/sentry/vfs"
 )
 
-// Epoll is epoll(7).
+// Epoll is epoll(7). Files put their items on the ready list, and whoever waits looks only at those.
 type Epoll struct {
-	vfs.FileDefaults
+	file
+	// queue is for those who poll the epoll file itself.
 	queue waiter.Queue
+	nest  nesting
 
 	mu sync.Mutex
 	// +checklocks:mu
 	items map[epollKey]*epollItem
 
 	readyMu sync.Mutex
-	// first and last are the list of items that may be ready.
+	// ready is the sentinel of the ring of items that may be ready.
 	// +checklocks:readyMu
-	first *epollItem
+	ready epollItem
+	// sleepers is the sentinel of the ring of waits; each new item wakes one.
 	// +checklocks:readyMu
-	last *epollItem
+	sleepers sleeper
 }
 
 type epollKey struct {
@@ -36,13 +40,20 @@ type epollItem struct {
 	key   epollKey
 	ep    *Epoll
 	entry waiter.Entry
-	// events are EPOLL*; 0 after EPOLLONESHOT fired. Guarded by Epoll.mu.
-	events uint32
-	data   uint64
-	// next, prev and listed are guarded by Epoll.readyMu.
+	// events are EPOLL*, without any to wait for after EPOLLONESHOT fired. They change under Epoll.mu only.
+	events atomic.Uint32
+	data   uint64 // guarded by Epoll.mu
+	// next and prev are nil if the item is not on the ready list; guarded by Epoll.readyMu.
 	next, prev *epollItem
-	listed     bool
 }
+
+// sleeper is one wait. next and prev are nil once it has been woken.
+type sleeper struct {
+	ch         chan struct{}
+	next, prev *sleeper
+}
+
+var sleepers = sync.Pool{New: func() any { return &sleeper{ch: make(chan struct{}, 1)} }}
 
 // EpollEvent is struct epoll_event.
 type EpollEvent struct {
@@ -53,83 +64,97 @@ type EpollEvent struct {
 const (
 	epollExclusive = 1 << 28
 	epollWakeup    = 1 << 29
-	epollFlags     = unix.EPOLLET&0xffffffff | unix.EPOLLONESHOT | epollExclusive | epollWakeup
-	epollAlways    = unix.EPOLLERR | unix.EPOLLHUP
+	epollET        = unix.EPOLLET & 0xffffffff
+	// epollFlags are no events (EP_PRIVATE_BITS).
+	epollFlags  = epollET | unix.EPOLLONESHOT | epollExclusive | epollWakeup
+	epollAlways = unix.EPOLLERR | unix.EPOLLHUP
+	// maxEpollItems bounds the memory of all epolls (/proc/sys/fs/epoll/max_user_watches).
+	maxEpollItems = 1 << 20
 )
+
+var epollItems atomic.Int64
 
 // NewEpoll returns an open epoll instance.
 func NewEpoll(ctx vfs.Context) *vfs.FileDescription {
-	return vfs.NewAnonFile(ctx, "[eventpoll]", &Epoll{items: make(map[epollKey]*epollItem)}, unix.O_RDWR)
+	return vfs.NewAnonFile(ctx, "[eventpoll]", newEpoll(), unix.O_RDWR)
+}
+
+func newEpoll() *Epoll {
+	e := &Epoll{items: make(map[epollKey]*epollItem)}
+	e.ready.next, e.ready.prev = &e.ready, &e.ready
+	e.sleepers.next, e.sleepers.prev = &e.sleepers, &e.sleepers
+	return e
 }
 
 // NotifyEvent implements waiter.EventListener: a file says that something happened.
 func (i *epollItem) NotifyEvent(waiter.EventMask) {
-	if i.ep.enqueue(i) {
-		i.ep.queue.Notify(waiter.ReadableEvents)
+	if i.mask() != 0 {
+		i.ep.enqueue(i)
 	}
 }
 
-// enqueue puts i at the end of the ready list; false if it was there.
-func (e *Epoll) enqueue(i *epollItem) bool {
+// enqueue puts i on the ready list and wakes one who waits. Whoever watches e hears of each event, since it may be an edge to it.
+func (e *Epoll) enqueue(i *epollItem) {
 	e.readyMu.Lock()
-	defer e.readyMu.Unlock()
-	if i.listed {
-		return false
+	if i.next == nil {
+		e.linkLocked(i)
 	}
-	i.listed, i.prev, i.next = true, e.last, nil
-	if e.last != nil {
-		e.last.next = i
-	} else {
-		e.first = i
-	}
-	e.last = i
-	return true
+	e.wakeLocked()
+	e.readyMu.Unlock()
+	e.queue.Notify(waiter.ReadableEvents)
 }
 
 // +checklocks:e.readyMu
-func (e *Epoll) unlistLocked(i *epollItem) {
-	if !i.listed {
-		return
-	}
-	if i.prev != nil {
-		i.prev.next = i.next
-	} else {
-		e.first = i.next
-	}
-	if i.next != nil {
-		i.next.prev = i.prev
-	} else {
-		e.last = i.prev
-	}
-	i.listed, i.next, i.prev = false, nil, nil
+func (e *Epoll) linkLocked(i *epollItem) {
+	last := e.ready.prev
+	i.prev, i.next = last, &e.ready
+	last.next, e.ready.prev = i, i
 }
 
-func (e *Epoll) unlist(i *epollItem) {
+// +checklocks:e.readyMu
+func (e *Epoll) unlinkLocked(i *epollItem) {
+	if i.next != nil {
+		i.prev.next, i.next.prev = i.next, i.prev
+		i.next, i.prev = nil, nil
+	}
+}
+
+func (e *Epoll) unlink(i *epollItem) {
 	e.readyMu.Lock()
-	e.unlistLocked(i)
+	e.unlinkLocked(i)
 	e.readyMu.Unlock()
 }
 
-// mask is what the item's file is asked for.
-func mask(events uint32) waiter.EventMask {
-	return waiter.EventMask(events&^uint32(epollFlags)|epollAlways) & (waiter.AllEvents)
+// wakeLocked wakes the first sleeper.
+// +checklocks:e.readyMu
+func (e *Epoll) wakeLocked() {
+	if s := e.sleepers.next; s != &e.sleepers {
+		s.unlink()
+		s.ch <- struct{}{}
+	}
 }
 
-// loopMu makes changes of which epoll watches which one at a time.
-var loopMu sync.Mutex
+func (s *sleeper) unlink() {
+	s.prev.next, s.next.prev = s.next, s.prev
+	s.next, s.prev = nil, nil
+}
 
-// Control is epoll_ctl(2).
+// mask is what the item's file is asked for; 0 if the item has fired.
+func (i *epollItem) mask() waiter.EventMask {
+	return waiter.EventMask(i.events.Load()) & waiter.AllEvents
+}
+
+// Control is epoll_ctl(2) on file, which the caller has open as fd. self is e's own open file.
 func (e *Epoll) Control(op int32, self, file *vfs.FileDescription, fd int32, ev EpollEvent) error {
-	switch file.Inode().Mode() & unix.S_IFMT {
-	case unix.S_IFREG, unix.S_IFDIR:
+	if !vfs.CanPoll(file) {
 		return unix.EPERM
 	}
-	inner, nested := file.Impl().(*Epoll)
 	if file == self {
 		return unix.EINVAL
 	}
+	inner, nested := file.Impl().(*Epoll)
 	if ev.Events&epollExclusive != 0 {
-		const ok = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLERR | unix.EPOLLHUP | epollWakeup | unix.EPOLLET&0xffffffff | epollExclusive
+		const ok = unix.EPOLLIN | unix.EPOLLOUT | epollAlways | epollWakeup | epollET | epollExclusive
 		if op == unix.EPOLL_CTL_MOD || op == unix.EPOLL_CTL_ADD && (nested || ev.Events&^uint32(ok) != 0) {
 			return unix.EINVAL
 		}
@@ -138,13 +163,15 @@ func (e *Epoll) Control(op int32, self, file *vfs.FileDescription, fd int32, ev 
 	switch op {
 	case unix.EPOLL_CTL_ADD:
 		if nested {
-			loopMu.Lock()
-			defer loopMu.Unlock()
-			if inner.reaches(e, 0) || inner.depth()+1 > 5 {
-				return unix.ELOOP
+			if err := link(e, inner); err != nil {
+				return err
 			}
 		}
-		return e.add(key, ev)
+		err := e.add(key, ev)
+		if nested && err != nil {
+			unlink(e, inner)
+		}
+		return err
 	case unix.EPOLL_CTL_MOD:
 		return e.modify(key, ev)
 	case unix.EPOLL_CTL_DEL:
@@ -162,56 +189,30 @@ func (e *Epoll) Control(op int32, self, file *vfs.FileDescription, fd int32, ev 
 	return unix.EINVAL
 }
 
-// nested returns the epolls that e watches.
-func (e *Epoll) nested() []*Epoll {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	var out []*Epoll
-	for k := range e.items {
-		if n, ok := k.file.Impl().(*Epoll); ok {
-			out = append(out, n)
-		}
-	}
-	return out
-}
-
-// reaches reports whether e watches to, directly or through others. loopMu is held.
-func (e *Epoll) reaches(to *Epoll, depth int) bool {
-	if e == to || depth > 5 {
-		return true
-	}
-	for _, n := range e.nested() {
-		if n.reaches(to, depth+1) {
-			return true
-		}
-	}
-	return false
-}
-
-func (e *Epoll) depth() int {
-	d := 0
-	for _, n := range e.nested() {
-		d = max(d, n.depth())
-	}
-	return d + 1
-}
-
 func (e *Epoll) add(key epollKey, ev EpollEvent) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.items[key] != nil {
 		return unix.EEXIST
 	}
-	i := &epollItem{key: key, ep: e, events: ev.Events | epollAlways, data: ev.Data}
-	i.entry.Init(i, mask(i.events))
+	if epollItems.Add(1) > maxEpollItems {
+		epollItems.Add(-1)
+		return unix.ENOSPC
+	}
+	i := &epollItem{key: key, ep: e, data: ev.Data}
+	i.events.Store(ev.Events | epollAlways)
+	i.entry.Init(i, i.mask())
 	if err := key.file.EventRegister(&i.entry); err != nil {
+		epollItems.Add(-1)
 		return err
 	}
 	e.items[key] = i
 	key.file.AddReleaseHook(i, func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		e.dropLocked(i)
+		if e.items[i.key] == i {
+			e.dropLocked(i)
+		}
 	})
 	e.pollLocked(i)
 	return nil
@@ -224,13 +225,14 @@ func (e *Epoll) modify(key epollKey, ev EpollEvent) error {
 	if i == nil {
 		return unix.ENOENT
 	}
-	if i.events&epollExclusive != 0 {
+	if i.events.Load()&epollExclusive != 0 {
 		return unix.EINVAL
 	}
 	// The mask of a queued entry cannot change.
 	key.file.EventUnregister(&i.entry)
-	i.events, i.data = ev.Events|epollAlways, ev.Data
-	i.entry.Init(i, mask(i.events))
+	i.data = ev.Data
+	i.events.Store(ev.Events | epollAlways)
+	i.entry.Init(i, i.mask())
 	if err := key.file.EventRegister(&i.entry); err != nil {
 		return err
 	}
@@ -241,31 +243,30 @@ func (e *Epoll) modify(key epollKey, ev EpollEvent) error {
 // pollLocked queues i if it is ready already.
 // +checklocks:e.mu
 func (e *Epoll) pollLocked(i *epollItem) {
-	m := mask(i.events)
-	if i.key.file.Readiness(m)&m != 0 && e.enqueue(i) {
-		e.queue.Notify(waiter.ReadableEvents)
+	if m := i.mask(); i.key.file.Readiness(m)&m != 0 {
+		e.enqueue(i)
 	}
 }
 
-// dropLocked stops watching.
+// dropLocked stops watching i.
 // +checklocks:e.mu
 func (e *Epoll) dropLocked(i *epollItem) {
-	if e.items[i.key] != i {
-		return
-	}
 	delete(e.items, i.key)
 	i.key.file.EventUnregister(&i.entry)
-	e.unlist(i)
+	e.unlink(i)
+	epollItems.Add(-1)
+	if inner, ok := i.key.file.Impl().(*Epoll); ok {
+		unlink(e, inner)
+	}
 }
 
 // Release implements vfs.FileImpl.
 func (e *Epoll) Release(vfs.Context, *vfs.FileDescription) {
 	e.mu.Lock()
-	items := e.items
-	e.items = nil
-	for _, i := range items {
-		i.key.file.EventUnregister(&i.entry)
-		e.unlist(i)
+	items := make([]*epollItem, 0, len(e.items))
+	for _, i := range e.items {
+		items = append(items, i)
+		e.dropLocked(i)
 	}
 	e.mu.Unlock()
 	for _, i := range items {
@@ -273,94 +274,138 @@ func (e *Epoll) Release(vfs.Context, *vfs.FileDescription) {
 	}
 }
 
-// Collect appends up to n events that are there now to out.
+// Collect appends up to n events that are there now to out. Level-triggered items stay on the list, behind all others.
 func (e *Epoll) Collect(out []EpollEvent, n int) []EpollEvent {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var again *epollItem // the first level-triggered item that was put back: the round is over
+	var again *epollItem // the first item that was put back: the round is over
 	for len(out) < n {
 		e.readyMu.Lock()
-		i := e.first
-		if i == nil || i == again {
+		i := e.ready.next
+		if i == &e.ready || i == again {
 			e.readyMu.Unlock()
 			break
 		}
-		e.unlistLocked(i)
+		e.unlinkLocked(i) // before it is asked: what happens from now on puts it back
 		e.readyMu.Unlock()
-		m := mask(i.events)
-		if i.events&^uint32(epollFlags|epollAlways) == 0 && i.events&unix.EPOLLONESHOT != 0 {
-			continue // fired before
-		}
+		m := i.mask()
 		got := i.key.file.Readiness(m) & m
 		if got == 0 {
 			continue
 		}
 		out = append(out, EpollEvent{got.ToLinux(), i.data})
-		switch {
-		case i.events&unix.EPOLLONESHOT != 0:
-			i.events &= epollFlags
-		case i.events&(unix.EPOLLET&0xffffffff) == 0:
-			e.enqueue(i)
+		switch events := i.events.Load(); {
+		case events&unix.EPOLLONESHOT != 0:
+			i.events.Store(events & epollFlags)
+		case events&epollET == 0:
 			if again == nil {
 				again = i
 			}
+			e.readyMu.Lock()
+			if i.next == nil {
+				e.linkLocked(i)
+			}
+			e.readyMu.Unlock()
 		}
 	}
 	return out
 }
 
-// ready reports whether Collect would find something, without taking edges.
-func (e *Epoll) ready() bool {
+// anyReady reports whether Collect would find something, without taking edges.
+func (e *Epoll) anyReady() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.readyMu.Lock()
-	var list []*epollItem
-	for i := e.first; i != nil; i = i.next {
-		list = append(list, i)
-	}
-	e.readyMu.Unlock()
-	for _, i := range list {
-		m := mask(i.events)
-		fired := i.events&^uint32(epollFlags|epollAlways) == 0 && i.events&unix.EPOLLONESHOT != 0
-		if !fired && i.key.file.Readiness(m)&m != 0 {
+	for {
+		e.readyMu.Lock()
+		i := e.ready.next
+		if i == &e.ready {
+			e.readyMu.Unlock()
+			return false
+		}
+		e.unlinkLocked(i)
+		e.readyMu.Unlock()
+		if m := i.mask(); i.key.file.Readiness(m)&m != 0 {
+			e.readyMu.Lock()
+			if i.next == nil {
+				e.linkLocked(i)
+			}
+			e.wakeLocked() // who looked meanwhile missed it
+			e.readyMu.Unlock()
 			return true
 		}
-		e.unlist(i)
-		// It may have become ready between the two.
-		if !fired && i.key.file.Readiness(m)&m != 0 {
-			e.enqueue(i)
-			return true
-		}
 	}
-	return false
 }
 
 // Wait is epoll_wait(2): up to n events, waiting until deadline (zero: for ever; block false: not at all). An interruption gives
 // linuxerr.ERESTARTSYS, a timeout no events.
 func (e *Epoll) Wait(ctx vfs.Context, out []EpollEvent, n int, block bool, deadline time.Time) ([]EpollEvent, error) {
-	out = e.Collect(out, n)
-	if len(out) > 0 || !block {
-		return out, nil
-	}
-	w, ch := waiter.NewChannelEntry(waiter.ReadableEvents)
-	e.queue.EventRegister(&w)
-	defer e.queue.EventUnregister(&w)
 	for {
-		if out = e.Collect(out, n); len(out) > 0 {
+		if out = e.Collect(out, n); len(out) > 0 || !block {
+			e.passOn()
 			return out, nil
 		}
-		if err := ctx.BlockUntil(ch, deadline); err != nil {
-			if err == unix.ETIMEDOUT {
-				return e.Collect(out, n), nil
-			}
-			return out, err
+		s := sleepers.Get().(*sleeper)
+		if !e.sleep(s) {
+			sleepers.Put(s)
+			continue
 		}
+		err := ctx.BlockUntil(s.ch, deadline)
+		woken := e.wakeUp(s)
+		sleepers.Put(s)
+		if err == nil {
+			continue
+		}
+		if woken { // just as its time ended
+			out = e.Collect(out, n)
+			e.passOn()
+		}
+		if err == unix.ETIMEDOUT || len(out) > 0 {
+			err = nil
+		}
+		return out, err
 	}
+}
+
+// sleep queues s, unless something has become ready.
+func (e *Epoll) sleep(s *sleeper) bool {
+	e.readyMu.Lock()
+	defer e.readyMu.Unlock()
+	if e.ready.next != &e.ready {
+		return false
+	}
+	last := e.sleepers.prev
+	s.prev, s.next = last, &e.sleepers
+	last.next, e.sleepers.prev = s, s
+	return true
+}
+
+// wakeUp ends s' sleep and reports whether an item woke it.
+func (e *Epoll) wakeUp(s *sleeper) (woken bool) {
+	e.readyMu.Lock()
+	defer e.readyMu.Unlock()
+	if s.next != nil {
+		s.unlink()
+		return false
+	}
+	select {
+	case <-s.ch:
+	default: // BlockUntil took it
+	}
+	return true
+}
+
+// passOn wakes the next sleeper if there is more than this one has taken (ep_done_scan).
+func (e *Epoll) passOn() {
+	e.readyMu.Lock()
+	if e.ready.next != &e.ready {
+		e.wakeLocked()
+	}
+	e.readyMu.Unlock()
 }
 
 // Readiness implements vfs.FileImpl.
 func (e *Epoll) Readiness(mask waiter.EventMask) waiter.EventMask {
-	if !e.ready() {
+	if mask&waiter.ReadableEvents == 0 || !e.anyReady() {
 		return 0
 	}
 	return mask & waiter.ReadableEvents

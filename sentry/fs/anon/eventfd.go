@@ -12,7 +12,7 @@ import (
 
 // EventFD is eventfd(2).
 type EventFD struct {
-	vfs.FileDefaults
+	file
 	queue     waiter.Queue
 	semaphore bool
 
@@ -78,9 +78,7 @@ func (e *EventFD) Add(v uint64) error {
 	}
 	e.count += v
 	e.mu.Unlock()
-	if v > 0 {
-		e.queue.Notify(waiter.ReadableEvents)
-	}
+	e.queue.Notify(waiter.ReadableEvents) // of 0 too: an edge
 	return nil
 }
 

@@ -2,6 +2,7 @@ package anon
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -12,7 +13,7 @@ import (
 
 // Inotify is inotify(7).
 type Inotify struct {
-	vfs.FileDefaults
+	file
 	queue waiter.Queue
 
 	mu sync.Mutex
@@ -47,12 +48,21 @@ type watch struct {
 const (
 	maxQueued  = 16384
 	maxWatches = 65536
+	// maxInotify bounds the instances of all users, and maxTotal the events that wait in all of them: the sentry's memory.
+	maxInotify = 1024
+	maxTotal   = 1 << 18
 )
 
-// NewInotify returns an open inotify instance: EINVAL.
+var inotifies, totalEvents atomic.Int64
+
+// NewInotify returns an open inotify instance: EINVAL, EMFILE.
 func NewInotify(ctx vfs.Context, flags uint32) (*vfs.FileDescription, error) {
 	if flags&^uint32(unix.IN_CLOEXEC|unix.IN_NONBLOCK) != 0 {
 		return nil, unix.EINVAL
+	}
+	if inotifies.Add(1) > maxInotify {
+		inotifies.Add(-1)
+		return nil, unix.EMFILE
 	}
 	in := &Inotify{watches: make(map[int32]*watch), byInode: make(map[vfs.Inode]*watch)}
 	return vfs.NewAnonFile(ctx, "inotify", in, unix.O_RDONLY|flags&oNonblock), nil
@@ -147,16 +157,17 @@ func (in *Inotify) queueLocked(e inotifyEvent) {
 		if in.events[n-1] == e && e.mask&unix.IN_IGNORED == 0 {
 			return
 		}
-		if n >= maxQueued {
+		if n >= maxQueued || totalEvents.Load() >= maxTotal {
 			if in.events[n-1].mask != unix.IN_Q_OVERFLOW {
-				in.events = append(in.events, inotifyEvent{wd: -1, mask: unix.IN_Q_OVERFLOW})
-				in.bytes += 16
+				e = inotifyEvent{wd: -1, mask: unix.IN_Q_OVERFLOW}
+			} else {
+				return
 			}
-			return
 		}
 	}
 	in.events = append(in.events, e)
 	in.bytes += e.size()
+	totalEvents.Add(1)
 }
 
 // size is that of struct inotify_event with the name padded to 16 bytes.
@@ -191,7 +202,10 @@ func (in *Inotify) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSeq
 		in.mu.Unlock()
 		return 0, unix.EINVAL
 	}
-	in.events = append(in.events[:0:0], in.events[n:]...)
+	totalEvents.Add(-int64(n))
+	if in.events = in.events[n:]; len(in.events) == 0 {
+		in.events = nil
+	}
 	in.bytes -= len(b)
 	in.mu.Unlock()
 	c, err := dst.CopyOut(b)
@@ -213,8 +227,10 @@ func (in *Inotify) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, r
 func (in *Inotify) Release(vfs.Context, *vfs.FileDescription) {
 	in.mu.Lock()
 	ws := in.watches
+	totalEvents.Add(-int64(len(in.events)))
 	in.watches, in.byInode, in.events = nil, nil, nil
 	in.mu.Unlock()
+	inotifies.Add(-1)
 	for _, w := range ws {
 		vfs.RemoveWatch(w.inode, w)
 	}

@@ -19,7 +19,7 @@ type SignalSource interface {
 
 // SignalFD is signalfd(2). It reads the signals of whoever reads; poll tells of those of who made it.
 type SignalFD struct {
-	vfs.FileDefaults
+	file
 	source SignalSource
 	queue  *waiter.Queue
 	set    atomic.Uint64
@@ -94,6 +94,7 @@ func putSiginfo(b []byte, i *linux.SignalInfo) {
 		le.PutUint32(b[12:], uint32(i.PID()))
 		le.PutUint32(b[16:], uint32(i.UID()))
 		le.PutUint32(b[40:], uint32(i.Status()))
+		copy(b[56:72], i.Fields[16:]) // utime and stime
 	case i.Signo == int32(linux.SIGIO):
 		le.PutUint32(b[28:], uint32(i.Band()))
 		le.PutUint32(b[20:], i.FD())

@@ -13,7 +13,7 @@ import (
 
 // Timer is timerfd_create(2). A periodic one that has expired rests until it is read.
 type Timer struct {
-	vfs.FileDefaults
+	file
 	queue waiter.Queue
 	timer *timer.Timer
 

@@ -36,7 +36,7 @@ func Register(mem *memory.File) error {
 	if err != nil {
 		return err
 	}
-	for minor, impl := range map[uint32]vfs.FileImpl{3: &null{}, 5: &zero{shm: shm}, 7: &full{zero{shm: shm}}, 8: &random{}, 9: &random{}} {
+	for minor, impl := range map[uint32]vfs.FileImpl{3: &null{}, 5: &zero{shm: shm}, 7: &full{zero{shm: shm}}, 8: &random{}, 9: &urandom{}} {
 		vfs.RegisterDevice(vfs.CharDevice, 1, minor, func(vfs.Context, *vfs.Dentry, uint32) (vfs.FileImpl, error) { return impl, nil })
 	}
 	vfs.RegisterFileSystem("devtmpfs", func(ctx vfs.Context, _, data string) (vfs.FileSystem, error) {

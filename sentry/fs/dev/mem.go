@@ -26,6 +26,7 @@ func (*null) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSequence
 }
 
 // Seekable: null_lseek sets the position to 0 whatever is asked, which SeekEnd and a size of 0 come close to.
+func (*null) CanPoll() bool                      { return false }
 func (*null) Seekable() bool                     { return true }
 func (*null) SeekEnd(vfs.Context) (int64, error) { return 0, nil }
 func (*null) Fsync(vfs.Context, bool) error      { return unix.EINVAL }
@@ -73,6 +74,12 @@ type random struct {
 	mu  sync.Mutex
 	src *rand.ChaCha8 // +checklocks:mu
 }
+
+// urandom is one that cannot be waited for.
+type urandom struct{ random }
+
+// CanPoll implements vfs.PollChooser.
+func (*urandom) CanPoll() bool { return false }
 
 // fill fills b. A generator's output says nothing of earlier output once it was reseeded from itself, which ChaCha8 does
 // all along (fast key erasure).

@@ -353,6 +353,9 @@ func (o *openFile) Write(ctx vfs.Context, fd *vfs.FileDescription, src usermem.I
 	return n, off + n, nil
 }
 
+// CanPoll implements vfs.PollChooser.
+func (o *openFile) CanPoll() bool { return o.f.Version != nil }
+
 // Readiness implements vfs.FileImpl.
 func (o *openFile) Readiness(mask waiter.EventMask) waiter.EventMask {
 	ready := waiter.ReadableEvents | waiter.WritableEvents

@@ -1,0 +1,242 @@
+package anon
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"moat/sentry/usermem"
+	"moat/sentry/vfs"
+)
+
+var ctx = vfs.Background()
+
+func is(t *testing.T, what string, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
+
+func event(n uint32) *vfs.FileDescription {
+	f, _ := NewEventFD(ctx, n, unix.EFD_NONBLOCK)
+	return f
+}
+
+func put(f *vfs.FileDescription) { f.Impl().(*EventFD).Add(1) }
+
+func add(ep, f *vfs.FileDescription, fd int32, events uint32) error {
+	return ep.Impl().(*Epoll).Control(unix.EPOLL_CTL_ADD, ep, f, fd, EpollEvent{events, uint64(fd)})
+}
+
+func now(ep *vfs.FileDescription) string {
+	evs, _ := ep.Impl().(*Epoll).Wait(ctx, nil, 100, false, time.Time{})
+	s := ""
+	for _, e := range evs {
+		s += fmt.Sprintf("%d:%x ", e.Data, e.Events)
+	}
+	return s
+}
+
+func TestEpollKinds(t *testing.T) {
+	ep, f := NewEpoll(ctx), event(1)
+	is(t, "add", add(ep, f, 1, unix.EPOLLIN), nil)
+	is(t, "again", add(ep, f, 1, unix.EPOLLIN), unix.EEXIST)
+	is(t, "same file, other descriptor", add(ep, f, 2, unix.EPOLLIN|epollET), nil)
+	is(t, "itself", add(ep, ep, 3, unix.EPOLLIN), unix.EINVAL)
+	g := event(1)
+	is(t, "one shot", add(ep, g, 3, unix.EPOLLIN|unix.EPOLLONESHOT), nil)
+	if s := now(ep); s != "1:1 2:1 3:1 " {
+		t.Error("first", s)
+	}
+	if s := now(ep); s != "1:1 " {
+		t.Error("level only", s)
+	}
+	put(f)
+	put(g)
+	if s := now(ep); s != "1:1 2:1 " && s != "2:1 1:1 " {
+		t.Error("edge", s)
+	}
+	f.DecRef() // the last reference: both go
+	if s := now(ep); s != "" || len(ep.Impl().(*Epoll).items) != 1 {
+		t.Error("closed", s)
+	}
+	ep.DecRef()
+	g.DecRef()
+	if epollItems.Load() != 0 {
+		t.Error("items left", epollItems.Load())
+	}
+}
+
+func TestEpollNesting(t *testing.T) {
+	var e [6]*vfs.FileDescription
+	for i := range e {
+		e[i] = NewEpoll(ctx)
+	}
+	for i := range 4 {
+		is(t, "chain", add(e[i], e[i+1], 0, unix.EPOLLIN), nil)
+	}
+	is(t, "too long below", add(e[4], e[5], 0, unix.EPOLLIN), unix.ELOOP)
+	is(t, "too long above", add(e[5], e[0], 0, unix.EPOLLIN), unix.ELOOP)
+	is(t, "circle", add(e[3], e[1], 1, unix.EPOLLIN), unix.ELOOP)
+	f := event(0)
+	add(e[4], f, 9, unix.EPOLLIN)
+	if s := now(e[0]); s != "" {
+		t.Error("not ready", s)
+	}
+	put(f)
+	if s := now(e[0]); s != "0:1 " {
+		t.Error("through four", s)
+	}
+	for i := range e {
+		e[i].DecRef()
+	}
+	f.DecRef()
+	for i := range e {
+		if n := &e[i].Impl().(*Epoll).nest; len(n.watches)+len(n.watchedBy) != 0 {
+			t.Error("link left at", i)
+		}
+	}
+}
+
+// TestEpollThreads: many wait together, each event is taken once and none is lost.
+func TestEpollThreads(t *testing.T) {
+	const files, rounds = 50, 200
+	ep := NewEpoll(ctx)
+	fs := make([]*vfs.FileDescription, files)
+	for i := range fs {
+		fs[i] = event(0)
+		add(ep, fs[i], int32(i), unix.EPOLLIN|unix.EPOLLONESHOT)
+	}
+	done := make(chan int, files*rounds)
+	stop := time.Now().Add(20 * time.Second)
+	var wg sync.WaitGroup
+	e := ep.Impl().(*Epoll)
+	left := files * rounds
+	var mu sync.Mutex
+	for range 8 {
+		wg.Go(func() {
+			for {
+				mu.Lock()
+				l := left
+				mu.Unlock()
+				if l <= 0 || time.Now().After(stop) {
+					return
+				}
+				evs, _ := e.Wait(ctx, nil, 3, true, time.Now().Add(50*time.Millisecond))
+				for _, ev := range evs {
+					f := fs[ev.Data]
+					var b [8]byte
+					if _, err := f.Read(ctx, usermem.Bytes(b[:]), 0); err != nil {
+						t.Error("event without data", err)
+					}
+					e.Control(unix.EPOLL_CTL_MOD, ep, f, int32(ev.Data), EpollEvent{unix.EPOLLIN | unix.EPOLLONESHOT, ev.Data})
+					mu.Lock()
+					left--
+					mu.Unlock()
+					done <- int(ev.Data)
+				}
+			}
+		})
+	}
+	for i := range fs {
+		put(fs[i])
+	}
+	for range files * (rounds - 1) {
+		select {
+		case i := <-done:
+			put(fs[i])
+		case <-time.After(10 * time.Second):
+			t.Fatal("an event was lost")
+		}
+	}
+	wg.Wait()
+	if left != 0 {
+		t.Error("left", left)
+	}
+	ep.DecRef()
+}
+
+func TestTimer(t *testing.T) {
+	f, err := NewTimer(ctx, unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK)
+	is(t, "new", err, nil)
+	tm := f.Impl().(*Timer)
+	var b [8]byte
+	_, err = f.Read(ctx, usermem.Bytes(b[:]), 0)
+	is(t, "disarmed", err, unix.EAGAIN)
+	tm.Set(1, 1e6, true)
+	time.Sleep(10 * time.Millisecond)
+	if n, _ := f.Read(ctx, usermem.Bytes(b[:]), 0); n != 8 || le.Uint64(b[:]) < 9 {
+		t.Error("ticks", n, le.Uint64(b[:]))
+	}
+	if v, i := tm.Set(0, 0, false); v <= 0 || v > 1e6 || i != 1e6 {
+		t.Error("old", v, i)
+	}
+	f.DecRef()
+}
+
+func TestSiginfo(t *testing.T) {
+	i := linux.SignalInfo{Signo: 35, Code: linux.SI_QUEUE}
+	i.SetPID(7)
+	i.SetUID(8)
+	i.SetSigval(99)
+	var b [siginfoSize]byte
+	putSiginfo(b[:], &i)
+	if le.Uint32(b[0:]) != 35 || int32(le.Uint32(b[8:])) != -1 || le.Uint32(b[12:]) != 7 || le.Uint32(b[16:]) != 8 || le.Uint32(b[44:]) != 99 || le.Uint64(b[48:]) != 99 {
+		t.Error(b)
+	}
+}
+
+func TestInotifyQueue(t *testing.T) {
+	f, _ := NewInotify(ctx, unix.IN_NONBLOCK)
+	in := f.Impl().(*Inotify)
+	w := &watch{in: in, wd: 1, mask: unix.IN_CREATE}
+	in.watches[1] = w
+	b := make([]byte, 1<<20)
+	for i := range maxQueued + 10 {
+		w.Event(unix.IN_CREATE, 0, fmt.Sprint("f", i), false)
+		w.Event(unix.IN_CREATE, 0, fmt.Sprint("f", i), false) // merged
+		w.Event(unix.IN_DELETE, 0, "x", false)                // not asked for
+	}
+	_, err := f.Read(ctx, usermem.Bytes(b[:16]), 0)
+	is(t, "short", err, unix.EINVAL)
+	total, last := 0, uint32(0)
+	for {
+		n, err := f.Read(ctx, usermem.Bytes(b[:100]), 0)
+		if err != nil {
+			is(t, "empty", err, unix.EAGAIN)
+			break
+		}
+		for at := 0; at < int(n); at += 16 + int(le.Uint32(b[at+12:])) {
+			total++
+			last = le.Uint32(b[at+4:])
+		}
+	}
+	if total != maxQueued+1 || last != unix.IN_Q_OVERFLOW || in.bytes != 0 {
+		t.Error(total, last, in.bytes)
+	}
+}
+
+func BenchmarkEpollPingPong(b *testing.B) {
+	ep, f := NewEpoll(ctx), event(0)
+	add(ep, f, 1, unix.EPOLLIN)
+	for i := range 1000 { // which are quiet
+		add(ep, event(0), int32(i+2), unix.EPOLLIN)
+	}
+	e, ev := ep.Impl().(*Epoll), f.Impl().(*EventFD)
+	var buf [4]EpollEvent
+	var word [8]byte
+	b.ReportAllocs()
+	dst := usermem.Bytes(word[:])
+	for b.Loop() {
+		ev.Add(1)
+		if evs, _ := e.Wait(ctx, buf[:0], 4, true, time.Time{}); len(evs) != 1 {
+			b.Fatal(evs)
+		}
+		f.Read(ctx, dst, 0)
+	}
+}
