@@ -292,6 +292,11 @@ func (p *process) ended(d time.Duration) bool {
 	select {
 	case <-p.done:
 		return true
+	default: // of two that are ready, the select below takes any
+	}
+	select {
+	case <-p.done:
+		return true
 	case <-time.After(d):
 		return false
 	}
