@@ -47,7 +47,7 @@ func background(t *testing.T, platform string, flags ...string) *running {
 	t.Helper()
 	r := &running{done: make(chan error, 1)}
 	args := append([]string{"do", "--platform=" + platform}, flags...)
-	r.cmd = exec.Command(moat, append(args, "--", "sh", "-c", "echo up; sleep 60 & wait")...)
+	r.cmd = exec.Command(moat, append(args, "--", "sh", "-c", "sleep 60 & sleep 0.1; echo up; wait")...)
 	r.cmd.Env = environ()
 	pr, pw, err := os.Pipe()
 	if err != nil {
