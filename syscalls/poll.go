@@ -2,6 +2,7 @@ package syscalls
 
 import (
 	"math/bits"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,33 +26,39 @@ func init() {
 
 // polled is one descriptor that is waited for.
 type polled struct {
-	file    *vfs.FileDescription
-	fd      int32
-	events  uint32 // asked for
-	revents uint32 // found
-	entry   waiter.Entry
+	file  *vfs.FileDescription
+	fd    int32
+	want  waiter.EventMask
+	got   uint32
+	entry waiter.Entry
 }
 
-// pollSet is a set of them, reused so that a poll allocates nothing.
+// pollSet is a set of them, with buffers, reused so that a poll allocates nothing.
 type pollSet struct {
-	ps []polled
-	ch chan struct{}
+	ps    []polled
+	buf   []byte
+	words []uint64
+	ch    chan struct{}
 }
 
 var pollSets = sync.Pool{New: func() any { return &pollSet{ch: make(chan struct{}, 1)} }}
 
 func (s *pollSet) free() {
-	for i := range s.ps {
-		s.ps[i] = polled{}
-	}
-	s.ps = s.ps[:0]
 	select {
 	case <-s.ch:
 	default:
 	}
-	if cap(s.ps) <= 1024 {
+	if cap(s.ps) <= 1024 && cap(s.words) <= 1024 {
+		clear(s.ps)
+		s.ps = s.ps[:0]
 		pollSets.Put(s)
 	}
+}
+
+// bytes returns a buffer of n bytes, which is s' until the next call.
+func (s *pollSet) bytes(n int) []byte {
+	s.buf = slices.Grow(s.buf[:0], n)[:n]
+	return s.buf
 }
 
 // scan looks at every file and returns how many have something. A file that is gone or never was has POLLNVAL.
@@ -62,39 +69,46 @@ func (s *pollSet) scan() (n int) {
 		case p.fd < 0:
 			continue
 		case p.file == nil:
-			p.revents = unix.POLLNVAL
+			p.got = unix.POLLNVAL
 		default:
-			m := waiter.EventMaskFromLinux(p.events | unix.POLLERR | unix.POLLHUP)
-			p.revents = (p.file.Readiness(m) & m).ToLinux()
+			p.got = (p.file.Readiness(p.want) & p.want).ToLinux()
 		}
-		if p.revents != 0 {
+		if p.got != 0 {
 			n++
 		}
 	}
 	return n
 }
 
-// wait fills revents, waiting until something is there or deadline passes (zero: never; block false: not at all). ERESTARTSYS.
-func (s *pollSet) wait(t *kernel.Task, block bool, deadline time.Time) (n int, err error) {
+// open takes references to the files.
+func (s *pollSet) open(t *kernel.Task) (all bool) {
+	all = true
 	for i := range s.ps {
 		if p := &s.ps[i]; p.fd >= 0 {
-			p.file, _ = t.GetFile(p.fd)
+			var err error
+			p.file, err = t.GetFile(p.fd)
+			all = all && err == nil
 		}
 	}
-	registered := 0
-	defer func() {
-		for i := range s.ps {
-			p := &s.ps[i]
-			if p.file == nil {
-				continue
-			}
+	return all
+}
+
+func (s *pollSet) close(registered int) {
+	for i := range s.ps {
+		if p := &s.ps[i]; p.file != nil {
 			if i < registered {
 				p.file.EventUnregister(&p.entry)
 			}
 			p.file.DecRef()
 			p.file = nil
 		}
-	}()
+	}
+}
+
+// wait finds what there is, waiting until something is or deadline passes (zero: never; block false: not at all), and closes the files. ERESTARTSYS.
+func (s *pollSet) wait(t *kernel.Task, block bool, deadline time.Time) (n int, err error) {
+	registered := 0
+	defer func() { s.close(registered) }()
 	if n = s.scan(); n > 0 || !block {
 		return n, nil
 	}
@@ -103,7 +117,7 @@ func (s *pollSet) wait(t *kernel.Task, block bool, deadline time.Time) (n int, e
 		if p.file == nil {
 			continue
 		}
-		p.entry.Init(waiter.ChannelNotifier(s.ch), waiter.EventMaskFromLinux(p.events|unix.POLLERR|unix.POLLHUP))
+		p.entry.Init(waiter.ChannelNotifier(s.ch), p.want)
 		if err := p.file.EventRegister(&p.entry); err != nil {
 			return 0, err
 		}
@@ -126,24 +140,25 @@ func pollfds(t *kernel.Task, addr kernel.Arg, n uint64, block bool, deadline tim
 	if n > nofile(t) {
 		return 0, unix.EINVAL
 	}
-	b := make([]byte, 8*n)
+	s := pollSets.Get().(*pollSet)
+	defer s.free()
+	b := s.bytes(8 * int(n))
 	if n > 0 {
 		if _, err := t.CopyIn(addr.Pointer(), b); err != nil {
 			return 0, err
 		}
 	}
-	s := pollSets.Get().(*pollSet)
-	defer s.free()
 	le := hostarch.ByteOrder
 	for e := b; len(e) > 0; e = e[8:] {
-		s.ps = append(s.ps, polled{fd: int32(le.Uint32(e)), events: uint32(le.Uint16(e[4:]))})
+		s.ps = append(s.ps, polled{fd: int32(le.Uint32(e)), want: waiter.EventMaskFromLinux(uint32(le.Uint16(e[4:])) | unix.POLLERR | unix.POLLHUP)})
 	}
+	s.open(t)
 	got, err := s.wait(t, block, deadline)
 	if err != nil {
 		return 0, err
 	}
 	for i := range s.ps {
-		le.PutUint16(b[8*i+6:], uint16(s.ps[i].revents))
+		le.PutUint16(b[8*i+6:], uint16(s.ps[i].got))
 	}
 	if n > 0 {
 		if _, err := t.CopyOut(addr.Pointer(), b); err != nil {
@@ -195,10 +210,10 @@ func timeout(t *kernel.Task, addr kernel.Arg, unit int64) (block bool, deadline 
 	return true, time.Now().Add(time.Duration(min(sec, long))*time.Second + time.Duration(sub*unit)), nil
 }
 
-// putLeft writes the time that is left back; that it cannot be written is no error (fs/select.c poll_select_finish).
-func putLeft(t *kernel.Task, addr kernel.Arg, deadline time.Time, unit int64) {
+// putLeft writes the time that is left back; that it cannot be written is no error in itself (fs/select.c poll_select_finish).
+func putLeft(t *kernel.Task, addr kernel.Arg, deadline time.Time, unit int64, err error) error {
 	if addr == 0 {
-		return
+		return err
 	}
 	var left int64
 	if !deadline.IsZero() {
@@ -207,7 +222,10 @@ func putLeft(t *kernel.Task, addr kernel.Arg, deadline time.Time, unit int64) {
 	var b [16]byte
 	hostarch.ByteOrder.PutUint64(b[:], uint64(left/1e9))
 	hostarch.ByteOrder.PutUint64(b[8:], uint64(left%1e9/unit))
-	t.CopyOut(addr.Pointer(), b[:])
+	if _, bad := t.CopyOut(addr.Pointer(), b[:]); bad != nil && err == linuxerr.ERESTARTSYS {
+		return unix.EINTR // it cannot be restarted with the time that is left
+	}
+	return err
 }
 
 // withMask runs fn with the signal mask at addr (if that is not null) and gives its interruption the restart code of calls that set a mask.
@@ -236,112 +254,116 @@ func sysPpoll(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	}
 	return withMask(t, a[3], a[4].Uint64(), func() (uintptr, error) {
 		n, err := pollfds(t, a[0], uint64(a[1].Uint()), block, deadline)
-		putLeft(t, a[2], deadline, 1)
-		return n, err
+		return n, putLeft(t, a[2], deadline, 1, err)
 	})
 }
 
 // The events of select's three sets (fs/select.c).
-const (
-	selectIn  = linux.POLLRDNORM | linux.POLLRDBAND | linux.POLLIN | linux.POLLHUP | linux.POLLERR
-	selectOut = linux.POLLWRBAND | linux.POLLWRNORM | linux.POLLOUT | linux.POLLERR
-	selectEx  = linux.POLLPRI
-)
+var selectEvents = [3]uint32{
+	linux.POLLRDNORM | linux.POLLRDBAND | linux.POLLIN | linux.POLLHUP | linux.POLLERR,
+	linux.POLLWRBAND | linux.POLLWRNORM | linux.POLLOUT | linux.POLLERR,
+	linux.POLLPRI,
+}
 
-func selectFDs(t *kernel.Task, n int32, sets [3]kernel.Arg, block bool, deadline time.Time) (uintptr, error) {
-	if n < 0 {
-		return 0, unix.EINVAL
-	}
-	n = min(n, int32(t.FDTable().Size()))
-	words := int(n+63) / 64
-	var in [3][]uint64
-	buf := make([]byte, 8*words)
-	for i, a := range sets {
+// fdSets are select's sets, of equal length; those not given are nil.
+type fdSets [3][]uint64
+
+// copyIn reads the sets of n descriptors at addrs.
+func (f *fdSets) copyIn(t *kernel.Task, s *pollSet, n int, addrs [3]kernel.Arg) error {
+	words := (n + 63) / 64
+	b := s.bytes(8 * words)
+	s.words = slices.Grow(s.words[:0], 3*words)[:3*words]
+	for i, a := range addrs {
 		if a == 0 {
 			continue
 		}
-		if _, err := t.CopyIn(a.Pointer(), buf); err != nil {
-			return 0, err
+		if _, err := t.CopyIn(a.Pointer(), b); err != nil {
+			return err
 		}
-		in[i] = make([]uint64, words)
-		for w := range in[i] {
-			in[i][w] = hostarch.ByteOrder.Uint64(buf[8*w:])
+		f[i] = s.words[i*words : (i+1)*words]
+		for w := range f[i] {
+			f[i][w] = hostarch.ByteOrder.Uint64(b[8*w:])
+		}
+		if n%64 != 0 {
+			f[i][words-1] &= 1<<(n%64) - 1
 		}
 	}
+	return nil
+}
+
+func (f *fdSets) word(w int) (all uint64) {
+	for i := range f {
+		if f[i] != nil {
+			all |= f[i][w]
+		}
+	}
+	return all
+}
+
+func (f *fdSets) copyOut(t *kernel.Task, s *pollSet, addrs [3]kernel.Arg) error {
+	for i, a := range addrs {
+		if a == 0 {
+			continue
+		}
+		b := s.bytes(8 * len(f[i]))
+		for w, v := range f[i] {
+			hostarch.ByteOrder.PutUint64(b[8*w:], v)
+		}
+		if _, err := t.CopyOut(a.Pointer(), b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func selectFDs(t *kernel.Task, n int32, addrs [3]kernel.Arg, block bool, deadline time.Time) (uintptr, error) {
+	if n < 0 {
+		return 0, unix.EINVAL
+	}
+	n = min(n, int32(max(t.FDTable().Size(), 256))) // whose table is smaller learns of bad ones, too
 	s := pollSets.Get().(*pollSet)
 	defer s.free()
-	want := [3]uint32{selectIn, selectOut, selectEx}
-	for w := range words {
-		var all uint64
-		for i := range in {
-			if in[i] != nil {
-				all |= in[i][w]
-			}
-		}
-		if w == words-1 && n%64 != 0 {
-			all &= 1<<(n%64) - 1
-		}
-		for ; all != 0; all &= all - 1 {
+	var sets fdSets
+	if err := sets.copyIn(t, s, int(n), addrs); err != nil {
+		return 0, err
+	}
+	for w := range int(n+63) / 64 {
+		for all := sets.word(w); all != 0; all &= all - 1 {
 			bit := bits.TrailingZeros64(all)
 			p := polled{fd: int32(64*w + bit)}
-			for i := range in {
-				if in[i] != nil && in[i][w]>>bit&1 != 0 {
-					p.events |= want[i]
+			for i := range sets {
+				if sets[i] != nil && sets[i][w]>>bit&1 != 0 {
+					p.want |= waiter.EventMaskFromLinux(selectEvents[i])
 				}
 			}
 			s.ps = append(s.ps, p)
 		}
 	}
-	for i := range s.ps {
-		f, err := t.GetFile(s.ps[i].fd)
-		if err != nil {
-			return 0, err
-		}
-		f.DecRef()
+	if !s.open(t) {
+		s.close(0)
+		return 0, unix.EBADF
 	}
-	// A file may be ready for what no set asks (POLLHUP in the set of writers): wait on until one counts.
-	var out [3][]uint64
-	for {
-		got, err := s.wait(t, block, deadline)
-		if err != nil {
-			return 0, err
-		}
-		count := 0
-		for i := range in {
-			if in[i] != nil {
-				out[i] = make([]uint64, words)
-			}
-		}
-		for j := range s.ps {
-			p := &s.ps[j]
-			w, bit := p.fd/64, uint(p.fd%64)
-			for i := range in {
-				if in[i] != nil && in[i][w]>>bit&1 != 0 && p.revents&want[i] != 0 {
-					out[i][w] |= 1 << bit
-					count++
-				}
-			}
-		}
-		if count == 0 && got > 0 && block && (deadline.IsZero() || time.Now().Before(deadline)) {
-			// Only something like that: look again a little later rather than spin.
-			if err := t.BlockUntil(nil, time.Now().Add(10*time.Millisecond)); err != nil && err != unix.ETIMEDOUT {
-				return 0, err
-			}
-			continue
-		}
-		for i, a := range sets {
-			if a == 0 {
-				continue
-			}
-			for w, v := range out[i] {
-				hostarch.ByteOrder.PutUint64(buf[8*w:], v)
-			}
-			if _, err := t.CopyOut(a.Pointer(), buf); err != nil {
-				return 0, err
-			}
-		}
-		return uintptr(count), nil
+	if _, err := s.wait(t, block, deadline); err != nil {
+		return 0, err
 	}
+	count := 0
+	for j := range s.ps {
+		p := &s.ps[j]
+		w, bit := p.fd/64, uint64(1)<<(p.fd%64)
+		for i := range sets {
+			switch {
+			case sets[i] == nil || sets[i][w]&bit == 0:
+			case p.got&selectEvents[i] != 0:
+				count++
+			default:
+				sets[i][w] &^= bit
+			}
+		}
+	}
+	if err := sets.copyOut(t, s, addrs); err != nil {
+		return 0, err
+	}
+	return uintptr(count), nil
 }
 
 func sysSelect(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -350,8 +372,7 @@ func sysSelect(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, err
 	}
 	n, err := selectFDs(t, a[0].Int(), [3]kernel.Arg{a[1], a[2], a[3]}, block, deadline)
-	putLeft(t, a[4], deadline, 1000)
-	if err == linuxerr.ERESTARTSYS {
+	if err = putLeft(t, a[4], deadline, 1000, err); err == linuxerr.ERESTARTSYS {
 		err = linuxerr.ERESTARTNOHAND
 	}
 	return n, err
@@ -372,7 +393,6 @@ func sysPselect(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	}
 	return withMask(t, mask, size.Uint64(), func() (uintptr, error) {
 		n, err := selectFDs(t, a[0].Int(), [3]kernel.Arg{a[1], a[2], a[3]}, block, deadline)
-		putLeft(t, a[4], deadline, 1)
-		return n, err
+		return n, putLeft(t, a[4], deadline, 1, err)
 	})
 }
