@@ -142,6 +142,9 @@ func TestKilled(t *testing.T) {
 			r.gone(t)
 		})
 		t.Run("stubs", func(t *testing.T) {
+			// A known defect: where every task waits inside the sentry, a killed stub is noticed only when one resumes. The test
+			// belongs to the long ones until the platforms tell of a stub's death.
+			long(t)
 			r := background(t, p)
 			for _, s := range r.stubs {
 				syscall.Kill(s, syscall.SIGKILL)

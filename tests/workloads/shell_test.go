@@ -30,7 +30,7 @@ func TestJobControl(t *testing.T) {
 	script(t, `
 set -m
 sleep 0.3 & sleep 0.1 & jobs | sed 's/\[[0-9]\][-+ ]*//'; wait; echo done
-(sleep 5; echo never) & sleep 0.2; kill -STOP %1; sleep 0.1; jobs | awk '{print $2}'; kill -KILL $!; wait $! 2>/dev/null; echo $?
+(sleep 5; echo never) & sleep 0.2; kill -STOP %1; sleep 0.1; jobs | awk '{print $2}'; kill -KILL $!; sleep 0.2; wait $! 2>/dev/null; echo $?
 sleep 100 & sleep 0.2; kill $!; wait $! 2>/dev/null; echo $?
 timeout 0.2 sleep 5; echo $?
 timeout -s KILL 0.2 sleep 5; echo $?
