@@ -62,7 +62,12 @@ func TestEpollKinds(t *testing.T) {
 		t.Error("edge", s)
 	}
 	f.DecRef() // the last reference: both go
-	if s := now(ep); s != "" || len(ep.Impl().(*Epoll).items) != 1 {
+	e := ep.Impl().(*Epoll)
+	s := now(ep)
+	e.mu.Lock()
+	items := len(e.items)
+	e.mu.Unlock()
+	if s != "" || items != 1 {
 		t.Error("closed", s)
 	}
 	ep.DecRef()
@@ -195,7 +200,9 @@ func TestInotifyQueue(t *testing.T) {
 	f, _ := NewInotify(ctx, unix.IN_NONBLOCK)
 	in := f.Impl().(*Inotify)
 	w := &watch{in: in, wd: 1, mask: unix.IN_CREATE}
+	in.mu.Lock()
 	in.watches[1] = w
+	in.mu.Unlock()
 	b := make([]byte, 1<<20)
 	for i := range maxQueued + 10 {
 		w.Event(unix.IN_CREATE, 0, fmt.Sprint("f", i), false)
@@ -216,8 +223,11 @@ func TestInotifyQueue(t *testing.T) {
 			last = le.Uint32(b[at+4:])
 		}
 	}
-	if total != maxQueued+1 || last != unix.IN_Q_OVERFLOW || in.bytes != 0 {
-		t.Error(total, last, in.bytes)
+	in.mu.Lock()
+	left := in.bytes
+	in.mu.Unlock()
+	if total != maxQueued+1 || last != unix.IN_Q_OVERFLOW || left != 0 {
+		t.Error(total, last, left)
 	}
 }
 
