@@ -25,11 +25,27 @@ type Platform interface {
 	// Everything outside it belongs to the platform: an AddressSpace refuses to change it.
 	UserRange() hostarch.AddrRange
 
+	// Reserved is a range within UserRange that guests may not map after all; empty if there is none.
+	Reserved() hostarch.AddrRange
+
 	// NewAddressSpace returns an address space with nothing mapped in UserRange. It may come from a warm pool.
 	NewAddressSpace() (AddressSpace, error)
 
 	// Close ends every stub. No AddressSpace may be used afterwards.
 	Close()
+}
+
+// Rewriter is implemented by a Platform that lets system calls of known code enter it without a trap. Such code is a text: a file mapped
+// private for execution, wherever in however many address spaces.
+type Rewriter interface {
+	// NewText returns a number for a text; false if there are none left. FreeText takes it back once no address space can run its rewritten code.
+	NewText() (text int, ok bool)
+	FreeText(text int)
+
+	// Rewrite changes the system call instruction at page[at:], or instructions around it that lie within page, so that it traps no more where the text's
+	// base is told to the address space. page is from offset off of the text. It returns the bytes that it changed, [from, to); false if it
+	// cannot be done without a change that a guest could notice otherwise than by reading it.
+	Rewrite(text int, page []byte, off uint64, at int) (from, to int, ok bool)
 }
 
 // AddressSpace is the host side of one guest address space.
@@ -52,6 +68,9 @@ type AddressSpace interface {
 
 	// Flush carries out what is queued and returns when it is in force in every thread.
 	Flush() error
+
+	// SetText says that the text, a number from Rewriter.NewText, is mapped so that its byte 0 is, or would be, at base. At once.
+	SetText(text int, base hostarch.Addr)
 
 	// Fork flushes, then returns a new address space that maps the same pages with the same protections.
 	// (The caller has made private writable pages read-only before.)
@@ -132,4 +151,6 @@ type Event struct {
 	Addr hostarch.Addr
 	// Access is the kind of access that faulted; all false where the platform cannot tell.
 	Access hostarch.AccessType
+	// Trapped says of a system call that its instruction, the two bytes before Rip, could be rewritten (Rewriter).
+	Trapped bool
 }

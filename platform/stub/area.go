@@ -26,6 +26,8 @@ const (
 	StateRun = 2
 	// StateExit: the thread is to end.
 	StateExit = 3
+	// StateFrame: the thread, which waits behind a call, is to go on to the handler.
+	StateFrame = 4
 )
 
 // Control is the control page (stub_amd64.s has the layout too).
@@ -44,7 +46,30 @@ type Control struct {
 	_      [3]uint64
 	// altstack is the stack_t that the thread gives sigaltstack(2).
 	altstack [3]uint64
+	// negSelf is the area's address, negated: how a slot finds out whether the GS base is ours.
+	negSelf uint64
+	// Phase is 0 while a call is being entered; the slots set it, callCode ends it.
+	phase uint32
+	// Call is 1 if the thread waits behind a call, with the registers in Regs, and 0 if it waits in the handler.
+	Call atomic.Uint32
+	Regs CallRegs
+	// Opaque is not zero when slots may not answer from Identity.
+	Opaque   atomic.Uint32
+	Identity [7]atomic.Uint32
 }
+
+// CallRegs are a guest's registers as callCode stores and loads them.
+type CallRegs struct {
+	RIP, RSP, EFlags, RAX, RBX, RCX, RDX, RSI, RDI, RBP, R8, R9, R10, R11, R12, R13, R14, R15 uint64
+}
+
+// Offsets in Control that slots use.
+const (
+	OffNegSelf  = 128
+	OffPhase    = 136
+	OffOpaque   = 288
+	OffIdentity = 292
+)
 
 // Control is the area's control page.
 func (a *Area) Control() *Control { return a.chunk.control() }
@@ -57,6 +82,9 @@ func (a *Area) Bytes(addr, n uint64) []byte {
 	}
 	return a.chunk.mem[off : off+n : off+n]
 }
+
+// Addr is the area's address in the stub.
+func (a *Area) Addr() uint64 { return a.addr }
 
 // newAreaLocked returns an area that is, or with the next batch will be, mapped in the stub.
 //
@@ -84,6 +112,8 @@ func (s *Space) newAreaLocked() (*Area, error) {
 		}
 	}
 	clear(a.chunk.mem[:pageSize])
+	a.Control().negSelf = -a.addr
+	a.Control().Opaque.Store(1)
 	a.Control().State.Store(StateRun) // until the thread traps by itself, first of all
 	a.Control().altstack = [3]uint64{a.addr + pageSize, 0, areaSize - pageSize}
 	return a, nil
@@ -101,17 +131,17 @@ func (a *Area) Release() {
 	s.areas = append(s.areas, a)
 }
 
-// Await waits until the thread of a is in the handler (StateEvent), first by looking spin times, then by futex. The time-out of that wait
+// Await waits until the thread of a, resumed with state, waits for the sentry, first by looking spin times, then by futex. The time-out of that wait
 // finds a stub that was killed; it runs only while guest code does.
-func (a *Area) Await(spin int) (slept bool, err error) {
+func (a *Area) Await(state uint32, spin int) (slept bool, err error) {
 	c := a.Control()
-	if spinWhile(&c.State, StateRun, spin) {
+	if spinWhile(&c.State, state, spin) {
 		return false, nil
 	}
 	c.SentrySleeps.Store(1)
-	for c.State.Load() == StateRun {
-		futexWait(&c.State, StateRun, aliveCheck)
-		if c.State.Load() != StateRun {
+	for c.State.Load() == state {
+		futexWait(&c.State, state, aliveCheck)
+		if c.State.Load() != state {
 			break
 		}
 		if err := a.space.checkAlive(); err != nil {
@@ -135,7 +165,7 @@ func (a *Area) AwaitFor(d time.Duration) (done bool, err error) {
 
 const aliveCheck = 200 * time.Millisecond
 
-// Resume lets the thread go on with state s, StateRun or StateExit.
+// Resume lets the thread go on with state s, StateRun, StateExit or StateFrame.
 func (a *Area) Resume(s uint32) {
 	c := a.Control()
 	c.State.Store(s)

@@ -11,6 +11,8 @@ func stubCodeAddr() *byte
 
 func handlerCodeAddr() *byte
 
+func callCodeAddr() *byte
+
 //go:noescape
 func enterStub(code, order, reply uintptr)
 
@@ -26,6 +28,7 @@ func runtimeAfterForkInChild()
 // zygote is what the child needs, computed before the fork.
 type zygote struct {
 	codeFD, ctlFD      uintptr
+	windowFD           uintptr
 	orderOff, replyOff uintptr
 	handlers           bool
 	action             [4]uint64 // struct kernel_sigaction
@@ -68,7 +71,9 @@ func child(z *zygote) {
 	if !mapAt(codeAddr, pageSize, unix.PROT_READ|unix.PROT_EXEC, z.codeFD, 0) ||
 		!mapAt(progAddr, pageSize, unix.PROT_READ, z.codeFD, pageSize) ||
 		!mapAt(orderAddr, orderSize, unix.PROT_READ, z.ctlFD, z.orderOff) ||
-		!mapAt(replyAddr, replySize, unix.PROT_READ|unix.PROT_WRITE, z.ctlFD, z.replyOff) {
+		!mapAt(replyAddr, replySize, unix.PROT_READ|unix.PROT_WRITE, z.ctlFD, z.replyOff) ||
+		!mapAt(WindowBase, WindowTexts-WindowBase, unix.PROT_READ|unix.PROT_EXEC, z.windowFD, 0) ||
+		!mapAt(WindowTexts, basesSize, unix.PROT_READ, z.ctlFD, z.replyOff+replySize) {
 		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 98, 0, 0)
 	}
 	if z.handlers {

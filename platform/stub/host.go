@@ -37,9 +37,15 @@ type Host struct {
 	// +checklocks:mu
 	spaces map[*Space]struct{}
 
+	// window is what all stubs have mapped at WindowBase, up to WindowTexts.
+	window []byte
+
 	zygote *Space
 	quit   chan struct{}
 }
+
+// Window is the sentry's mapping of what every stub maps at WindowBase for reading and execution.
+func (h *Host) Window() []byte { return h.window }
 
 // minUser is Linux's default mmap_min_addr.
 const minUser = 0x10000
@@ -59,7 +65,18 @@ func New(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	z := &zygote{codeFD: uintptr(code), ctlFD: uintptr(h.ctlFD), orderOff: uintptr(sl.off), replyOff: uintptr(sl.off) + orderSize}
+	window, err := memfile("moat-window", nil)
+	if err != nil {
+		return nil, fmt.Errorf("stub: the window: %w", err)
+	}
+	defer unix.Close(window)
+	if err = unix.Ftruncate(window, WindowTexts-WindowBase); err == nil {
+		h.window, err = unix.Mmap(window, 0, WindowTexts-WindowBase, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stub: the window: %w", err)
+	}
+	z := &zygote{codeFD: uintptr(code), windowFD: uintptr(window), ctlFD: uintptr(h.ctlFD), orderOff: uintptr(sl.off), replyOff: uintptr(sl.off) + orderSize}
 	if cfg.Handlers {
 		z.setHandlers()
 	}
@@ -116,6 +133,11 @@ func (*Host) UserRange() hostarch.AddrRange {
 	return hostarch.AddrRange{Start: minUser, End: stubBase}
 }
 
+// Reserved implements platform.Platform.
+func (*Host) Reserved() hostarch.AddrRange {
+	return hostarch.AddrRange{Start: WindowBase, End: windowEnd}
+}
+
 // NewAddressSpace implements platform.Platform.
 func (h *Host) NewAddressSpace() (platform.AddressSpace, error) { return h.zygote.Fork() }
 
@@ -147,14 +169,14 @@ func (h *Host) newSlot() (*slot, error) {
 		return sl, nil
 	}
 	off := h.ctlSize
-	if err := unix.Ftruncate(h.ctlFD, off+orderSize+replySize); err != nil {
+	if err := unix.Ftruncate(h.ctlFD, off+slotBytes); err != nil {
 		return nil, fmt.Errorf("stub: growing the control file: %w", err)
 	}
 	sl, err := mapSlot(h.ctlFD, off)
 	if err != nil {
 		return nil, err
 	}
-	h.ctlSize = off + orderSize + replySize
+	h.ctlSize = off + slotBytes
 	return sl, nil
 }
 
@@ -163,6 +185,8 @@ func (h *Host) freeSlot(sl *slot) {
 	sl.order.seq.Store(0)
 	sl.reply.seq.Store(0)
 	sl.reply.ready.Store(0)
+	clear(sl.bases[:sl.texts])
+	sl.texts = 0
 	h.mu.Lock()
 	h.free = append(h.free, sl)
 	h.mu.Unlock()

@@ -26,6 +26,20 @@ const (
 	userEnd  = 0x7fff_ffff_f000
 	pageSize = 4096
 
+	// The window of rewritten system calls, which lies where 32-bit absolute addresses reach: a table of addresses, slots of code, and
+	// each stub's own table of where files of code are mapped in it. Byte 2 of every address of the first table is 0x60, an
+	// instruction that no amd64 processor knows (package trap).
+	WindowBase  = 0x7f60_0000
+	WindowSlots = WindowBase + 0x10000
+	SlotSize    = 128
+	MaxSlots    = 8192
+	WindowTexts = WindowSlots + MaxSlots*SlotSize
+	MaxTexts    = 4096
+	windowEnd   = 0x7f80_0000
+	basesSize   = MaxTexts * 8
+	// slotBytes is what a stub's control pages take in the control file.
+	slotBytes = orderSize + replySize + basesSize
+
 	maxOrders  = orderSize/orderBytes - 1
 	orderBytes = 64
 )

@@ -33,25 +33,35 @@ type slot struct {
 	mem   []byte
 	order *orderPage
 	reply *replyPage
+	// bases is where files of code are mapped in the stub; read-only there. Those from texts on were never set. Space.orderMu guards both.
+	bases []uint64
+	texts int
 }
 
 func mapSlot(fd int, off int64) (*slot, error) {
-	mem, err := unix.Mmap(fd, off, orderSize+replySize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mem, err := unix.Mmap(fd, off, slotBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("stub: mapping a stub's control pages: %w", err)
 	}
-	return &slot{off: off, mem: mem, order: (*orderPage)(unsafe.Pointer(&mem[0])), reply: (*replyPage)(unsafe.Pointer(&mem[orderSize]))}, nil
+	return &slot{off: off, mem: mem, order: (*orderPage)(unsafe.Pointer(&mem[0])), reply: (*replyPage)(unsafe.Pointer(&mem[orderSize])),
+		bases: unsafe.Slice((*uint64)(unsafe.Pointer(&mem[orderSize+replySize])), MaxTexts)}, nil
 }
 
 // codePage is a page with the entry code, copied from the sentry's own text: the helper's and the threads' at 0, the signal handler at handlerOff.
 func codePage() []byte {
 	b := make([]byte, pageSize)
 	copy(b, unsafe.Slice(stubCodeAddr(), handlerOff))
-	copy(b[handlerOff:], unsafe.Slice(handlerCodeAddr(), pageSize-handlerOff))
+	copy(b[handlerOff:], unsafe.Slice(handlerCodeAddr(), callOff-handlerOff))
+	copy(b[callOff:], unsafe.Slice(callCodeAddr(), pageSize-callOff))
 	return b
 }
 
-const handlerOff = 2048
+const (
+	handlerOff = 2048
+	callOff    = 3072
+	// CallAddr is where a slot jumps to in a stub.
+	CallAddr = codeAddr + callOff
+)
 
 // chunk is the memory of one guest thread's Area, mapped in the sentry.
 type chunk struct {

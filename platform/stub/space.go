@@ -92,9 +92,22 @@ func join(a, b *order) bool {
 
 // within panics if the sentry asks for a range that is not the guest's: the stub's own pages would be lost.
 func within(ar hostarch.AddrRange) {
-	if ar.Start < minUser || ar.End > stubBase || ar.Start >= ar.End {
+	if ar.Start < minUser || ar.End > stubBase || ar.Start >= ar.End || ar.Start < windowEnd && WindowBase < ar.End {
 		panic(fmt.Sprintf("stub: range %v is not within user space", ar))
 	}
+}
+
+// besides calls fn for the parts of ar that are not the window's.
+func besides(ar hostarch.AddrRange, fn func(hostarch.AddrRange)) {
+	if ar.Start < windowEnd && WindowBase < ar.End {
+		if ar.Start < WindowBase {
+			fn(hostarch.AddrRange{Start: ar.Start, End: WindowBase})
+		}
+		if ar.Start = windowEnd; ar.Start >= ar.End {
+			return
+		}
+	}
+	fn(ar)
 }
 
 // Map implements platform.AddressSpace.
@@ -106,15 +119,30 @@ func (s *Space) Map(ar hostarch.AddrRange, fd int, off uint64, at hostarch.Acces
 
 // Unmap implements platform.AddressSpace.
 func (s *Space) Unmap(ar hostarch.AddrRange) {
-	within(ar)
-	s.push(order{nr: unix.SYS_MUNMAP, args: [6]uint64{uint64(ar.Start), uint64(ar.Length())}})
+	besides(ar, func(ar hostarch.AddrRange) {
+		within(ar)
+		s.push(order{nr: unix.SYS_MUNMAP, args: [6]uint64{uint64(ar.Start), uint64(ar.Length())}})
+	})
 }
 
 // Protect implements platform.AddressSpace.
 func (s *Space) Protect(ar hostarch.AddrRange, at hostarch.AccessType) {
-	within(ar)
-	s.push(order{nr: unix.SYS_MPROTECT, args: [6]uint64{uint64(ar.Start), uint64(ar.Length()), protOf(at)}})
+	besides(ar, func(ar hostarch.AddrRange) {
+		within(ar)
+		s.push(order{nr: unix.SYS_MPROTECT, args: [6]uint64{uint64(ar.Start), uint64(ar.Length()), protOf(at)}})
+	})
 }
+
+// SetText implements platform.AddressSpace.
+func (s *Space) SetText(text int, base hostarch.Addr) {
+	s.orderMu.Lock()
+	defer s.orderMu.Unlock()
+	s.slot.texts = max(s.slot.texts, text+1)
+	atomic.StoreUint64(&s.slot.bases[text], uint64(base))
+}
+
+// Text is what SetText told of a text.
+func (s *Space) Text(text int) uint64 { return atomic.LoadUint64(&s.slot.bases[text]) }
 
 // PID is the stub's process ID.
 func (s *Space) PID() int { return s.pid }
@@ -160,6 +188,7 @@ func (s *Space) Fork() (platform.AddressSpace, error) {
 	s.orderMu.Lock()
 	var pid int
 	if err = s.flushLocked(); err == nil {
+		sl.texts = copy(sl.bases, s.slot.bases[:s.slot.texts])
 		pid, err = s.spawn(order{nr: orderFork, args: [6]uint64{forkFlags, uint64(s.host.ctlFD), uint64(sl.off), uint64(sl.off) + orderSize}})
 	}
 	s.orderMu.Unlock()

@@ -30,6 +30,36 @@
 #define GUEST_PROG 0x7fff00001010
 #define ORDER_SIZE 32768
 #define REPLY_SIZE 4096
+#define WIN_BASE 0x7f600000
+#define WIN_BASES 0x7f710000
+#define WIN_END 0x7f800000
+#define BASES_SIZE 32768
+
+#define SIGUSR2 12
+#define UC_RIP 168 // struct ucontext: uc_mcontext.gregs[REG_RIP]
+
+// stub.Control, as far as callCode uses it.
+#define CTL_PHASE 136
+#define CTL_KIND 140
+#define CTL_RIP 144
+#define CTL_RSP 152
+#define CTL_EFLAGS 160
+#define CTL_RAX 168
+#define CTL_RBX 176
+#define CTL_RCX 184
+#define CTL_RDX 192
+#define CTL_RSI 200
+#define CTL_RDI 208
+#define CTL_RBP 216
+#define CTL_R8 224
+#define CTL_R9 232
+#define CTL_R10 240
+#define CTL_R11 248
+#define CTL_R12 256
+#define CTL_R13 264
+#define CTL_R14 272
+#define CTL_R15 280
+#define CTL_STACK 4096
 
 TEXT ·stubCode(SB), NOSPLIT|NOFRAME, $0-0
 	CMPQ AX, $1
@@ -44,7 +74,13 @@ TEXT ·stubCode(SB), NOSPLIT|NOFRAME, $0-0
 zygote:
 	// Leave nothing of the sentry mapped.
 	XORL DI, DI
-	MOVQ $STUB_BASE, SI
+	MOVQ $WIN_BASE, SI
+	MOVL $SYS_munmap, AX
+	SYSCALL
+	TESTQ AX, AX
+	JNE  die
+	MOVQ $WIN_END, DI
+	MOVQ $(STUB_BASE-WIN_END), SI
 	MOVL $SYS_munmap, AX
 	SYSCALL
 	TESTQ AX, AX
@@ -161,6 +197,14 @@ child:
 	SYSCALL
 	CMPQ AX, R13
 	JNE  die
+	MOVQ $WIN_BASES, DI
+	MOVL $BASES_SIZE, SI
+	MOVL $1, DX
+	ADDQ $REPLY_SIZE, R9
+	MOVL $SYS_mmap, AX
+	SYSCALL
+	CMPQ AX, $WIN_BASES
+	JNE  die
 	MOVQ $AREA_BASE, DI        // the parent's threads' areas
 	MOVQ $(STUB_END-AREA_BASE), SI
 	MOVL $SYS_munmap, AX
@@ -236,9 +280,25 @@ die:
 // The signal handler of guest threads. DI = signal, SI = siginfo, DX = ucontext; the frame is on the alternate stack of the thread's area, whose first
 // page is stub.Control. The frame holds all registers but the segment bases; the sentry reads and writes them there. Everything is
 // blocked, nothing is pushed.
+//
+// An interrupt may come while a thread is in callCode, with its registers half saved or half loaded. It is passed on only where the sentry has told
+// the thread to run; before that, the thread is about to tell the sentry of its call, and the sentry looks at what is pending when it answers.
 TEXT ·handlerCode(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ SP, R12
 	ANDQ $AREA_MASK, R12
+	CMPL DI, $SIGUSR2
+	JNE  post
+	MOVQ UC_RIP(DX), AX
+	MOVQ $STUB_BASE, BX
+	SUBQ BX, AX
+	CMPQ AX, $4096
+	JCC  post
+	CMPL CTL_PHASE(R12), $0
+	JE   back                  // not yet told
+	CMPL 0(R12), $1            // StateEvent: not yet answered
+	JE   back
+post:
+	MOVL $0, CTL_KIND(R12)
 	MOVQ DI, 32(R12)
 	MOVQ SI, 40(R12)
 	MOVQ DX, 48(R12)
@@ -281,6 +341,7 @@ go:
 	WRFSBASEQ AX
 	MOVQ 64(R12), AX
 	WRGSBASEQ AX
+back:
 	LEAQ 8(SP), SP             // rt_sigreturn(2) finds the frame above the return address
 	MOVL $SYS_rt_sigreturn, AX
 	SYSCALL
@@ -291,6 +352,111 @@ leave:
 	MOVL $SYS_exit, AX
 	SYSCALL
 	HLT
+
+// Where a slot of the window jumps to with a call that the guest makes (package trap). AX = number of the call, CX = where the call returns to;
+// the GS base is the thread's area, the phase is 0. The flags and all other registers but R11 are the guest's, and nothing may be
+// pushed on its stack. The extended state stays in the registers.
+TEXT ·callCode(SB), NOSPLIT|NOFRAME, $0-0
+	MOVQ SP, CTL_RSP(GS)
+	RDGSBASEQ R11
+	LEAQ CTL_STACK(R11), SP
+	PUSHFQ
+	POPQ R11
+	MOVQ R11, CTL_EFLAGS(GS)
+	MOVQ CX, CTL_RIP(GS)
+	MOVQ AX, CTL_RAX(GS)
+	MOVQ BX, CTL_RBX(GS)
+	MOVQ DX, CTL_RDX(GS)
+	MOVQ SI, CTL_RSI(GS)
+	MOVQ DI, CTL_RDI(GS)
+	MOVQ BP, CTL_RBP(GS)
+	MOVQ R8, CTL_R8(GS)
+	MOVQ R9, CTL_R9(GS)
+	MOVQ R10, CTL_R10(GS)
+	MOVQ R12, CTL_R12(GS)
+	MOVQ R13, CTL_R13(GS)
+	MOVQ R14, CTL_R14(GS)
+	MOVQ R15, CTL_R15(GS)
+	RDFSBASEQ R13
+	MOVQ R13, 56(GS)
+	RDGSBASEQ R12
+	MOVL $1, CTL_KIND(R12)
+	MOVL $1, CTL_PHASE(R12)
+	MOVL $1, AX
+	XCHGL AX, 0(R12)           // StateEvent; a full barrier
+	CMPL 8(R12), $0            // SentrySleeps
+	JE   look
+	MOVQ R12, DI               // futex(&state, FUTEX_WAKE, 1)
+	MOVL $1, SI
+	MOVL $1, DX
+	MOVL $SYS_futex, AX
+	SYSCALL
+look:
+	MOVL 12(R12), BX           // GuestSpin
+again:
+	MOVL 0(R12), AX
+	CMPL AX, $1
+	JNE  go
+	PAUSE
+	SUBL $1, BX
+	JG   again
+	MOVL $1, AX
+	XCHGL AX, 4(R12)           // GuestSleeps
+	MOVQ R12, DI               // futex(&state, FUTEX_WAIT, StateEvent, NULL)
+	XORL SI, SI
+	MOVL $1, DX
+	XORL R10, R10
+	MOVL $SYS_futex, AX
+	SYSCALL
+	MOVL $0, 4(R12)
+	JMP  look
+go:
+	CMPL AX, $3                // StateExit
+	JE   leave
+	CMPL AX, $4                // StateFrame
+	JE   frame
+	MOVQ 56(R12), AX
+	CMPQ AX, R13
+	JE   samefs
+	WRFSBASEQ AX
+samefs:
+	MOVQ CTL_EFLAGS(R12), AX
+	LEAQ CTL_STACK(R12), SP
+	PUSHQ AX
+	POPFQ
+	MOVQ CTL_RAX(R12), AX
+	MOVQ CTL_RBX(R12), BX
+	MOVQ CTL_RCX(R12), CX
+	MOVQ CTL_RDX(R12), DX
+	MOVQ CTL_RSI(R12), SI
+	MOVQ CTL_RDI(R12), DI
+	MOVQ CTL_RBP(R12), BP
+	MOVQ CTL_R8(R12), R8
+	MOVQ CTL_R9(R12), R9
+	MOVQ CTL_R10(R12), R10
+	MOVQ CTL_R11(R12), R11
+	MOVQ CTL_R13(R12), R13
+	MOVQ CTL_R14(R12), R14
+	MOVQ CTL_R15(R12), R15
+	MOVQ CTL_RSP(R12), SP
+	MOVQ CTL_R12(R12), R12
+	BYTE $0x65; BYTE $0xff; BYTE $0x24; BYTE $0x25; LONG $CTL_RIP // JMP *CTL_RIP(GS)
+frame:
+	MOVL $-1, AX               // trapped: the handler goes on with what the sentry wants, in a frame
+	SYSCALL
+	HLT
+leave:
+	MOVL $1, 72(R12)           // Exited
+	XORL DI, DI
+	MOVL $SYS_exit, AX
+	SYSCALL
+	HLT
+
+// func callCodeAddr() *byte
+TEXT ·callCodeAddr(SB), NOSPLIT, $0-8
+	MOVQ $·callCode(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
 
 // func handlerCodeAddr() *byte
 TEXT ·handlerCodeAddr(SB), NOSPLIT, $0-8

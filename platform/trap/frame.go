@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"moat/platform"
+	"moat/platform/stub"
 )
 
 // Layout of Linux's amd64 struct ucontext and its sigcontext (arch/x86/include/uapi/asm/sigcontext.h).
@@ -64,6 +65,20 @@ func store(uc []byte, r *platform.Regs) {
 	put(uc, gEflags, r.Eflags)
 	put(uc, gSegs, userCS|userSS<<48)
 	put(uc, ucSigmask, 0)
+}
+
+// loadCall and storeCall are load and store for the registers of callCode.
+func loadCall(c *stub.CallRegs, r *platform.Regs) {
+	r.Rip, r.Rsp, r.Eflags, r.Rax, r.Rbx, r.Rcx, r.Rdx = c.RIP, c.RSP, c.EFlags, c.RAX, c.RBX, c.RCX, c.RDX
+	r.Rsi, r.Rdi, r.Rbp, r.R8, r.R9, r.R10, r.R11 = c.RSI, c.RDI, c.RBP, c.R8, c.R9, c.R10, c.R11
+	r.R12, r.R13, r.R14, r.R15 = c.R12, c.R13, c.R14, c.R15
+	r.Cs, r.Ss = userCS, userSS
+	r.Orig_rax = ^uint64(0)
+}
+
+func storeCall(c *stub.CallRegs, r *platform.Regs) {
+	*c = stub.CallRegs{RIP: r.Rip, RSP: r.Rsp, EFlags: r.Eflags, RAX: r.Rax, RBX: r.Rbx, RCX: r.Rcx, RDX: r.Rdx, RSI: r.Rsi, RDI: r.Rdi, RBP: r.Rbp,
+		R8: r.R8, R9: r.R9, R10: r.R10, R11: r.R11, R12: r.R12, R13: r.R13, R14: r.R14, R15: r.R15}
 }
 
 // The extended state in a signal frame (Intel SDM vol. 1, 13.4; struct _fpx_sw_bytes).

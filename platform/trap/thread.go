@@ -22,15 +22,19 @@ const (
 	vsyscallBase    = 0xffffffffff600000
 	// taskSize is the first address that no segment base may have.
 	taskSize = 0x7ffffffff000
+	flagTF   = 0x100
 )
 
 // thread is a guest thread.
 type thread struct {
 	space *stub.Space
+	slots *slots
 	tid   int
 	area  *stub.Area
-	uc    []byte // the frame's ucontext, checked
-	fp    []byte // its extended state, checked; nil: none
+	// The thread waits in the handler, where uc is the frame's ucontext, checked, and fp its extended state, checked; or uc is nil and it waits
+	// behind a call.
+	uc, fp []byte
+	fs     uint64 // FS base of the last run
 	// pending is a sticky interrupt; inGuest says that a signal is needed to end the Run in progress.
 	pending atomic.Bool
 	inGuest atomic.Bool
@@ -43,9 +47,9 @@ type thread struct {
 	guestTime platform.Stopwatch
 }
 
-func newThread(s *stub.Space, tid int, a *stub.Area) (platform.Thread, error) {
-	t := &thread{space: s, tid: tid, area: a, pair: pair{cpu: -1}}
-	if _, err := a.Await(sentrySpin); err != nil {
+func (p *Platform) newThread(s *stub.Space, tid int, a *stub.Area) (platform.Thread, error) {
+	t := &thread{space: s, slots: p.slots, tid: tid, area: a, pair: pair{cpu: -1}}
+	if _, err := a.Await(stub.StateRun, sentrySpin); err != nil {
 		return nil, err
 	}
 	if err := t.locate(); err != nil {
@@ -75,6 +79,18 @@ func (t *thread) locate() error {
 	return nil
 }
 
+// frame makes a thread that waits behind a call go to the handler, where its extended state is in memory.
+func (t *thread) frame() error {
+	if t.uc != nil {
+		return nil
+	}
+	t.area.Resume(stub.StateFrame)
+	if _, err := t.area.Await(stub.StateFrame, sentrySpin); err != nil {
+		return err
+	}
+	return t.locate()
+}
+
 // Run implements platform.Thread.
 func (t *thread) Run(regs *platform.Regs) (platform.Event, error) {
 	if regs.Fs_base >= taskSize || regs.Gs_base >= taskSize {
@@ -83,10 +99,13 @@ func (t *thread) Run(regs *platform.Regs) (platform.Event, error) {
 	if err := t.space.Flush(); err != nil {
 		return platform.Event{}, err
 	}
-	c := t.area.Control()
-	c.FSBase, c.GSBase = regs.Fs_base, regs.Gs_base
-	store(t.uc, regs)
+	if t.uc == nil && (regs.Gs_base != 0 || regs.Rip >= taskSize || regs.Eflags&flagTF != 0) {
+		if err := t.frame(); err != nil {
+			return platform.Event{}, err
+		}
+	}
 	for {
+		t.put(regs)
 		t.inGuest.Store(true)
 		if t.pending.Swap(false) {
 			t.inGuest.Store(false)
@@ -95,8 +114,11 @@ func (t *thread) Run(regs *platform.Regs) (platform.Event, error) {
 		t.guestTime.Start()
 		running.Add(1)
 		spin, guest := t.spins()
-		c.GuestSpin.Store(guest)
+		t.area.Control().GuestSpin.Store(guest)
 		t.area.Resume(stub.StateRun)
+		if t.pending.Load() {
+			t.signal() // a signal before may have found the thread behind its call, where it is not passed on
+		}
 		slept, err := t.await(spin)
 		running.Add(-1)
 		t.inGuest.Store(false)
@@ -105,15 +127,62 @@ func (t *thread) Run(regs *platform.Regs) (platform.Event, error) {
 			return platform.Event{}, err
 		}
 		t.note(slept, ran)
+		if t.area.Control().Call.Load() != 0 {
+			t.called(regs)
+			return platform.Event{Kind: platform.EventSyscall}, nil
+		}
 		if err := t.locate(); err != nil {
 			return platform.Event{}, err
 		}
-		load(t.uc, regs)
-		regs.Fs_base, regs.Gs_base = c.FSBase, c.GSBase
+		t.get(regs)
 		if ev, ok := t.event(regs); ok {
 			return ev, nil
 		}
 	}
+}
+
+// put writes regs where the thread will load them from. A guest whose GS base is 0 runs with that of the area instead.
+func (t *thread) put(regs *platform.Regs) {
+	c := t.area.Control()
+	c.FSBase, t.fs = regs.Fs_base, regs.Fs_base
+	if t.uc == nil {
+		storeCall(&c.Regs, regs)
+		return
+	}
+	if c.GSBase = regs.Gs_base; regs.Gs_base == 0 {
+		c.GSBase = t.area.Addr()
+	}
+	store(t.uc, regs)
+}
+
+// get reads the frame's registers. Those of a thread that was interrupted in callCode, on its way out, are those that it was to load.
+func (t *thread) get(regs *platform.Regs) {
+	c := t.area.Control()
+	load(t.uc, regs)
+	regs.Fs_base, regs.Gs_base = c.FSBase, c.GSBase
+	if regs.Gs_base == t.area.Addr() {
+		regs.Gs_base = 0
+	}
+	if regs.Rip&^0xfff == stub.CodeAddr && unix.Signal(c.Signal) == interruptSignal {
+		loadCall(&c.Regs, regs)
+		regs.Fs_base = t.fs
+	}
+}
+
+// called reads the registers of a call that came through callCode.
+func (t *thread) called(regs *platform.Regs) {
+	c := t.area.Control()
+	t.uc, t.fp = nil, nil
+	loadCall(&c.Regs, regs)
+	regs.Fs_base, regs.Gs_base = c.FSBase, 0
+	enterCall(regs, regs.Rip)
+}
+
+// enterCall makes regs those of a thread behind its SYSCALL instruction, which goes on at ret.
+func enterCall(regs *platform.Regs, ret uint64) {
+	regs.Rip, regs.Rcx, regs.R11 = ret, ret, regs.Eflags
+	regs.Orig_rax = regs.Rax
+	regs.Rax = ^uint64(unix.ENOSYS) + 1
 }
 
 // await waits for the guest's next event. A guest that computes for long is let go from the CPU that it shares with this side.
@@ -124,13 +193,26 @@ func (t *thread) await(spin int) (slept bool, err error) {
 		}
 		t.part()
 	}
-	return t.area.Await(spin)
+	return t.area.Await(stub.StateRun, spin)
 }
 
 // event makes an event of the signal; false for one that concerns nobody.
 func (t *thread) event(regs *platform.Regs) (platform.Event, bool) {
 	c := t.area.Control()
 	sig := unix.Signal(c.Signal)
+	if x, off, ok := t.slots.lookup(regs.Rip); ok {
+		base := t.space.Text(x.text)
+		switch {
+		case sig == interruptSignal: // the call has had no effect; it is made again
+			regs.Rip = base + x.start
+		case (sig == unix.SIGSEGV || sig == unix.SIGBUS) && off < probeLen: // the GS base is the guest's
+			if x.nr >= 0 {
+				regs.Rax = uint64(x.nr)
+			}
+			enterCall(regs, base+x.ret)
+			return platform.Event{Kind: platform.EventSyscall}, true
+		}
+	}
 	if sig == interruptSignal {
 		return platform.Event{Kind: platform.EventInterrupted}, t.pending.Swap(false)
 	}
@@ -173,15 +255,18 @@ func (t *thread) call(regs *platform.Regs, at uint64, arch uint32) (platform.Eve
 	}
 	regs.Orig_rax = regs.Rax
 	regs.Rax = ^uint64(unix.ENOSYS) + 1
-	return platform.Event{Kind: platform.EventSyscall}, true
+	return platform.Event{Kind: platform.EventSyscall, Trapped: true}, true
 }
 
 // Interrupt implements platform.Thread.
 func (t *thread) Interrupt() {
 	t.pending.Store(true)
-	if !t.inGuest.Load() {
-		return
+	if t.inGuest.Load() {
+		t.signal()
 	}
+}
+
+func (t *thread) signal() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.released {
@@ -191,6 +276,9 @@ func (t *thread) Interrupt() {
 
 // FPState implements platform.Thread.
 func (t *thread) FPState() ([]byte, error) {
+	if err := t.frame(); err != nil {
+		return nil, err
+	}
 	if t.fp == nil {
 		return nil, stub.GoneError{What: "its signal frame has no extended state"}
 	}
@@ -199,6 +287,9 @@ func (t *thread) FPState() ([]byte, error) {
 
 // SetFPState implements platform.Thread.
 func (t *thread) SetFPState(b []byte) error {
+	if err := t.frame(); err != nil {
+		return err
+	}
 	if t.fp == nil {
 		return stub.GoneError{What: "its signal frame has no extended state"}
 	}
@@ -208,8 +299,23 @@ func (t *thread) SetFPState(b []byte) error {
 // CPUTime implements platform.Thread: the time between resuming the guest and its event.
 func (t *thread) CPUTime() time.Duration { return t.guestTime.Time() }
 
-// SetIdentity implements platform.Thread. Nothing is answered in place yet.
-func (t *thread) SetIdentity(platform.Identity) {}
+// SetIdentity implements platform.Thread.
+func (t *thread) SetIdentity(id platform.Identity) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.released {
+		return // the area may be another thread's
+	}
+	c := t.area.Control()
+	c.Opaque.Store(1)
+	if !id.Valid {
+		return
+	}
+	for i, v := range [...]uint32{uint32(id.PID), uint32(id.TID), uint32(id.PPID), id.UID, id.EUID, id.GID, id.EGID} {
+		c.Identity[i].Store(v)
+	}
+	c.Opaque.Store(0)
+}
 
 // Release implements platform.Thread: the thread leaves through the entry code.
 func (t *thread) Release() {

@@ -7,6 +7,13 @@
 // state. The handler sets StateEvent and waits; the sentry reads the frame, answers by writing registers into it, sets StateRun, and
 // the handler returns through rt_sigreturn(2). Faults and other synchronous signals come the same way, and an Interrupt is a SIGUSR2.
 //
+// # A rewritten system call
+//
+// The trap and the way back cost some 3 us, so the code of files that are mapped for execution is rewritten where it makes calls often (rewrite.go). Such a
+// call jumps through a slot in the window (slots.go) to callCode, which stores the registers in the area by itself, without a signal; the
+// extended state stays where it is. The sentry answers by writing registers there. What that way cannot do, because it needs the extended
+// state or a GS base of the guest's, is done in a frame: StateFrame makes the thread trap.
+//
 // Both sides look at the state for a short while before they sleep by futex, as long as there is a CPU for each.
 //
 // # Trust
@@ -37,11 +44,29 @@ func GuestRules() []stub.Rule {
 	}
 }
 
+// Platform implements platform.Platform and platform.Rewriter.
+type Platform struct {
+	*stub.Host
+	slots *slots
+}
+
 // New starts the platform: it forks the first stub, so it must be called before the sentry's filter forbids that.
 func New() (platform.Platform, error) {
 	ncpu = int32(min(runtime.NumCPU(), len(pairs)))
-	return stub.New(stub.Config{Name: "trap", Guest: GuestRules(), Handlers: true, NewThread: newThread})
+	p := &Platform{}
+	var err error
+	if p.Host, err = stub.New(stub.Config{Name: "trap", Guest: GuestRules(), Handlers: true, NewThread: p.newThread}); err != nil {
+		return nil, err
+	}
+	p.slots = newSlots(p.Window())
+	return p, nil
 }
+
+// NewText implements platform.Rewriter.
+func (p *Platform) NewText() (int, bool) { return p.slots.newText() }
+
+// FreeText implements platform.Rewriter.
+func (p *Platform) FreeText(text int) { p.slots.freeText(text) }
 
 var (
 	ncpu int32

@@ -57,7 +57,7 @@ func (t *Task) load(a *ExecArgs) (*newImage, error) {
 		return nil, err
 	}
 	n.readable = vfs.Permission(t, f.Inode(), vfs.MayRead) == nil
-	if n.mm, err = mm.New(t.k.platform, t.k.memory); err != nil {
+	if n.mm, err = mm.New(t.k.platform, t.k.memory, t.k.texts); err != nil {
 		t.k.log.Warn("no address space: " + err.Error())
 		return nil, unix.ENOMEM
 	}

@@ -55,6 +55,7 @@ type Hooks struct {
 type Kernel struct {
 	platform platform.Platform
 	memory   *memory.File
+	texts    *mm.Texts
 	table    SyscallTable
 	log      *zap.Logger
 	hooks    Hooks
@@ -84,7 +85,7 @@ type Kernel struct {
 
 // New returns a kernel without processes.
 func New(c Config) (*Kernel, error) {
-	k := &Kernel{platform: c.Platform, memory: c.Memory, table: c.Table, log: c.Log, hooks: c.Hooks, strace: c.Strace, vdso: c.VDSO, shmDev: vfs.NewAnonDev(),
+	k := &Kernel{platform: c.Platform, memory: c.Memory, texts: mm.NewTexts(c.Platform, c.Memory), table: c.Table, log: c.Log, hooks: c.Hooks, strace: c.Strace, vdso: c.VDSO, shmDev: vfs.NewAnonDev(),
 		numCPUs: c.NumCPUs, rootUserNS: c.UserNS, start: time.Now(), done: make(chan struct{})}
 	if k.log == nil {
 		k.log = zap.NewNop()

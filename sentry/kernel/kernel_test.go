@@ -42,7 +42,9 @@ func (p *fakePlatform) get(addr uint64) script {
 	return p.scripts[addr]
 }
 
-func (*fakePlatform) Name() string { return "fake" }
+func (*fakePlatform) Name() string                 { return "fake" }
+func (*fakePlatform) Reserved() hostarch.AddrRange { return hostarch.AddrRange{} }
+func (*fakeAS) SetText(int, hostarch.Addr)         {}
 func (*fakePlatform) UserRange() hostarch.AddrRange {
 	return hostarch.AddrRange{Start: 0x10000, End: 0x7ffffffff000}
 }
@@ -174,7 +176,7 @@ func boot(t *testing.T, s script) linux.WaitStatus {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := mm.New(p, mem)
+	m, err := mm.New(p, mem, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

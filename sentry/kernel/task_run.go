@@ -107,6 +107,9 @@ func (t *Task) loop() {
 		switch ev.Kind {
 		case platform.EventSyscall:
 			t.fault.valid = false
+			if ev.Trapped {
+				t.mm.Load().Trapped(hostarch.Addr(t.regs.Rip - 2))
+			}
 			t.syscall()
 		case platform.EventFault:
 			t.handleFault(&ev)
@@ -233,8 +236,25 @@ func pageFaultError(at hostarch.AccessType, fe *mm.FaultError) uint64 {
 // trapNumbers are the exceptions behind synchronous signals.
 var trapNumbers = map[unix.Signal]uint64{unix.SIGFPE: 0, unix.SIGILL: 6, unix.SIGTRAP: 3, unix.SIGSEGV: 13, unix.SIGBUS: 17}
 
+// resumeCall answers a thread that was led to a SYSCALL instruction which has been rewritten together with the one before it.
+func (t *Task) resumeCall() bool {
+	var code [2]byte
+	if _, err := t.CopyIn(hostarch.Addr(t.regs.Rip), code[:]); err != nil || code != [2]byte{0x0f, 0x05} {
+		return false
+	}
+	r := &t.regs
+	r.Rip += 2
+	r.Rcx, r.R11, r.Orig_rax = r.Rip, r.Eflags, r.Rax
+	r.Rax = ^uint64(unix.ENOSYS) + 1
+	t.syscall()
+	return true
+}
+
 // guestSignal raises a synchronous signal other than a page fault's.
 func (t *Task) guestSignal(ev *platform.Event) {
+	if ev.Signal == unix.SIGILL && t.resumeCall() {
+		return
+	}
 	info := &linux.SignalInfo{Signo: int32(ev.Signal), Code: ev.Code}
 	info.SetAddr(uint64(ev.Addr))
 	t.trap.Number, t.trap.Error = trapNumbers[ev.Signal], 0
@@ -260,7 +280,7 @@ func (t *Task) publishIdentity() {
 	t.thread.SetIdentity(platform.Identity{
 		PID: t.PID(), TID: t.TID(), PPID: t.PPID(),
 		UID: ns.UIDOrOverflow(c.RUID), EUID: ns.UIDOrOverflow(c.EUID), GID: ns.GIDOrOverflow(c.RGID), EGID: ns.GIDOrOverflow(c.EGID),
-		Valid: !t.straced.Load() && t.seccomp.Load() == nil,
+		Valid: !t.straced.Load() && t.seccomp.Load() == nil && ns.Mapped(),
 	})
 }
 

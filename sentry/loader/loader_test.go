@@ -20,7 +20,9 @@ import (
 
 type nullPlatform struct{ platform.AddressSpace }
 
-func (nullPlatform) Name() string { return "null" }
+func (nullPlatform) Name() string                 { return "null" }
+func (nullPlatform) Reserved() hostarch.AddrRange { return hostarch.AddrRange{} }
+func (nullPlatform) SetText(int, hostarch.Addr)   {}
 func (nullPlatform) UserRange() hostarch.AddrRange {
 	return hostarch.AddrRange{Start: 0x10000, End: 0x7ffffffff000}
 }
@@ -101,7 +103,7 @@ func (e *env) load(t testing.TB, path string, argv []string, v VDSO) (*Image, *m
 	if err != nil {
 		return nil, nil, Info{}, err
 	}
-	m, err := mm.New(nullPlatform{}, e.mf)
+	m, err := mm.New(nullPlatform{}, e.mf, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +245,7 @@ func FuzzLoad(f *testing.F) {
 		file, _ := open("/fuzz")
 		im, err := Prepare(file, "/fuzz", []string{"a"}, false, open)
 		if err == nil {
-			m, err := mm.New(nullPlatform{}, e.mf)
+			m, err := mm.New(nullPlatform{}, e.mf, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

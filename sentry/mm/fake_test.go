@@ -25,7 +25,9 @@ type fakeAS struct {
 	flat  bool // count only
 }
 
-func (fakePlatform) Name() string { return "fake" }
+func (fakePlatform) Name() string                 { return "fake" }
+func (fakePlatform) Reserved() hostarch.AddrRange { return hostarch.AddrRange{} }
+func (f *fakeAS) SetText(int, hostarch.Addr)      {}
 func (fakePlatform) UserRange() hostarch.AddrRange {
 	return hostarch.AddrRange{Start: 0x10000, End: 0x7ffffffff000}
 }
@@ -91,7 +93,7 @@ func newMM(t testing.TB) (*MemoryManager, *memory.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(mf.Close)
-	m, err := New(fakePlatform{}, mf)
+	m, err := New(fakePlatform{}, mf, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

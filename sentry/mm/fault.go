@@ -114,7 +114,7 @@ func (mm *MemoryManager) vmaFor(c Caller, page uint64) (*spans.Span[vma], error)
 // growStack extends the mapping at it downwards to page (mm/vma.c expand_downwards).
 func (mm *MemoryManager) growStack(c Caller, it spans.Iter, page uint64) bool {
 	sp := mm.vmas.At(it)
-	if page < uint64(mm.lim.Start) {
+	if page < uint64(mm.lim.Start) || mm.reserved(page, sp.Start) {
 		return false
 	}
 	if p, ok := mm.vmas.Prev(it); ok {

@@ -8,7 +8,7 @@ import (
 // Fork returns a copy of the address space with one user (kernel/fork.c dup_mmap). Private pages are shared until one side writes.
 // It is called by a task of the space; other tasks of it may be running guest code.
 func (mm *MemoryManager) Fork() (*MemoryManager, error) {
-	child := &MemoryManager{p: mm.p, mf: mm.mf, lim: mm.lim}
+	child := &MemoryManager{p: mm.p, mf: mm.mf, lim: mm.lim, keep: mm.keep}
 	child.users.Store(1)
 	child.Dumpable.Store(mm.Dumpable.Load())
 	mm.mu.Lock()
@@ -22,6 +22,7 @@ func (mm *MemoryManager) Fork() (*MemoryManager, error) {
 	mm.hostQueued = false
 	child.as = as
 	child.layout = mm.layout
+	mm.forkTexts(child)
 	err = mm.copyVMAs(child)
 	mm.unlock()
 

@@ -113,6 +113,11 @@ func (mm *MemoryManager) SetMMapBase(stackLimit, rnd uint64) {
 	mm.mu.Unlock()
 }
 
+// reserved reports whether the platform keeps part of [start, end) for itself.
+func (mm *MemoryManager) reserved(start, end uint64) bool {
+	return start < uint64(mm.keep.End) && uint64(mm.keep.Start) < end
+}
+
 // findGap returns where a mapping of n bytes goes. hint is the address that the caller would like.
 func (mm *MemoryManager) findGap(n, hint uint64, low32 bool) (uint64, error) {
 	lo, hi := uint64(mm.lim.Start), uint64(mm.lim.End)
@@ -120,12 +125,16 @@ func (mm *MemoryManager) findGap(n, hint uint64, low32 bool) (uint64, error) {
 		return 0, unix.ENOMEM
 	}
 	if low32 {
-		if a, ok := mm.vmas.GapUp(max(lo, 0x40000000), min(hi, 0x80000000), n, startGap); ok {
+		top := min(hi, 0x80000000)
+		if mm.reserved(0x40000000, top) {
+			top = uint64(mm.keep.Start)
+		}
+		if a, ok := mm.vmas.GapUp(max(lo, 0x40000000), top, n, startGap); ok {
 			return a, nil
 		}
 		return 0, unix.ENOMEM
 	}
-	if hint &^= pageMask; hint >= lo && hint <= hi-n {
+	if hint &^= pageMask; hint >= lo && hint <= hi-n && !mm.reserved(hint, hint+n) {
 		it := mm.vmas.Find(hint)
 		if !mm.vmas.Ok(it) || hint+n <= mm.vmas.At(it).Start-min(mm.vmas.At(it).Start, startGap(mm.vmas.At(it))) {
 			return hint, nil
@@ -137,9 +146,12 @@ func (mm *MemoryManager) findGap(n, hint uint64, low32 bool) (uint64, error) {
 	if l.gapTop != 0 && n >= l.gapSize {
 		top = l.gapTop
 	}
-	a, ok := mm.vmas.GapDown(lo, top, n, startGap)
+	a, ok := mm.vmas.GapDown(max(lo, uint64(mm.keep.End)), top, n, startGap)
 	if !ok && top != l.mmapBase {
-		a, ok = mm.vmas.GapDown(lo, l.mmapBase, n, startGap)
+		a, ok = mm.vmas.GapDown(max(lo, uint64(mm.keep.End)), l.mmapBase, n, startGap)
+	}
+	if !ok && mm.keep.Length() > 0 {
+		a, ok = mm.vmas.GapDown(lo, uint64(mm.keep.Start), n, startGap)
 	}
 	if ok {
 		l.gapSize, l.gapTop = n, a+n
@@ -192,6 +204,9 @@ func (mm *MemoryManager) setBrk(c Caller, want uint64) bool {
 			mm.removeVMAs(to, from, true)
 		}
 		return true
+	}
+	if mm.reserved(from, to) {
+		return false
 	}
 	if it := mm.vmas.Find(from); mm.vmas.Ok(it) && mm.vmas.At(it).Start-startGap(mm.vmas.At(it)) < to+pageSize {
 		return false

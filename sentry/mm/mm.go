@@ -66,6 +66,10 @@ type MemoryManager struct {
 	mf  *memory.File
 	as  platform.AddressSpace
 	lim hostarch.AddrRange // what the guest may map
+	// keep is what of it the platform keeps for itself.
+	keep hostarch.AddrRange
+	// texts is nil if the platform rewrites nothing.
+	texts *Texts
 
 	users atomic.Int32
 
@@ -82,6 +86,8 @@ type MemoryManager struct {
 	limits Limiter
 	// lockFuture is mlockall's MCL_FUTURE. +checklocks:mu
 	lockFuture lockMode
+	// bases are where the texts that this space uses are mapped. +checklocks:mu
+	bases map[*text]uint64
 	// dropped are pages to be freed when the platform's batch is in force, droppedBytes their number. +checklocks:mu
 	dropped      []droppedRun
 	droppedBytes uint64
@@ -110,13 +116,13 @@ type droppedRun struct {
 	fr memmap.FileRange
 }
 
-// New returns an empty address space with one user.
-func New(p platform.Platform, mf *memory.File) (*MemoryManager, error) {
+// New returns an empty address space with one user. texts may be nil.
+func New(p platform.Platform, mf *memory.File, texts *Texts) (*MemoryManager, error) {
 	as, err := p.NewAddressSpace()
 	if err != nil {
 		return nil, err
 	}
-	mm := &MemoryManager{p: p, mf: mf, as: as, lim: p.UserRange()}
+	mm := &MemoryManager{p: p, mf: mf, as: as, lim: p.UserRange(), keep: p.Reserved(), texts: texts}
 	mm.users.Store(1)
 	mm.Dumpable.Store(1)
 	mm.layout.setDefault(mm.lim)
@@ -162,6 +168,7 @@ func (mm *MemoryManager) DecUsers() {
 	mm.dead, mm.limits = true, nil
 	mm.removeVMAs(0, ^uint64(0)&^pageMask, false)
 	mm.drainLocked()
+	mm.dropTexts()
 	rel := mm.released
 	mm.released = nil
 	mm.mu.Unlock()

@@ -153,7 +153,7 @@ func (mm *MemoryManager) place(opts *memmap.MMapOpts, n uint64) (uint64, error) 
 		return mm.findGap(n, addr, opts.Map32Bit)
 	}
 	switch {
-	case addr > hi-n:
+	case addr > hi-n, mm.reserved(addr, addr+n):
 		return 0, unix.ENOMEM
 	case addr&pageMask != 0:
 		return 0, unix.EINVAL

@@ -110,7 +110,7 @@ func (mm *MemoryManager) mremapLocked(c Caller, old, oldLen, newLen, to uint64, 
 // growInPlace extends the mapping behind its end if there is room.
 func (mm *MemoryManager) growInPlace(sp *spans.Span[vma], old, oldLen, newLen uint64) bool {
 	end := old + newLen
-	if end > uint64(mm.lim.End) || end < old {
+	if end > uint64(mm.lim.End) || end < old || mm.reserved(old, end) {
 		return false
 	}
 	if it := mm.vmas.Find(sp.End); mm.vmas.Ok(it) && mm.vmas.At(it).Start-startGap(mm.vmas.At(it)) < end {
@@ -145,7 +145,7 @@ func (mm *MemoryManager) move(old, oldLen, newLen, to uint64, flags uint32) (uin
 		if to < uint64(mm.lim.Start) {
 			return 0, unix.EPERM
 		}
-		if to+newLen > uint64(mm.lim.End) {
+		if to+newLen > uint64(mm.lim.End) || mm.reserved(to, to+newLen) {
 			return 0, unix.ENOMEM
 		}
 		mm.removeVMAs(to, to+newLen, true)
@@ -214,6 +214,7 @@ func (mm *MemoryManager) movePMAs(old, oldLen, to uint64, v *vma) {
 		sp := *mm.pmas.At(it)
 		mm.pmas.Remove(it)
 		mm.account(&sp.Val, -int64(sp.Len()))
+		sp.Val.text = nil // its base is that of the old place
 		mm.insertPMA(to+(sp.Start-old), to+(sp.End-old), sp.Val, false)
 		any = true
 		it = mm.pmas.Find(sp.End)

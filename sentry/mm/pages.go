@@ -103,13 +103,19 @@ func (mm *MemoryManager) fillFile(sp *spans.Span[vma], addr, a, b uint64, ac acc
 	if err != nil {
 		return err
 	}
+	var tx *text
+	if isText(v) {
+		if tx = mm.texts.lookup(v.mappable); tx != nil && !mm.adopt(tx, sp) {
+			tx = nil
+		}
+	}
 	ok := false
 	for i := range ts {
 		t := &ts[i]
 		start := sp.Start + (t.Source.Start - v.off)
 		end := start + t.Source.Length()
 		ok = ok || start <= addr && addr < end
-		p := pma{file: t.File, off: t.Offset, max: t.Perms}
+		p := pma{file: t.File, off: t.Offset, max: t.Perms, text: tx}
 		p.perms = p.pagePerms(v)
 		mm.insertPMA(start, end, p, ac.foreign)
 	}

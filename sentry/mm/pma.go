@@ -16,6 +16,8 @@ type pma struct {
 	perms hostarch.AccessType
 	// max bounds perms for pages of a Mappable (Translation.Perms).
 	max hostarch.AccessType
+	// text says that pages of the file may be mapped as rewritten (text.go).
+	text *text
 	// anon pages are private memory of ours. cow: they may have other owners, and perms lacks Write.
 	anon, cow bool
 }
@@ -80,7 +82,7 @@ func (mm *MemoryManager) isolatePMA(it spans.Iter, start, end uint64) spans.Iter
 
 func joined(a, b *spans.Span[pma]) bool {
 	x, y := &a.Val, &b.Val
-	return a.End == b.Start && x.file == y.file && x.off+a.Len() == y.off && x.perms == y.perms && x.max == y.max && x.anon == y.anon && x.cow == y.cow
+	return a.End == b.Start && x.file == y.file && x.off+a.Len() == y.off && x.perms == y.perms && x.max == y.max && x.anon == y.anon && x.cow == y.cow && x.text == y.text
 }
 
 // mergePMA joins the run at it with its neighbours where it can, and returns the position of what became of it.
@@ -109,6 +111,10 @@ func (mm *MemoryManager) insertPMA(start, end uint64, p pma, foreign bool) spans
 func (mm *MemoryManager) mapRun(start, end uint64, p *pma, foreign bool) {
 	if foreign && p.file != memmap.File(mm.mf) {
 		mm.hostQueued = true
+	}
+	if p.text != nil && p.perms.Execute {
+		mm.mapText(start, end, *p)
+		return
 	}
 	mm.as.Map(addrRange(start, end), p.file.FD(), p.off, p.perms)
 }

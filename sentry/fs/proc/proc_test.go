@@ -37,7 +37,9 @@ func TestMain(m *testing.M) {
 // idle is a platform whose guests do nothing until they are interrupted.
 type idle struct{}
 
-func (idle) Name() string { return "idle" }
+func (idle) Name() string                 { return "idle" }
+func (idle) Reserved() hostarch.AddrRange { return hostarch.AddrRange{} }
+func (idle) SetText(int, hostarch.Addr)   {}
 func (idle) UserRange() hostarch.AddrRange {
 	return hostarch.AddrRange{Start: 0x10000, End: 0x7ffffffff000}
 }

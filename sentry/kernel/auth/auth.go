@@ -179,6 +179,9 @@ func orOverflow(id uint32) uint32 {
 	return id
 }
 
+// Mapped reports whether both maps have been written: from then on, what IDs look like in ns never changes.
+func (ns *UserNamespace) Mapped() bool { return len(ns.maps(true)) > 0 && len(ns.maps(false)) > 0 }
+
 func (ns *UserNamespace) maps(uid bool) []IDMapEntry {
 	ns.mu.RLock()
 	defer ns.mu.RUnlock()

@@ -1,0 +1,350 @@
+package mm
+
+import (
+	"slices"
+	"sort"
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/platform"
+	"moat/sentry/memmap"
+	"moat/sentry/memmap/spans"
+	"moat/sentry/memory"
+)
+
+// Code of files that are mapped private for execution is rewritten where it makes system calls often, if the platform can (platform.Rewriter).
+//
+// What is rewritten is a copy of the page in the memory file, which is mapped in place of the page in every address space that has the file at
+// one place and has not written to the page. Runs of pages go on naming the file's own: the sentry, /proc/PID/mem and copies on write see
+// the original bytes, and only what the guest reads of its own code differs. Copies are never changed once they are mapped: another call in
+// the same page makes a new one, for those that map the page from then on.
+
+const (
+	// hotCall is how often a call must trap before it is rewritten: each rewritten page costs every later exec a mapping.
+	hotCall = 12
+	// maxCalls bounds the calls of one text that are counted, maxIdle the texts that are kept though nothing maps them.
+	maxCalls, maxIdle = 1024, 64
+	// Values of text.calls besides counts.
+	callDone, callRefused = 254, 255
+)
+
+// Texts are the files whose code is rewritten, for all address spaces of a sandbox.
+type Texts struct {
+	rw platform.Rewriter
+	mf *memory.File
+
+	mu sync.Mutex
+	// +checklocks:mu
+	byFile map[memmap.Mappable]*text
+	// idle are those of byFile that no address space uses, the longest idle first.
+	// +checklocks:mu
+	idle []*text
+}
+
+// text is a file with rewritten code. Texts.mu guards all but num and file.
+type text struct {
+	num   int
+	file  memmap.Mappable
+	users int // address spaces that have a base for it
+	stale bool
+	calls map[uint64]uint8 // by offset in the file
+	pages []textPage       // ascending
+	old   []memmap.FileRange
+}
+
+// textPage is the page at off of the file as rewritten.
+type textPage struct {
+	off  uint64
+	fr   memmap.FileRange
+	were []original
+}
+
+// original is what stood in a page before it was rewritten at at.
+type original struct {
+	at   int
+	code []byte
+}
+
+// NewTexts returns an empty set, or nil if p does not rewrite.
+func NewTexts(p platform.Platform, mf *memory.File) *Texts {
+	if rw, ok := p.(platform.Rewriter); ok {
+		return &Texts{rw: rw, mf: mf, byFile: make(map[memmap.Mappable]*text)}
+	}
+	return nil
+}
+
+// lookup returns the text of m, with one user more, or nil.
+func (ts *Texts) lookup(m memmap.Mappable) *text {
+	if ts == nil {
+		return nil
+	}
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	tx := ts.byFile[m]
+	if tx != nil {
+		ts.useLocked(tx)
+	}
+	return tx
+}
+
+// get is lookup, or makes a text; nil if the platform has none left.
+func (ts *Texts) get(m memmap.Mappable) *text {
+	if tx := ts.lookup(m); tx != nil {
+		return tx
+	}
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	tx := ts.byFile[m] // someone may have been first
+	if tx == nil {
+		num, ok := ts.rw.NewText()
+		if !ok {
+			return nil
+		}
+		tx = &text{num: num, file: m, calls: make(map[uint64]uint8)}
+		ts.byFile[m] = tx
+	}
+	ts.useLocked(tx)
+	return tx
+}
+
+// +checklocks:ts.mu
+func (ts *Texts) useLocked(tx *text) {
+	if tx.users++; tx.users == 1 {
+		ts.idle = slices.DeleteFunc(ts.idle, func(x *text) bool { return x == tx })
+	}
+}
+
+// release takes a user away. A text that nobody uses is kept for the next, unless it is out of date or there are too many.
+func (ts *Texts) release(tx *text) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if tx.users--; tx.users > 0 {
+		return
+	}
+	if tx.stale {
+		ts.freeLocked(tx)
+		return
+	}
+	if ts.idle = append(ts.idle, tx); len(ts.idle) > maxIdle {
+		old := ts.idle[0]
+		ts.idle = slices.Delete(ts.idle, 0, 1)
+		delete(ts.byFile, old.file)
+		ts.freeLocked(old)
+	}
+}
+
+// +checklocks:ts.mu
+func (ts *Texts) freeLocked(tx *text) {
+	for i := range tx.pages {
+		ts.mf.DecRef(tx.pages[i].fr)
+	}
+	for _, fr := range tx.old {
+		ts.mf.DecRef(fr)
+	}
+	ts.rw.FreeText(tx.num)
+}
+
+// current reports whether the file still says what was rewritten. If not, the text is forgotten. A change while the file is
+// mapped shows when it is mapped next; mappings that are there keep the code they have.
+func (ts *Texts) current(tx *text) bool {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	buf := make([]byte, pageSize)
+	for i := range tx.pages {
+		pg := &tx.pages[i]
+		if readMappable(tx.file, buf, pg.off) == nil {
+			want := slices.Clone(ts.mf.Bytes(pg.fr.Start, pageSize))
+			for _, o := range slices.Backward(pg.were) {
+				copy(want[o.at:], o.code)
+			}
+			if slices.Equal(buf, want) {
+				continue
+			}
+		}
+		if tx.stale = true; ts.byFile[tx.file] == tx {
+			delete(ts.byFile, tx.file)
+		}
+		return false
+	}
+	return !tx.stale
+}
+
+func readMappable(m memmap.Mappable, dst []byte, off uint64) error {
+	fr := memmap.FileRange{Start: off, End: off + uint64(len(dst))}
+	ts, err := m.Translate(fr, fr, hostarch.Read)
+	if err != nil {
+		return err
+	}
+	for _, t := range ts {
+		if err == nil && t.Source.Start <= off && off < t.Source.End {
+			err = readPages(t.File, dst, t.Offset+(off-t.Source.Start))
+		}
+		t.File.DecRef(memmap.FileRange{Start: t.Offset, End: t.Offset + t.Source.Length()})
+	}
+	return err
+}
+
+// trapped counts a call that trapped at off, and reports whether a page where it is rewritten is there now.
+func (ts *Texts) trapped(tx *text, off uint64) bool {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	switch n := tx.calls[off]; {
+	case n == callDone:
+		return true
+	case n == callRefused, n == 0 && len(tx.calls) >= maxCalls, tx.stale:
+		return false
+	case n < hotCall:
+		tx.calls[off] = n + 1
+		return false
+	}
+	tx.calls[off] = callRefused
+	if ts.rewriteLocked(tx, off&^pageMask, int(off&pageMask)) {
+		tx.calls[off] = callDone
+		return true
+	}
+	return false
+}
+
+// rewriteLocked makes a new copy of the page with one call more rewritten.
+//
+// +checklocks:ts.mu
+func (ts *Texts) rewriteLocked(tx *text, off uint64, at int) bool {
+	i := sort.Search(len(tx.pages), func(i int) bool { return tx.pages[i].off >= off })
+	known := i < len(tx.pages) && tx.pages[i].off == off
+	was := make([]byte, pageSize)
+	if known {
+		copy(was, ts.mf.Bytes(tx.pages[i].fr.Start, pageSize))
+	} else if readMappable(tx.file, was, off) != nil {
+		return false
+	}
+	code := slices.Clone(was)
+	from, to, ok := ts.rw.Rewrite(tx.num, code, off, at)
+	if !ok {
+		return false
+	}
+	fr, err := ts.mf.Allocate(pageSize, false)
+	if err != nil {
+		return false // the slot stays taken until the text goes
+	}
+	copy(ts.mf.Bytes(fr.Start, pageSize), code)
+	if !known {
+		tx.pages = slices.Insert(tx.pages, i, textPage{off: off})
+	} else {
+		tx.old = append(tx.old, tx.pages[i].fr)
+	}
+	tx.pages[i].fr = fr
+	tx.pages[i].were = append(tx.pages[i].were, original{from, was[from:to]})
+	return true
+}
+
+// next is the first rewritten page in [off, end).
+func (ts *Texts) next(tx *text, off, end uint64) (textPage, bool) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	i := sort.Search(len(tx.pages), func(i int) bool { return tx.pages[i].off >= off })
+	if i == len(tx.pages) || tx.pages[i].off >= end {
+		return textPage{}, false
+	}
+	return tx.pages[i], true
+}
+
+// Trapped tells that the guest made a system call by the instruction at addr, which trapped and could be rewritten.
+func (mm *MemoryManager) Trapped(addr hostarch.Addr) {
+	if mm.texts == nil {
+		return
+	}
+	mm.mu.Lock()
+	defer mm.unlock()
+	a := uint64(addr)
+	page := a &^ pageMask
+	sp, run := mm.vmas.Lookup(a), mm.pmas.Lookup(page)
+	if sp == nil || run == nil || !isText(&sp.Val) || run.Val.anon {
+		return
+	}
+	tx := mm.texts.get(sp.Val.mappable)
+	if tx == nil || !mm.adopt(tx, sp) || !mm.texts.trapped(tx, sp.Val.off+(a-sp.Start)) {
+		return
+	}
+	run.Val.text = tx
+	p := run.Val
+	p.off += page - run.Start
+	mm.mapRun(page, page+pageSize, &p, false)
+}
+
+func isText(v *vma) bool { return v.private() && v.perms.Execute && v.mappable != nil }
+
+// adopt makes tx, of which it takes over a use, known to the platform as what sp maps; false if sp must show the file's own pages: tx is out of
+// date, or is mapped somewhere else too. Preconditions: isText.
+//
+// +checklocks:mm.mu
+func (mm *MemoryManager) adopt(tx *text, sp *spans.Span[vma]) bool {
+	base := sp.Start - sp.Val.off
+	old, known := mm.bases[tx]
+	if known {
+		mm.texts.release(tx)
+		if old == base {
+			return true
+		}
+		for it := mm.vmas.First(); mm.vmas.Ok(it); it = mm.vmas.Next(it) {
+			if o := mm.vmas.At(it); o.Val.mappable == tx.file && isText(&o.Val) && o.Start-o.Val.off == old {
+				return false
+			}
+		}
+	}
+	if !mm.texts.current(tx) {
+		if !known {
+			mm.texts.release(tx)
+		}
+		return false
+	}
+	if mm.bases == nil {
+		mm.bases = make(map[*text]uint64)
+	}
+	mm.bases[tx] = base
+	mm.as.SetText(tx.num, hostarch.Addr(base))
+	return true
+}
+
+// mapText is mapRun of a run with rewritten pages.
+func (mm *MemoryManager) mapText(start, end uint64, p pma) {
+	base := mm.bases[p.text]
+	for start < end {
+		pg, ok := mm.texts.next(p.text, start-base, end-base)
+		stop := end
+		if ok {
+			stop = base + pg.off
+		}
+		if stop > start {
+			mm.as.Map(addrRange(start, stop), p.file.FD(), p.off, p.perms)
+		}
+		if !ok {
+			return
+		}
+		mm.as.Map(addrRange(stop, stop+pageSize), mm.mf.FD(), pg.fr.Start, p.perms)
+		p.off += stop + pageSize - start
+		start = stop + pageSize
+	}
+}
+
+// forkTexts gives child, whose platform side is a fork of mm's, the same bases.
+func (mm *MemoryManager) forkTexts(child *MemoryManager) {
+	child.texts = mm.texts
+	if len(mm.bases) == 0 {
+		return
+	}
+	child.bases = make(map[*text]uint64, len(mm.bases))
+	for tx, base := range mm.bases {
+		child.bases[tx] = base
+		mm.texts.mu.Lock()
+		mm.texts.useLocked(tx)
+		mm.texts.mu.Unlock()
+	}
+}
+
+// dropTexts is called once nothing runs in the space any more.
+func (mm *MemoryManager) dropTexts() {
+	for tx := range mm.bases {
+		mm.texts.release(tx)
+	}
+	mm.bases = nil
+}
