@@ -33,8 +33,9 @@ type thread struct {
 	area  *stub.Area
 	// The thread waits in the handler, where uc is the frame's ucontext, checked, and fp its extended state, checked; or uc is nil and it waits
 	// behind a call.
-	uc, fp []byte
-	fs     uint64 // FS base of the last run
+	uc []byte
+	fp []byte
+	fs uint64 // FS base of the last run
 	// pending is a sticky interrupt; inGuest says that a signal is needed to end the Run in progress.
 	pending atomic.Bool
 	inGuest atomic.Bool

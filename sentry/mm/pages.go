@@ -55,6 +55,7 @@ func (mm *MemoryManager) ensure(sp *spans.Span[vma], ra, rb, a, b uint64, ac acc
 }
 
 // fill brings in the page at addr, where there is none, and as much of [a, b) around it as is convenient. it is the position behind the hole.
+// +checklocks:mm.mu
 func (mm *MemoryManager) fill(sp *spans.Span[vma], it spans.Iter, addr, a, b uint64, ac access) error {
 	if p, ok := mm.pmas.Prev(it); ok {
 		a = max(a, mm.pmas.At(p).End)
@@ -93,6 +94,7 @@ func (mm *MemoryManager) fillAnon(sp *spans.Span[vma], addr, a, b uint64, ac acc
 	return nil
 }
 
+// +checklocks:mm.mu
 func (mm *MemoryManager) fillFile(sp *spans.Span[vma], addr, a, b uint64, ac access) error {
 	v := &sp.Val
 	at := ac.at
