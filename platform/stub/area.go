@@ -28,6 +28,8 @@ const (
 	StateExit = 3
 	// StateFrame: the thread, which waits behind a call, is to go on to the handler.
 	StateFrame = 4
+	// StateEnter: the thread, told to run, makes a call and is about to tell of it.
+	StateEnter = 5
 )
 
 // Control is the control page (stub_amd64.s has the layout too).
@@ -48,8 +50,7 @@ type Control struct {
 	altstack [3]uint64
 	// negSelf is the area's address, negated: how a slot finds out whether the GS base is ours.
 	negSelf uint64
-	// Phase is 0 while a call is being entered; the slots set it, callCode ends it.
-	phase uint32
+	_       uint32
 	// Call is 1 if the thread waits behind a call, with the registers in Regs, and 0 if it waits in the handler.
 	Call atomic.Uint32
 	Regs CallRegs
@@ -65,8 +66,8 @@ type CallRegs struct {
 
 // Offsets in Control that slots use.
 const (
+	OffState    = 0
 	OffNegSelf  = 128
-	OffPhase    = 136
 	OffOpaque   = 288
 	OffIdentity = 292
 )
@@ -131,17 +132,20 @@ func (a *Area) Release() {
 	s.areas = append(s.areas, a)
 }
 
-// Await waits until the thread of a, resumed with state, waits for the sentry, first by looking spin times, then by futex. The time-out of that wait
+// Await waits until the thread of a waits for the sentry (StateEvent), first by looking spin times, then by futex. The time-out of that wait
 // finds a stub that was killed; it runs only while guest code does.
-func (a *Area) Await(state uint32, spin int) (slept bool, err error) {
+func (a *Area) Await(spin int) (slept bool, err error) {
 	c := a.Control()
-	if spinWhile(&c.State, state, spin) {
+	if spinUntil(&c.State, StateEvent, spin) {
 		return false, nil
 	}
 	c.SentrySleeps.Store(1)
-	for c.State.Load() == state {
-		futexWait(&c.State, state, aliveCheck)
-		if c.State.Load() != state {
+	for {
+		v := c.State.Load()
+		if v != StateEvent {
+			futexWait(&c.State, v, aliveCheck)
+		}
+		if v == StateEvent || c.State.Load() == StateEvent {
 			break
 		}
 		if err := a.space.checkAlive(); err != nil {
@@ -156,14 +160,18 @@ func (a *Area) Await(state uint32, spin int) (slept bool, err error) {
 func (a *Area) AwaitFor(d time.Duration) (done bool, err error) {
 	c := a.Control()
 	c.SentrySleeps.Store(1)
-	if c.State.Load() == StateRun {
-		futexWait(&c.State, StateRun, d)
+	if v := c.State.Load(); v != StateEvent {
+		futexWait(&c.State, v, d)
 	}
 	c.SentrySleeps.Store(0)
-	return c.State.Load() != StateRun, nil
+	return c.State.Load() == StateEvent, nil
 }
 
-const aliveCheck = 200 * time.Millisecond
+const (
+	aliveCheck = 200 * time.Millisecond
+	// exitPatience is how many times Exited looks, at least 20 us apart, before it ends the stub.
+	exitPatience = 500_000
+)
 
 // Resume lets the thread go on with state s, StateRun, StateExit or StateFrame.
 func (a *Area) Resume(s uint32) {
@@ -184,6 +192,9 @@ func (a *Area) Exited() bool {
 		}
 		if a.space.checkAlive() != nil {
 			return false
+		}
+		if i == exitPatience {
+			unix.Kill(a.space.pid, unix.SIGKILL) // guest code took the thread away from the entry code
 		}
 		time.Sleep(20 * time.Microsecond)
 	}

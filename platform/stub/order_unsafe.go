@@ -79,7 +79,7 @@ func mapChunk(fd int, off int64) (*chunk, error) {
 
 func (c *chunk) control() *Control { return (*Control)(unsafe.Pointer(&c.mem[0])) }
 
-// spinWhile looks at word up to n times, with PAUSE between, and reports whether it became other than v.
+// spinUntil looks at word up to n times, with PAUSE between, and reports whether it became v.
 //
 //go:noescape
-func spinWhile(word *atomic.Uint32, v uint32, n int) bool
+func spinUntil(word *atomic.Uint32, v uint32, n int) bool

@@ -39,7 +39,6 @@
 #define UC_RIP 168 // struct ucontext: uc_mcontext.gregs[REG_RIP]
 
 // stub.Control, as far as callCode uses it.
-#define CTL_PHASE 136
 #define CTL_KIND 140
 #define CTL_RIP 144
 #define CTL_RSP 152
@@ -293,10 +292,8 @@ TEXT ·handlerCode(SB), NOSPLIT|NOFRAME, $0-0
 	SUBQ BX, AX
 	CMPQ AX, $4096
 	JCC  post
-	CMPL CTL_PHASE(R12), $0
-	JE   back                  // not yet told
-	CMPL 0(R12), $1            // StateEvent: not yet answered
-	JE   back
+	CMPL 0(R12), $2            // StateRun: on its way out
+	JNE  back
 post:
 	MOVL $0, CTL_KIND(R12)
 	MOVQ DI, 32(R12)
@@ -354,7 +351,7 @@ leave:
 	HLT
 
 // Where a slot of the window jumps to with a call that the guest makes (package trap). AX = number of the call, CX = where the call returns to;
-// the GS base is the thread's area, the phase is 0. The flags and all other registers but R11 are the guest's, and nothing may be
+// the GS base is the thread's area, the state StateEnter. The flags and all other registers but R11 are the guest's, and nothing may be
 // pushed on its stack. The extended state stays in the registers.
 TEXT ·callCode(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ SP, CTL_RSP(GS)
@@ -381,7 +378,6 @@ TEXT ·callCode(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ R13, 56(GS)
 	RDGSBASEQ R12
 	MOVL $1, CTL_KIND(R12)
-	MOVL $1, CTL_PHASE(R12)
 	MOVL $1, AX
 	XCHGL AX, 0(R12)           // StateEvent; a full barrier
 	CMPL 8(R12), $0            // SentrySleeps
@@ -478,20 +474,20 @@ TEXT ·enterStub(SB), NOSPLIT, $0-24
 	XORL AX, AX
 	JMP  R10
 
-// func spinWhile(word *atomic.Uint32, v uint32, n int) bool
-TEXT ·spinWhile(SB), NOSPLIT, $0-25
+// func spinUntil(word *atomic.Uint32, v uint32, n int) bool
+TEXT ·spinUntil(SB), NOSPLIT, $0-25
 	MOVQ word+0(FP), DI
 	MOVL v+8(FP), SI
 	MOVQ n+16(FP), CX
 spin:
 	MOVL 0(DI), AX
 	CMPL AX, SI
-	JNE  changed
+	JEQ  found
 	PAUSE
 	SUBQ $1, CX
 	JG   spin
 	MOVB $0, ret+24(FP)
 	RET
-changed:
+found:
 	MOVB $1, ret+24(FP)
 	RET

@@ -50,7 +50,7 @@ type thread struct {
 
 func (p *Platform) newThread(s *stub.Space, tid int, a *stub.Area) (platform.Thread, error) {
 	t := &thread{space: s, slots: p.slots, tid: tid, area: a, pair: pair{cpu: -1}}
-	if _, err := a.Await(stub.StateRun, sentrySpin); err != nil {
+	if _, err := a.Await(sentrySpin); err != nil {
 		return nil, err
 	}
 	if err := t.locate(); err != nil {
@@ -86,7 +86,7 @@ func (t *thread) frame() error {
 		return nil
 	}
 	t.area.Resume(stub.StateFrame)
-	if _, err := t.area.Await(stub.StateFrame, sentrySpin); err != nil {
+	if _, err := t.area.Await(sentrySpin); err != nil {
 		return err
 	}
 	return t.locate()
@@ -194,7 +194,7 @@ func (t *thread) await(spin int) (slept bool, err error) {
 		}
 		t.part()
 	}
-	return t.area.Await(stub.StateRun, spin)
+	return t.area.Await(spin)
 }
 
 // event makes an event of the signal; false for one that concerns nobody.
