@@ -7,8 +7,6 @@
 package platform
 
 import (
-	"time"
-
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
 )
@@ -83,9 +81,8 @@ type AddressSpace interface {
 	Release()
 }
 
-// Thread is the host side of one guest thread. Run, FPState, SetFPState and Release are called by one goroutine at a
-// time, which has locked itself to its OS thread (runtime.LockOSThread) for as long as the Thread lives.
-// Thread values are created by that same goroutine (AddressSpace.NewThread).
+// Thread is the host side of one guest thread. All but Interrupt, Clock and SetIdentity are called by one goroutine, which
+// also made it (AddressSpace.NewThread). A platform that needs it on one OS thread locks it to that until Release.
 type Thread interface {
 	// Run loads regs, executes guest code until something happens, and stores the registers back in regs.
 	// For EventSyscall regs.Orig_rax is the call's number, regs.Rip is behind the syscall instruction, and regs.Rax
@@ -108,8 +105,11 @@ type Thread interface {
 	// bits, MXCSR mask) as Linux's sigreturn does, or refused with EINVAL.
 	SetFPState(b []byte) error
 
-	// CPUTime is the host CPU time that guest code of this thread has used.
-	CPUTime() time.Duration
+	// Clock tells how long guest code of this thread has run, and the sentry for it.
+	Clock() *Stopwatch
+
+	// Park says that the thread will not be run soon: its call waits for something. It need not be told of the next Run.
+	Park()
 
 	// SetIdentity publishes what calls answered in place may answer. A platform that answers none ignores it.
 	SetIdentity(id Identity)

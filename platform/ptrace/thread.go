@@ -3,9 +3,9 @@ package ptrace
 import (
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -48,21 +48,31 @@ type thread struct {
 	// +checklocks:mu
 	released bool
 
-	guestTime platform.Stopwatch
+	clock *platform.Stopwatch
 }
 
 func newThread(s *stub.Space, tid int, _ *stub.Area) (platform.Thread, error) {
-	t := &thread{space: s, tid: tid, xsave: make([]byte, 8192)}
-	if err := ptrace(ptraceSeize, tid, 0, unix.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_EXITKILL); err != nil {
-		return nil, fmt.Errorf("ptrace: seizing a guest thread: %w", err)
-	}
-	if err := ptrace(ptraceInterrupt, tid, 0, 0); err != nil {
-		return nil, fmt.Errorf("ptrace: stopping a guest thread: %w", err)
-	}
-	if _, err := t.wait(); err != nil {
+	// Only the OS thread that seizes a thread may trace it.
+	runtime.LockOSThread()
+	t := &thread{space: s, tid: tid, xsave: make([]byte, 8192), clock: platform.NewStopwatch()}
+	if err := t.seize(); err != nil {
+		runtime.UnlockOSThread()
 		return nil, err
 	}
-	return t, t.SetFPState(nil)
+	return t, nil
+}
+
+func (t *thread) seize() error {
+	if err := ptrace(ptraceSeize, t.tid, 0, unix.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_EXITKILL); err != nil {
+		return fmt.Errorf("ptrace: seizing a guest thread: %w", err)
+	}
+	if err := ptrace(ptraceInterrupt, t.tid, 0, 0); err != nil {
+		return fmt.Errorf("ptrace: stopping a guest thread: %w", err)
+	}
+	if _, err := t.wait(); err != nil {
+		return err
+	}
+	return t.SetFPState(nil)
 }
 
 // wait waits for the thread's next stop.
@@ -116,13 +126,13 @@ func (t *thread) Run(regs *platform.Regs) (platform.Event, error) {
 			t.running.Store(false)
 			return platform.Event{Kind: platform.EventInterrupted}, nil
 		}
-		t.guestTime.Start()
+		t.clock.Start()
 		if err := ptrace(ptraceSysemu, t.tid, 0, 0); err != nil {
 			return platform.Event{}, t.gone(err)
 		}
 		st, err := t.wait()
 		t.running.Store(false)
-		t.guestTime.Stop()
+		t.clock.Stop()
 		if err != nil {
 			return platform.Event{}, err
 		}
@@ -202,9 +212,11 @@ func (t *thread) Interrupt() {
 	}
 }
 
-// CPUTime implements platform.Thread: the time between resuming the guest and its stop. It includes the host's own
-// switches, and waits for a CPU.
-func (t *thread) CPUTime() time.Duration { return t.guestTime.Time() }
+// Clock implements platform.Thread. The guest's time includes the host's own switches, and waits for a CPU.
+func (t *thread) Clock() *platform.Stopwatch { return t.clock }
+
+// Park implements platform.Thread: a stopped thread takes no CPU.
+func (*thread) Park() {}
 
 // SetIdentity implements platform.Thread. Nothing is answered in place.
 func (t *thread) SetIdentity(platform.Identity) {}
@@ -217,6 +229,7 @@ func (t *thread) Release() {
 		return
 	}
 	t.released = true
+	defer runtime.UnlockOSThread()
 	r := platform.Regs{Rip: stub.CodeAddr, Rax: stub.EntryExit, Orig_rax: ^uint64(0), Cs: userCS, Ss: userSS, Eflags: 0x202}
 	// An interrupt may still be pending: unblocked, it would kill the whole stub once nobody traces the thread.
 	blocked := ^uint64(0)

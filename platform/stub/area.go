@@ -30,6 +30,8 @@ const (
 	StateFrame = 4
 	// StateEnter: the thread, told to run, makes a call and is about to tell of it.
 	StateEnter = 5
+	// StatePark: the thread is to sleep until it is told more.
+	StatePark = 6
 )
 
 // Control is the control page (stub_amd64.s has the layout too).
@@ -132,6 +134,9 @@ func (a *Area) Release() {
 	s.areas = append(s.areas, a)
 }
 
+// Spin looks up to n times whether the thread of a waits for the sentry (StateEvent).
+func (a *Area) Spin(n int) bool { return spinUntil(&a.Control().State, StateEvent, n) }
+
 // Await waits until the thread of a waits for the sentry (StateEvent), first by looking spin times, then by futex. The time-out of that wait
 // finds a stub that was killed; it runs only while guest code does.
 func (a *Area) Await(spin int) (slept bool, err error) {
@@ -173,13 +178,17 @@ const (
 	exitPatience = 500_000
 )
 
-// Resume lets the thread go on with state s, StateRun, StateExit or StateFrame.
-func (a *Area) Resume(s uint32) {
+// Park lets the thread, if it waits for the sentry, sleep at once.
+func (a *Area) Park() { a.Control().State.CompareAndSwap(StateEvent, StatePark) }
+
+// Resume lets the thread go on with state s, StateRun, StateExit or StateFrame, and reports whether it had to be woken.
+func (a *Area) Resume(s uint32) (woken bool) {
 	c := a.Control()
 	c.State.Store(s)
-	if c.GuestSleeps.Load() != 0 {
+	if woken = c.GuestSleeps.Load() != 0; woken {
 		futexWake(&c.State)
 	}
+	return woken
 }
 
 // Exited waits until the thread, told to exit, no longer uses the area; false if the stub died instead.

@@ -392,21 +392,24 @@ look:
 again:
 	MOVL 0(R12), AX
 	CMPL AX, $1
-	JNE  go
+	JNE  told
 	PAUSE
 	SUBL $1, BX
 	JG   again
+sleep:
+	MOVL AX, DX
 	MOVL $1, AX
 	XCHGL AX, 4(R12)           // GuestSleeps
-	MOVQ R12, DI               // futex(&state, FUTEX_WAIT, StateEvent, NULL)
+	MOVQ R12, DI               // futex(&state, FUTEX_WAIT, StateEvent or StatePark, NULL)
 	XORL SI, SI
-	MOVL $1, DX
 	XORL R10, R10
 	MOVL $SYS_futex, AX
 	SYSCALL
 	MOVL $0, 4(R12)
 	JMP  look
-go:
+told:
+	CMPL AX, $6                // StatePark: not soon
+	JE   sleep
 	CMPL AX, $3                // StateExit
 	JE   leave
 	CMPL AX, $4                // StateFrame

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -45,12 +44,12 @@ type thread struct {
 	// +checklocks:mu
 	released bool
 
-	guestTime platform.Stopwatch
+	clock *platform.Stopwatch
 }
 
 func (p *Platform) newThread(s *stub.Space, tid int, a *stub.Area) (platform.Thread, error) {
-	t := &thread{space: s, slots: p.slots, tid: tid, area: a, pair: pair{cpu: -1}}
-	if _, err := a.Await(sentrySpin); err != nil {
+	t := &thread{space: s, slots: p.slots, tid: tid, area: a, pair: pair{cpu: -1}, clock: platform.NewStopwatch()}
+	if _, err := a.Await(spinLooks); err != nil {
 		return nil, err
 	}
 	if err := t.locate(); err != nil {
@@ -86,7 +85,7 @@ func (t *thread) frame() error {
 		return nil
 	}
 	t.area.Resume(stub.StateFrame)
-	if _, err := t.area.Await(sentrySpin); err != nil {
+	if _, err := t.area.Await(spinLooks); err != nil {
 		return err
 	}
 	return t.locate()
@@ -112,18 +111,20 @@ func (t *thread) Run(regs *platform.Regs) (platform.Event, error) {
 			t.inGuest.Store(false)
 			return platform.Event{Kind: platform.EventInterrupted}, nil
 		}
-		t.guestTime.Start()
+		t.clock.Start()
 		running.Add(1)
-		spin, guest := t.spins()
-		t.area.Control().GuestSpin.Store(guest)
-		t.area.Resume(stub.StateRun)
+		spin := t.spins()
+		t.area.Control().GuestSpin.Store(uint32(spin))
+		if t.area.Resume(stub.StateRun) && spin > 0 {
+			spin = wakeLooks
+		}
 		if t.pending.Load() {
 			t.signal() // a signal before may have found the thread behind its call, where it is not passed on
 		}
 		slept, err := t.await(spin)
 		running.Add(-1)
 		t.inGuest.Store(false)
-		ran := t.guestTime.Stop()
+		ran := t.clock.Stop()
 		if err != nil {
 			return platform.Event{}, err
 		}
@@ -184,17 +185,6 @@ func enterCall(regs *platform.Regs, ret uint64) {
 	regs.Rip, regs.Rcx, regs.R11 = ret, ret, regs.Eflags
 	regs.Orig_rax = regs.Rax
 	regs.Rax = ^uint64(unix.ENOSYS) + 1
-}
-
-// await waits for the guest's next event. A guest that computes for long is let go from the CPU that it shares with this side.
-func (t *thread) await(spin int) (slept bool, err error) {
-	if t.paired() {
-		if done, err := t.area.AwaitFor(long); done || err != nil {
-			return true, err
-		}
-		t.part()
-	}
-	return t.area.Await(spin)
 }
 
 // event makes an event of the signal; false for one that concerns nobody.
@@ -297,8 +287,15 @@ func (t *thread) SetFPState(b []byte) error {
 	return setFP(t.fp, bytes.Clone(b), get(t.fp, swXfeatures))
 }
 
-// CPUTime implements platform.Thread: the time between resuming the guest and its event.
-func (t *thread) CPUTime() time.Duration { return t.guestTime.Time() }
+// Clock implements platform.Thread: a guest runs from being resumed to its event.
+func (t *thread) Clock() *platform.Stopwatch { return t.clock }
+
+// Park implements platform.Thread.
+func (t *thread) Park() {
+	if t.uc == nil {
+		t.area.Park()
+	}
+}
 
 // SetIdentity implements platform.Thread.
 func (t *thread) SetIdentity(id platform.Identity) {

@@ -27,7 +27,6 @@ package trap
 
 import (
 	"runtime"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -67,23 +66,3 @@ func (p *Platform) NewText() (int, bool) { return p.slots.newText() }
 
 // FreeText implements platform.Rewriter.
 func (p *Platform) FreeText(text int) { p.slots.freeText(text) }
-
-var (
-	ncpu int32
-	// running counts guest threads in Run, which want a CPU each; with their sentry threads they want two.
-	running atomic.Int32
-)
-
-// Spins of each side, in looks of about 15 ns (a PAUSE on the machines that this was measured on).
-const (
-	sentrySpin = 1500
-	guestSpin  = 1500
-)
-
-// spins says how long the sides of t may spin now: only while there is a CPU for both sides of every guest thread that runs.
-func (t *thread) spins() (sentry int, guest uint32) {
-	if t.paired() || running.Load()*2 > ncpu {
-		return 0, 0
-	}
-	return sentrySpin, guestSpin
-}

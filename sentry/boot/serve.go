@@ -45,8 +45,9 @@ type Sandbox struct {
 func Serve(host *Host) error {
 	time.Local = time.UTC
 	// GOMAXPROCS that was set is not updated by the runtime, which would read cgroup files for it.
-	runtime.GOMAXPROCS(host.CPUs)
-	// Task goroutines are locked to threads: a process more is a thread more.
+	// One more than CPUs: a goroutine that waits for its guest thread in a system call keeps its P for a while.
+	runtime.GOMAXPROCS(host.CPUs + 1)
+	// Each guest thread that runs takes a thread of ours that waits for it.
 	debug.SetMaxThreads(200000)
 	// The live heap is small: a few megabytes of garbage more cost less than collecting often.
 	debug.SetGCPercent(200)

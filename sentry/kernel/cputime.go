@@ -3,17 +3,13 @@ package kernel
 import (
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// cpuState is a task's CPU accounting. User time is what the platform's thread has used; system time is the CPU time of the OS thread that the task's
-// goroutine is locked to, which runs nothing else. So the system call path counts nothing.
+// cpuState is a task's CPU accounting. User time is how long guest code ran, system time how long the task's goroutine worked between; both are
+// the platform thread's clock, less the waits that Task.wait tells it of. So the system call path counts nothing.
 type cpuState struct {
-	osTID       atomic.Int32
-	osBase      int64        // the OS thread's CPU time before it was the task's
-	guestBefore atomic.Int64 // of host threads before an execve
-	final       atomic.Pointer[cpuTimes]
+	userBefore, sysBefore atomic.Int64 // of host threads before an execve
+	final                 atomic.Pointer[cpuTimes]
 
 	minorFaults, majorFaults, voluntary, involuntary atomic.Int64
 	maxRSS                                           atomic.Int64 // bytes
@@ -27,21 +23,6 @@ func (c *cpuTimes) add(o cpuTimes) {
 	c.sys += o.sys
 }
 
-func (c *cpuState) begin() {
-	tid := unix.Gettid()
-	c.osBase = int64(threadClock(tid))
-	c.osTID.Store(int32(tid))
-}
-
-// threadClock is the CPU time of one of our own OS threads (CPUCLOCK_PERTHREAD of clock_gettime(2)).
-func threadClock(tid int) time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(int32(^tid)<<3|6, &ts); err != nil {
-		return 0
-	}
-	return time.Duration(ts.Nano())
-}
-
 // CPUTimes are the task's user and system CPU times.
 func (t *Task) CPUTimes() (user, sys time.Duration) {
 	ct := t.times()
@@ -52,12 +33,10 @@ func (t *Task) times() cpuTimes {
 	if f := t.cpu.final.Load(); f != nil {
 		return *f
 	}
-	ct := cpuTimes{user: time.Duration(t.cpu.guestBefore.Load())}
+	ct := cpuTimes{time.Duration(t.cpu.userBefore.Load()), time.Duration(t.cpu.sysBefore.Load())}
 	if r := t.thr.Load(); r != nil {
-		ct.user += r.thread.CPUTime()
-	}
-	if tid := t.cpu.osTID.Load(); tid != 0 {
-		ct.sys = max(0, threadClock(int(tid))-time.Duration(t.cpu.osBase))
+		c := r.thread.Clock()
+		ct.add(cpuTimes{c.Guest(), c.Sentry()})
 	}
 	return ct
 }

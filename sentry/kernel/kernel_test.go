@@ -77,7 +77,8 @@ type guest struct {
 
 func (g *guest) FPState() ([]byte, error)    { return g.fp, nil }
 func (g *guest) SetFPState(b []byte) error   { copy(g.fp, b); return nil }
-func (*guest) CPUTime() time.Duration        { return 0 }
+func (*guest) Clock() *platform.Stopwatch    { return platform.NewStopwatch() }
+func (*guest) Park()                         {}
 func (*guest) SetIdentity(platform.Identity) {}
 func (*guest) Release()                      {}
 func (g *guest) Interrupt() {

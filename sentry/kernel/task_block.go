@@ -100,6 +100,11 @@ func (t *Task) wait(C <-chan struct{}, timeout <-chan time.Time, intr uint32, s 
 	}
 	t.state.Store(uint32(s))
 	t.cpu.voluntary.Add(1)
+	if thr := t.thread; thr != nil {
+		thr.Park()
+		start := time.Now()
+		defer func() { thr.Clock().Skip(time.Since(start)) }()
+	}
 	defer t.state.Store(uint32(Running))
 	for {
 		if t.work.Load()&intr != 0 {

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"errors"
-	"runtime"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -17,7 +16,6 @@ import (
 // threadRef is what other goroutines may use of a running task's host side.
 type threadRef struct {
 	thread platform.Thread
-	osTID  int
 }
 
 // start runs t on a goroutine of its own. fp is the FPU state that it inherits, nil for the initial one.
@@ -28,8 +26,6 @@ func (t *Task) start(fp []byte) {
 
 func (t *Task) main(fp []byte) {
 	defer t.k.running.Done()
-	runtime.LockOSThread()
-	t.cpu.begin()
 	if err := t.newThread(fp); err != nil {
 		t.brokenThread(err)
 	}
@@ -38,7 +34,6 @@ func (t *Task) main(fp []byte) {
 	}
 	t.loop()
 	t.exit()
-	runtime.UnlockOSThread()
 }
 
 // newThread makes the host thread in t's address space. For t's own goroutine.
@@ -54,7 +49,7 @@ func (t *Task) newThread(fp []byte) error {
 		}
 	}
 	t.thread = thr
-	t.thr.Store(&threadRef{thr, unix.Gettid()})
+	t.thr.Store(&threadRef{thr})
 	t.publishIdentity()
 	return nil
 }
@@ -64,8 +59,10 @@ func (t *Task) releaseThread() {
 	if t.thread == nil {
 		return
 	}
-	t.cpu.guestBefore.Add(int64(t.thread.CPUTime()))
+	c := t.thread.Clock()
 	t.thr.Store(nil)
+	t.cpu.userBefore.Add(int64(c.Guest()))
+	t.cpu.sysBefore.Add(int64(c.Sentry()))
 	t.thread.Release()
 	t.thread = nil
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -65,7 +64,8 @@ func (t *idleThread) Run(*platform.Regs) (platform.Event, error) {
 func (t *idleThread) Interrupt()                    { t.once.Do(func() { close(t.wake) }) }
 func (t *idleThread) FPState() ([]byte, error)      { return make([]byte, 832), nil }
 func (t *idleThread) SetFPState([]byte) error       { return nil }
-func (t *idleThread) CPUTime() time.Duration        { return 0 }
+func (t *idleThread) Clock() *platform.Stopwatch    { return platform.NewStopwatch() }
+func (t *idleThread) Park()                         {}
 func (t *idleThread) SetIdentity(platform.Identity) {}
 func (t *idleThread) Release()                      {}
 
