@@ -4,7 +4,7 @@ PLATFORMS ?= trap ptrace
 FUZZTIME ?= 20s
 export GOFLAGS ?= -mod=mod
 
-.PHONY: all build run test unit workloads lint size fuzz bench clean deps
+.PHONY: all build run test unit workloads lint size fuzz bench bench-quick clean deps
 
 all: build
 
@@ -37,6 +37,13 @@ size:
 
 fuzz:
 	./scripts/fuzz.sh $(FUZZTIME)
+
+# Beside native, runc (of Debian) and runsc (of the Go proxy, at the version of scripts/bench.sh); writes docs/bench.
+bench: build
+	./scripts/bench.sh -rounds 5 -out docs/bench
+
+bench-quick: build
+	./scripts/bench.sh -rounds 1 -parts calls -platforms trap
 
 clean:
 	rm -rf bin build

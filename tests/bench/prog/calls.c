@@ -1,7 +1,7 @@
 /* calls measures what single system calls and hand-overs cost, in nanoseconds a call.
  *
- * usage: calls DIR [NAME...] | calls --list
- * DIR is a writable directory for the file cases. Prints "NAME NS" a line. Each case runs for about 100 ms after a
+ * usage: calls DIR SHARED [NAME...] | calls --list
+ * DIR is a writable directory for the file cases, SHARED one that is shared with the host (a bind mount). Prints "NAME NS" a line. Each case runs for about 100 ms after a
  * warm-up, five times, and the least is printed: noise only ever adds.
  */
 #define _GNU_SOURCE
@@ -27,7 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *dir;
+static const char *dir, *shared;
 static char buf[4096];
 
 static void die(const char *what)
@@ -61,6 +61,11 @@ static int openat_dir(const char *name, int flags)
 /* A case does its operation n times. */
 static void c_getpid(long n) { while (n--) syscall(SYS_getpid); }
 static void c_getppid(long n) { while (n--) syscall(SYS_getppid); }
+static void c_gettid(long n) { while (n--) syscall(SYS_gettid); }
+static void c_getuid(long n) { while (n--) getuid(); }
+static void c_getcpu(long n) { while (n--) syscall(SYS_getcpu, 0, 0, 0); }
+static void c_gettime_nr(long n) { struct timespec t; while (n--) syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &t); }
+static void c_mask(long n) { sigset_t s; sigemptyset(&s); sigaddset(&s, SIGUSR2); while (n--) sigprocmask(n & 1 ? SIG_BLOCK : SIG_UNBLOCK, &s, 0); }
 static void c_gettime(long n) { struct timespec t; while (n--) clock_gettime(CLOCK_MONOTONIC, &t); }
 static void c_yield(long n) { while (n--) sched_yield(); }
 
@@ -84,20 +89,40 @@ static void c_fread4k(long n) { rw("f", O_RDWR, 4096, 0, n); }
 static void c_fwrite1(long n) { rw("f", O_RDWR, 1, 1, n); }
 static void c_fwrite4k(long n) { rw("f", O_RDWR, 4096, 1, n); }
 
-static void c_pipe_self(long n)
+static const char *in_shared(const char *name)
+{
+	static char p[512];
+	snprintf(p, sizeof p, "%s/%s", shared, name);
+	int fd = open(p, O_RDWR | O_CREAT, 0644);
+	if (fd < 0 || write(fd, buf, sizeof buf) != sizeof buf)
+		die(p);
+	close(fd);
+	return p;
+}
+static void c_sread1(long n) { rw(in_shared("f"), O_RDWR, 1, 0, n); }
+static void c_sread4k(long n) { rw(in_shared("f"), O_RDWR, 4096, 0, n); }
+static void c_swrite1(long n) { rw(in_shared("f"), O_RDWR, 1, 1, n); }
+static void c_swrite4k(long n) { rw(in_shared("f"), O_RDWR, 4096, 1, n); }
+static void c_null4k(long n) { rw("/dev/null", O_RDWR, 4096, 1, n); }
+
+static void pipe_self(size_t size, long n)
 {
 	int p[2];
 	if (pipe(p))
 		die("pipe");
 	while (n--)
-		if (write(p[1], buf, 1) != 1 || read(p[0], buf, 1) != 1)
+		if (write(p[1], buf, size) != (ssize_t)size || read(p[0], buf, size) != (ssize_t)size)
 			die("pipe rw");
 	close(p[0]);
 	close(p[1]);
 }
+static void c_pipe_self(long n) { pipe_self(1, n); }
+static void c_pipe_self4k(long n) { pipe_self(4096, n); }
 
 static void c_stat(long n) { struct stat s; const char *p = path("f"); close(openat_dir("f", O_CREAT | O_RDWR)); while (n--) if (stat(p, &s)) die("stat"); }
 static void c_stat_usr(long n) { struct stat s; while (n--) if (stat("/usr/bin/env", &s)) die("stat"); }
+static void c_stat_shared(long n) { struct stat s; const char *p = in_shared("f"); while (n--) if (stat(p, &s)) die("stat"); }
+static void c_open_shared(long n) { const char *p = in_shared("f"); while (n--) { int fd = open(p, O_RDONLY); if (fd < 0) die("open"); close(fd); } }
 static void c_open(long n) { const char *p = path("f"); close(openat_dir("f", O_CREAT | O_RDWR)); while (n--) { int fd = open(p, O_RDONLY); if (fd < 0) die("open"); close(fd); } }
 static void c_open_usr(long n) { while (n--) { int fd = open("/usr/bin/env", O_RDONLY); if (fd < 0) die("open"); close(fd); } }
 
@@ -240,41 +265,56 @@ static void socks(int proc, long n)
 }
 static void c_unix_thr(long n) { socks(0, n); }
 static void c_unix_proc(long n) { socks(1, n); }
-static void c_eventfd_thr(long n)
+static void eventfds(int proc, long n)
 {
 	int a = eventfd(0, 0), b = eventfd(0, 0);
-	pingpong(b, a, dup(a), dup(b), 8, 0, n);
+	pingpong(b, a, dup(a), dup(b), 8, proc, n);
 }
-static _Atomic int fw;
+static void c_eventfd_thr(long n) { eventfds(0, n); }
+static void c_eventfd_proc(long n) { eventfds(1, n); }
+static _Atomic int *fw;
 static long fn;
 static void fwait(int want)
 {
 	int v;
-	while ((v = fw) != want)
-		syscall(SYS_futex, &fw, FUTEX_WAIT_PRIVATE, v, 0, 0, 0);
+	while ((v = *fw) != want)
+		syscall(SYS_futex, fw, FUTEX_WAIT, v, 0, 0, 0);
 }
 static void *fpeer(void *a)
 {
 	for (long i = 0; i < fn; i++) {
 		fwait(1);
-		fw = 0;
-		syscall(SYS_futex, &fw, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0);
+		*fw = 0;
+		syscall(SYS_futex, fw, FUTEX_WAKE, 1, 0, 0, 0);
 	}
 	return a;
 }
-static void c_futex_thr(long n)
+static void futexes(int proc, long n)
 {
 	pthread_t t;
+	pid_t pid = 0;
+	if (!fw)
+		fw = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	fn = n;
-	fw = 0;
-	pthread_create(&t, 0, fpeer, 0);
+	*fw = 0;
+	if (!proc) {
+		pthread_create(&t, 0, fpeer, 0);
+	} else if (!(pid = fork())) {
+		fpeer(0);
+		_exit(0);
+	}
 	while (n--) {
-		fw = 1;
-		syscall(SYS_futex, &fw, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0);
+		*fw = 1;
+		syscall(SYS_futex, fw, FUTEX_WAKE, 1, 0, 0, 0);
 		fwait(0);
 	}
-	pthread_join(t, 0);
+	if (proc)
+		waitpid(pid, 0, 0);
+	else
+		pthread_join(t, 0);
 }
+static void c_futex_thr(long n) { futexes(0, n); }
+static void c_futex_proc(long n) { futexes(1, n); }
 static void c_epoll(long n)
 {
 	static int ep = -1, fds[1000];
@@ -306,26 +346,51 @@ static void *ppidloop(void *a)
 		syscall(SYS_getppid);
 	return 0;
 }
-static void c_getppid8(long n)
+static void ppids(int threads, long n)
+{
+	pthread_t t[8];
+	for (int i = 0; i < threads; i++)
+		pthread_create(&t[i], 0, ppidloop, (void *)(n / threads + 1));
+	for (int i = 0; i < threads; i++)
+		pthread_join(t[i], 0);
+}
+static void c_ppid2(long n) { ppids(2, n); }
+static void c_ppid4(long n) { ppids(4, n); }
+static void c_ppid8(long n) { ppids(8, n); }
+static void *preadloop(void *a)
+{
+	long n = (long)a;
+	int fd = open("/dev/zero", O_RDONLY);
+	char c;
+	while (n--)
+		if (read(fd, &c, 1) != 1)
+			die("/dev/zero");
+	close(fd);
+	return 0;
+}
+static void c_read8(long n)
 {
 	pthread_t t[8];
 	for (int i = 0; i < 8; i++)
-		pthread_create(&t[i], 0, ppidloop, (void *)(n / 8 + 1));
+		pthread_create(&t[i], 0, preadloop, (void *)(n / 8 + 1));
 	for (int i = 0; i < 8; i++)
 		pthread_join(t[i], 0);
 }
 
 static struct { const char *name; void (*fn)(long); } cases[] = {
 	{"getpid", c_getpid}, {"getppid", c_getppid}, {"clock_gettime", c_gettime}, {"sched_yield", c_yield},
-	{"read-zero-1", c_zero1}, {"read-zero-4k", c_zero4k}, {"write-null-1", c_null1},
+	{"gettid", c_gettid}, {"getuid", c_getuid}, {"getcpu-syscall", c_getcpu}, {"clock_gettime-syscall", c_gettime_nr}, {"sigprocmask", c_mask},
+	{"read-zero-1", c_zero1}, {"read-zero-4k", c_zero4k}, {"write-null-1", c_null1}, {"write-null-4k", c_null4k},
 	{"read-file-1", c_fread1}, {"read-file-4k", c_fread4k}, {"write-file-1", c_fwrite1}, {"write-file-4k", c_fwrite4k},
-	{"pipe-write-read", c_pipe_self}, {"stat", c_stat}, {"stat-usr", c_stat_usr}, {"open-close", c_open},
+	{"read-shared-1", c_sread1}, {"read-shared-4k", c_sread4k}, {"write-shared-1", c_swrite1}, {"write-shared-4k", c_swrite4k},
+	{"stat-shared", c_stat_shared}, {"open-close-shared", c_open_shared},
+	{"pipe-write-read", c_pipe_self}, {"pipe-write-read-4k", c_pipe_self4k}, {"stat", c_stat}, {"stat-usr", c_stat_usr}, {"open-close", c_open},
 	{"open-close-usr", c_open_usr}, {"readdir-1000", c_readdir}, {"mmap-munmap", c_mmap}, {"page-fault", c_fault},
 	{"mprotect", c_mprotect}, {"fork-wait", c_fork}, {"vfork-exec-wait", c_vforkexec}, {"pthread-create-join", c_pthread},
 	{"pipe-pingpong-threads", c_pipe_thr}, {"pipe-pingpong-processes", c_pipe_proc}, {"unix-pingpong-threads", c_unix_thr},
-	{"unix-pingpong-processes", c_unix_proc}, {"eventfd-pingpong-threads", c_eventfd_thr},
-	{"futex-pingpong-threads", c_futex_thr}, {"epoll-wait-1000", c_epoll}, {"signal-self", c_signal},
-	{"getppid-8-threads", c_getppid8},
+	{"unix-pingpong-processes", c_unix_proc}, {"eventfd-pingpong-threads", c_eventfd_thr}, {"eventfd-pingpong-processes", c_eventfd_proc},
+	{"futex-pingpong-threads", c_futex_thr}, {"futex-pingpong-processes", c_futex_proc}, {"epoll-wait-1000", c_epoll}, {"signal-self", c_signal},
+	{"getppid-2-threads", c_ppid2}, {"getppid-4-threads", c_ppid4}, {"getppid-8-threads", c_ppid8}, {"read-8-threads", c_read8},
 };
 
 int main(int argc, char **argv)
@@ -337,14 +402,15 @@ int main(int argc, char **argv)
 			puts(cases[i].name);
 		return 0;
 	}
-	if (argc < 2) {
-		fprintf(stderr, "usage: calls DIR [NAME...]\n");
+	if (argc < 3) {
+		fprintf(stderr, "usage: calls DIR SHARED [NAME...]\n");
 		return 2;
 	}
 	dir = argv[1];
+	shared = argv[2];
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-		int want = argc == 2;
-		for (int a = 2; a < argc; a++)
+		int want = argc == 3;
+		for (int a = 3; a < argc; a++)
 			want |= !strcmp(argv[a], cases[i].name);
 		if (!want)
 			continue;
