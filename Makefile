@@ -2,9 +2,10 @@
 GO      ?= go
 PLATFORMS ?= trap ptrace
 FUZZTIME ?= 20s
+comma := ,
 export GOFLAGS ?= -mod=mod
 
-.PHONY: all build run test unit workloads lint size fuzz bench bench-quick clean deps
+.PHONY: all build run test unit workloads lint size fuzz bench bench-quick clean deps conformance
 
 all: build
 
@@ -24,6 +25,10 @@ test: deps build lint
 
 unit:
 	$(GO) test $$($(GO) list ./... | grep -v /tests/)
+
+# Linux, errno for errno: C programs on the host and in a sandbox; writes docs/conformance.md.
+conformance: deps
+	$(GO) run ./tests/conformance -v -doc docs/conformance.md -platform $(subst $() $(),$(comma),$(PLATFORMS))
 
 # The long workloads too.
 workloads: deps build

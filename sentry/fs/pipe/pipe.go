@@ -163,6 +163,8 @@ func (e *end) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence
 		done += m
 	}
 	if err != nil && done < take {
+		// Linux moves whole pages: one that meets bad memory stays.
+		done &^= pageSize - 1
 		drop = done
 	}
 	room := p.consumeLocked(drop)
@@ -296,7 +298,10 @@ func (p *Pipe) fillLocked(src usermem.IOSequence, n int) (int, error) {
 		done += m
 		p.n += m
 		if err != nil {
-			return done, err
+			// Linux moves whole pages: one that meets bad memory is not written.
+			torn := done & (pageSize - 1)
+			p.n -= torn
+			return done - torn, err
 		}
 		if done < n {
 			src = src.DropFirst(int64(m))
