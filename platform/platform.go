@@ -46,6 +46,13 @@ type Rewriter interface {
 	Rewrite(text int, page []byte, off uint64, at int) (from, to int, ok bool)
 }
 
+// Watcher is implemented by a Platform whose address spaces can end by other things than Release: somebody kills a host process of theirs.
+type Watcher interface {
+	// Watch makes gone be called, once, for each address space that has ended so, on a goroutine of its own and whether or not a thread of it runs. gone(nil)
+	// says that no address spaces can be made any more.
+	Watch(gone func(AddressSpace))
+}
+
 // AddressSpace is the host side of one guest address space.
 //
 // Map, Unmap and Protect are queued; they take effect, in order and in one batch, before the next Thread.Run of any

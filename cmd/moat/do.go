@@ -47,6 +47,9 @@ func runToEnd(o *container.Options) error {
 	if err != nil {
 		return err
 	}
+	if st.Lost != "" {
+		return &container.Failure{Text: "the first process was killed: " + st.Lost, Code: 128 + st.Signal}
+	}
 	if st.Signal != 0 {
 		return exitCode(128 + st.Signal)
 	}

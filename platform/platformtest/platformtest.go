@@ -98,6 +98,7 @@ func Run(t *testing.T, mk func() (platform.Platform, error)) {
 		{"Syscall", testSyscall}, {"Fault", testFault}, {"Signals", testSignals}, {"Mapping", testMapping},
 		{"Fork", testFork}, {"Threads", testThreads}, {"Interrupt", testInterrupt}, {"FPState", testFPState},
 		{"BadRegs", testBadRegs}, {"Killed", testKilled}, {"Leaks", testLeaks}, {"Vsyscall", testVsyscall},
+		{"Watch", testWatch},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.fn(newBed(t, mk)) })
 	}
@@ -365,6 +366,52 @@ func testKilled(b *bed) {
 			b.t.Errorf("%+v", ev)
 		}
 	})
+}
+
+// testWatch: the end of a stub whose threads are all at work in the sentry is told at once.
+func testWatch(b *bed) {
+	gone := make(chan platform.AddressSpace, 8)
+	b.p.(platform.Watcher).Watch(func(as platform.AddressSpace) { gone <- as })
+	first := children(b.t)
+	as, other := b.space(cat(movEAX(1), sysc, jmpTop(7))...), b.space(cat(movEAX(1), sysc, jmpTop(7))...)
+	defer other.Release()
+	wait := func(want platform.AddressSpace) {
+		select {
+		case got := <-gone:
+			if got != want {
+				b.t.Errorf("told of the wrong space")
+			}
+		case <-time.After(20 * time.Second):
+			b.t.Fatal("not told of a killed stub")
+		}
+	}
+	all := children(b.t)
+	victim := all[len(all)-2]
+	b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+		b.run(th, r)
+		th.Park()
+		unix.Kill(victim, unix.SIGKILL)
+		wait(as)
+		if ev, err := th.Run(r); err == nil {
+			b.t.Errorf("a killed stub: %+v", ev)
+		}
+	})
+	as.Release()
+	b.onThread(other, func(th platform.Thread, r *platform.Regs) {
+		if ev := b.run(th, r); ev.Kind != platform.EventSyscall {
+			b.t.Errorf("%+v", ev)
+		}
+	})
+	// A release is not told of; that of the first stub is.
+	unix.Kill(first[len(first)-1], unix.SIGKILL)
+	wait(nil)
+	if c, err := b.p.NewAddressSpace(); err == nil {
+		b.t.Error("a space without the first stub")
+		c.Release()
+	}
+	if n := len(gone); n != 0 {
+		b.t.Errorf("told of %d more", n)
+	}
 }
 
 func testLeaks(b *bed) {

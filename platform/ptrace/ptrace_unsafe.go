@@ -48,3 +48,17 @@ func setSigmask(tid int, mask *uint64) error {
 	const setSigMask = 0x420b // PTRACE_SETSIGMASK
 	return ptrace(setSigMask, tid, unsafe.Sizeof(*mask), uintptr(unsafe.Pointer(mask)))
 }
+
+// noChildStops makes SIGCHLD, which the Go runtime handles, tell of deaths only (SA_NOCLDSTOP).
+func noChildStops() error {
+	const saNoCldStop = 1
+	var act [4]uint64 // struct kernel_sigaction: handler, flags, restorer, mask
+	if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), 0, uintptr(unsafe.Pointer(&act)), 8, 0, 0); e != 0 {
+		return e
+	}
+	act[1] |= saNoCldStop
+	if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0); e != 0 {
+		return e
+	}
+	return nil
+}

@@ -32,6 +32,7 @@ const (
 
 // thread is a guest thread, traced by the OS thread of the goroutine that owns it.
 type thread struct {
+	p     *Platform
 	space *stub.Space
 	tid   int
 
@@ -51,14 +52,17 @@ type thread struct {
 	clock *platform.Stopwatch
 }
 
-func newThread(s *stub.Space, tid int, _ *stub.Area) (platform.Thread, error) {
+func (p *Platform) newThread(s *stub.Space, tid int, _ *stub.Area) (platform.Thread, error) {
 	// Only the OS thread that seizes a thread may trace it.
 	runtime.LockOSThread()
-	t := &thread{space: s, tid: tid, xsave: make([]byte, 8192), clock: platform.NewStopwatch()}
+	t := &thread{p: p, space: s, tid: tid, xsave: make([]byte, 8192), clock: platform.NewStopwatch()}
 	if err := t.seize(); err != nil {
 		runtime.UnlockOSThread()
 		return nil, err
 	}
+	p.mu.Lock()
+	p.threads[t] = struct{}{}
+	p.mu.Unlock()
 	return t, nil
 }
 
@@ -229,6 +233,9 @@ func (t *thread) Release() {
 		return
 	}
 	t.released = true
+	t.p.mu.Lock()
+	delete(t.p.threads, t)
+	t.p.mu.Unlock()
 	defer runtime.UnlockOSThread()
 	r := platform.Regs{Rip: stub.CodeAddr, Rax: stub.EntryExit, Orig_rax: ^uint64(0), Cs: userCS, Ss: userSS, Eflags: 0x202}
 	// An interrupt may still be pending: unblocked, it would kill the whole stub once nobody traces the thread.

@@ -32,6 +32,10 @@ const (
 	StateEnter = 5
 	// StatePark: the thread is to sleep until it is told more.
 	StatePark = 6
+	// StateGone: the stub has ended.
+	StateGone = 7
+	// stateEnded: the thread has ended; the host says so (CLONE_CHILD_CLEARTID).
+	stateEnded = 0
 )
 
 // Control is the control page (stub_amd64.s has the layout too).
@@ -44,10 +48,8 @@ type Control struct {
 	_         [4]uint32
 	// What the handler was called with, and the segment bases.
 	Signal, Siginfo, Ucontext, FSBase, GSBase uint64
-	// Exited is 1 once the thread no longer uses the area.
-	Exited atomic.Uint32
-	CPU    uint32
-	_      [3]uint64
+	_, CPU                                    uint32
+	_                                         [3]uint64
 	// altstack is the stack_t that the thread gives sigaltstack(2).
 	altstack [3]uint64
 	// negSelf is the area's address, negated: how a slot finds out whether the GS base is ours.
@@ -114,6 +116,12 @@ func (s *Space) newAreaLocked() (*Area, error) {
 			return nil, err
 		}
 	}
+	s.usedMu.Lock()
+	if s.used == nil {
+		s.used = map[*Area]struct{}{}
+	}
+	s.used[a] = struct{}{}
+	s.usedMu.Unlock()
 	clear(a.chunk.mem[:pageSize])
 	a.Control().negSelf = -a.addr
 	a.Control().Opaque.Store(1)
@@ -125,6 +133,9 @@ func (s *Space) newAreaLocked() (*Area, error) {
 // Release gives the area back after its thread has left it.
 func (a *Area) Release() {
 	s := a.space
+	s.usedMu.Lock()
+	delete(s.used, a)
+	s.usedMu.Unlock()
 	s.orderMu.Lock()
 	defer s.orderMu.Unlock()
 	if s.dead.Load() {
@@ -137,8 +148,7 @@ func (a *Area) Release() {
 // Spin looks up to n times whether the thread of a waits for the sentry (StateEvent).
 func (a *Area) Spin(n int) bool { return spinUntil(&a.Control().State, StateEvent, n) }
 
-// Await waits until the thread of a waits for the sentry (StateEvent), first by looking spin times, then by futex. The time-out of that wait
-// finds a stub that was killed; it runs only while guest code does.
+// Await waits until the thread of a waits for the sentry (StateEvent), first by looking spin times, then by futex.
 func (a *Area) Await(spin int) (slept bool, err error) {
 	c := a.Control()
 	if spinUntil(&c.State, StateEvent, spin) {
@@ -147,36 +157,46 @@ func (a *Area) Await(spin int) (slept bool, err error) {
 	c.SentrySleeps.Store(1)
 	for {
 		v := c.State.Load()
-		if v != StateEvent {
-			futexWait(&c.State, v, aliveCheck)
-		}
-		if v == StateEvent || c.State.Load() == StateEvent {
+		if v == StateEvent {
 			break
 		}
-		if err := a.space.checkAlive(); err != nil {
+		if err := a.over(v); err != nil {
 			return true, err
 		}
+		futexWait(&c.State, v, 0)
 	}
 	c.SentrySleeps.Store(0)
 	return true, nil
+}
+
+// over says why a thread in state v will never wait for the sentry. Who sets State to say so wakes the sentry.
+func (a *Area) over(v uint32) error {
+	switch {
+	case a.space.dead.Load():
+		return a.space.gone()
+	case v == stateEnded:
+		return GoneError{What: "a guest thread ended by itself"}
+	}
+	return nil
 }
 
 // AwaitFor is Await without spinning, for d at most; done says whether the thread is in the handler.
 func (a *Area) AwaitFor(d time.Duration) (done bool, err error) {
 	c := a.Control()
 	c.SentrySleeps.Store(1)
-	if v := c.State.Load(); v != StateEvent {
+	v := c.State.Load()
+	if v != StateEvent {
+		if err := a.over(v); err != nil {
+			return false, err
+		}
 		futexWait(&c.State, v, d)
 	}
 	c.SentrySleeps.Store(0)
 	return c.State.Load() == StateEvent, nil
 }
 
-const (
-	aliveCheck = 200 * time.Millisecond
-	// exitPatience is how many times Exited looks, at least 20 us apart, before it ends the stub.
-	exitPatience = 500_000
-)
+// exitPatience is how long a thread may take to leave through the entry code.
+const exitPatience = 10 * time.Second
 
 // Park lets the thread, if it waits for the sentry, sleep at once.
 func (a *Area) Park() { a.Control().State.CompareAndSwap(StateEvent, StatePark) }
@@ -191,23 +211,32 @@ func (a *Area) Resume(s uint32) (woken bool) {
 	return woken
 }
 
-// Exited waits until the thread, told to exit, no longer uses the area; false if the stub died instead.
-func (a *Area) Exited() bool {
+// Leave tells the thread to exit and waits until it has and the host no longer writes to its area; false if the stub died instead.
+func (a *Area) Leave() bool {
 	c := a.Control()
-	for i := 0; c.Exited.Load() == 0; i++ {
+	for v := c.State.Load(); v != stateEnded && !c.State.CompareAndSwap(v, StateExit); v = c.State.Load() {
+	}
+	if c.GuestSleeps.Load() != 0 {
+		futexWake(&c.State)
+	}
+	for i := 0; ; i++ {
+		v := c.State.Load()
+		if v == stateEnded {
+			return true
+		}
+		if a.space.dead.Load() {
+			return false
+		}
 		if i < 100 {
 			runtime.Gosched()
 			continue
 		}
-		if a.space.checkAlive() != nil {
-			return false
+		start := time.Now()
+		futexWait(&c.State, v, exitPatience)
+		if time.Since(start) >= exitPatience {
+			a.space.Kill() // guest code took the thread away from the entry code
 		}
-		if i == exitPatience {
-			unix.Kill(a.space.pid, unix.SIGKILL) // guest code took the thread away from the entry code
-		}
-		time.Sleep(20 * time.Microsecond)
 	}
-	return true
 }
 
 var _ platform.Platform = (*Host)(nil)

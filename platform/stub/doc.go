@@ -12,6 +12,10 @@
 // own process with CLONE_PARENT, so that the sentry is their parent and reaps them: after start-up the sentry never
 // forks. A guest thread is traced by the OS thread of the goroutine that made it, for its whole life.
 //
+// The OS thread that forked the first stub is the parent of all. It waits for stubs that end without having been released (somebody's
+// SIGKILL, the host's out-of-memory killer, an order that the host refuses), wakes who waits for them and tells the sentry (Host.Watch). That a
+// guest thread alone has ended the host says in its area.
+//
 // # Layout
 //
 // The top of a stub's address space, from stubBase, holds the entry code, the filter, the order page (read-only) and
@@ -21,6 +25,7 @@
 //
 // # Locks
 //
-// space.queueMu guards what is queued; space.orderMu, taken before it, guards the order page. thread.mu guards the thread's
+// space.queueMu guards what is queued; space.orderMu, taken before it, guards the order page. space.lifeMu,
+// usedMu and host.mu are leaves, but that host.mu is held while a child is reaped that is nobody's. thread.mu guards the thread's
 // life against Interrupt.
 package stub

@@ -24,7 +24,7 @@ type ArgRule struct {
 }
 
 const (
-	threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_SIGHAND | unix.CLONE_THREAD
+	threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_CHILD_CLEARTID
 	forkFlags   = unix.CLONE_PARENT | unix.CLONE_FILES
 )
 

@@ -34,8 +34,20 @@ type Host struct {
 	free []*slot
 	// +checklocks:mu
 	freeAreas []*chunk
+	// spaces are the stubs that there are, by process ID.
 	// +checklocks:mu
-	spaces map[*Space]struct{}
+	spaces map[int]*Space
+	// gone is told of stubs that ended by themselves.
+	// +checklocks:mu
+	gone func(platform.AddressSpace)
+	// forking counts the forks in flight, forks numbers them. early are children that ended before they could be entered in spaces, each
+	// with the number of the next fork at that time: a later one has another child of that process ID.
+	// +checklocks:mu
+	forking int
+	// +checklocks:mu
+	forks uint64
+	// +checklocks:mu
+	early map[int]uint64
 
 	// window is what all stubs have mapped at WindowBase, up to WindowTexts.
 	window []byte
@@ -52,7 +64,7 @@ const minUser = 0x10000
 
 // New starts the platform: it forks the first stub, so it must be called before the sentry's filter forbids that.
 func New(cfg Config) (*Host, error) {
-	h := &Host{cfg: cfg, spaces: map[*Space]struct{}{}, quit: make(chan struct{})}
+	h := &Host{cfg: cfg, spaces: map[int]*Space{}, early: map[int]uint64{}, quit: make(chan struct{})}
 	code, err := memfile("moat-stub", append(codePage(), filterPage(cfg.Guest)...))
 	if err != nil {
 		return nil, fmt.Errorf("stub: the stub's code: %w", err)
@@ -84,22 +96,27 @@ func New(cfg Config) (*Host, error) {
 		pid int
 		e   unix.Errno
 	}
-	done := make(chan result)
+	done, started := make(chan result), make(chan struct{})
 	go func() {
-		// The stubs' parent-death signal is tied to this OS thread, which therefore lives as long as the platform.
+		// The stubs' parent-death signal is tied to this OS thread, which therefore lives as long as the platform. It is their parent.
 		runtime.LockOSThread()
 		pid, e := forkZygote(z)
 		done <- result{pid, e}
+		<-started
+		h.watch()
 		<-h.quit
 	}()
 	r := <-done
 	if r.e != 0 {
+		close(started)
+		close(h.quit)
 		return nil, fmt.Errorf("stub: forking the first stub: %w", r.e)
 	}
 	h.zygote = &Space{host: h, pid: r.pid, slot: sl}
 	h.mu.Lock()
-	h.spaces[h.zygote] = struct{}{}
+	h.spaces[r.pid] = h.zygote
 	h.mu.Unlock()
+	close(started)
 	// An empty batch is answered once the stub is up.
 	h.zygote.orderMu.Lock()
 	defer h.zygote.orderMu.Unlock()
@@ -145,7 +162,7 @@ func (h *Host) NewAddressSpace() (platform.AddressSpace, error) { return h.zygot
 func (h *Host) Close() {
 	h.mu.Lock()
 	all := make([]*Space, 0, len(h.spaces))
-	for s := range h.spaces {
+	for _, s := range h.spaces {
 		all = append(all, s)
 	}
 	h.mu.Unlock()

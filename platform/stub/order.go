@@ -1,11 +1,8 @@
 package stub
 
 import (
-	"fmt"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // The stub's own pages (stub_amd64.s has the layout too).
@@ -90,7 +87,7 @@ func (e GoneError) Error() string { return "stub: the stub process is gone: " + 
 // Preconditions: s.orderMu is held; len(ops) <= maxOrders.
 func (s *Space) carryOut(ops []order) error {
 	if s.dead.Load() {
-		return GoneError{What: "killed"}
+		return s.gone()
 	}
 	copy(s.slot.order.ops[:], ops)
 	s.slot.order.n = uint32(len(ops))
@@ -117,23 +114,8 @@ func (s *Space) await(word *atomic.Uint32, poll time.Duration, ok func(uint32) b
 		if ok(word.Load()) {
 			return nil
 		}
-		if err := s.checkAlive(); err != nil {
-			return err
+		if s.dead.Load() {
+			return s.gone()
 		}
 	}
-}
-
-// checkAlive reports a stub that became a zombie, without reaping it.
-func (s *Space) checkAlive() error {
-	var info unix.Siginfo
-	err := unix.Waitid(unix.P_PID, s.pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil)
-	if err != nil {
-		s.dead.Store(true)
-		return GoneError{What: fmt.Sprintf("waitid: %v", err)}
-	}
-	if info.Signo != 0 {
-		s.dead.Store(true)
-		return GoneError{What: "it was killed, or the host refused a mapping"}
-	}
-	return nil
 }

@@ -27,6 +27,14 @@ func futexWait(word *atomic.Uint32, v uint32, d time.Duration) {
 	unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWaitOp, uintptr(v), uintptr(timeout), 0, 0)
 }
 
+func waitid(idType, id int, info *childInfo, options int) error {
+	_, _, e := unix.Syscall6(unix.SYS_WAITID, uintptr(idType), uintptr(id), uintptr(unsafe.Pointer(info)), uintptr(options), 0, 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
 // slot is one stub's order and reply pages, mapped in the sentry.
 type slot struct {
 	off   int64 // in the control file

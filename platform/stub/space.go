@@ -16,7 +16,21 @@ type Space struct {
 	host *Host
 	pid  int
 	slot *slot
+	// dead: the stub has ended, or is about to be ended by Release. end says how it ended by itself.
 	dead atomic.Bool
+	end  atomic.Pointer[string]
+	// diedOnce is for died.
+	diedOnce sync.Once
+
+	// lifeMu is held by whoever reaps the stub, and by those who kill it: its process ID is not another's meanwhile.
+	lifeMu sync.Mutex
+	// +checklocks:lifeMu
+	reaped bool
+
+	// usedMu guards used, the areas of the threads that there are.
+	usedMu sync.Mutex
+	// +checklocks:usedMu
+	used map[*Area]struct{}
 
 	// orderMu serialises batches.
 	orderMu sync.Mutex
@@ -185,6 +199,8 @@ func (s *Space) Fork() (platform.AddressSpace, error) {
 	if err != nil {
 		return nil, err
 	}
+	fork := s.host.beginFork()
+	defer s.host.endFork()
 	s.orderMu.Lock()
 	var pid int
 	if err = s.flushLocked(); err == nil {
@@ -197,13 +213,11 @@ func (s *Space) Fork() (platform.AddressSpace, error) {
 		return nil, err
 	}
 	c := &Space{host: s.host, pid: pid, slot: sl}
+	s.host.enter(c, fork)
 	if err := c.await(&sl.reply.ready, 50*time.Microsecond, func(v uint32) bool { return v != 0 }); err != nil {
 		c.Release()
 		return nil, err
 	}
-	s.host.mu.Lock()
-	s.host.spaces[c] = struct{}{}
-	s.host.mu.Unlock()
 	return c, nil
 }
 
@@ -255,15 +269,7 @@ func (s *Space) NewThread() (platform.Thread, error) {
 func (s *Space) Release() {
 	s.release.Do(func() {
 		s.dead.Store(true)
-		unix.Kill(s.pid, unix.SIGKILL)
-		for {
-			if _, err := unix.Wait4(s.pid, nil, unix.WALL, nil); err != unix.EINTR {
-				break
-			}
-		}
-		s.host.mu.Lock()
-		delete(s.host.spaces, s)
-		s.host.mu.Unlock()
+		s.reap()
 		s.host.freeSlot(s.slot)
 		s.orderMu.Lock()
 		for _, a := range s.areas {

@@ -219,11 +219,11 @@ child:
 	JMP  wait
 
 thread:
-	// clone(a0): a1 = the thread's area, or 0
+	// clone(a0): a1 = the thread's area, or 0. The host clears its first word, the state, when the thread has ended, and wakes who waits there.
 	MOVQ 8(R15), DI
 	XORL SI, SI
 	MOVQ 16(R15), DX
-	XORL R10, R10
+	MOVQ DX, R10
 	XORL R8, R8
 	MOVL $SYS_clone, AX
 	SYSCALL
@@ -344,7 +344,6 @@ back:
 	SYSCALL
 	HLT
 leave:
-	MOVL $1, 72(R12)           // Exited
 	XORL DI, DI
 	MOVL $SYS_exit, AX
 	SYSCALL
@@ -445,7 +444,6 @@ frame:
 	SYSCALL
 	HLT
 leave:
-	MOVL $1, 72(R12)           // Exited
 	XORL DI, DI
 	MOVL $SYS_exit, AX
 	SYSCALL

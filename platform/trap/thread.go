@@ -325,8 +325,7 @@ func (t *thread) Release() {
 	t.released = true
 	t.mu.Unlock()
 	t.part()
-	t.area.Resume(stub.StateExit)
-	if t.area.Exited() {
+	if t.area.Leave() {
 		t.area.Release()
 	}
 }

@@ -68,6 +68,8 @@ type StartReply struct {
 type ExitStatus struct {
 	// Code is the exit code; Signal is not 0 if it was killed by one.
 	Code, Signal int
+	// Lost is not "" if the process was killed because the host has taken a part of it away, and says so.
+	Lost string
 }
 
 // SignalArgs are Sandbox.Signal's.

@@ -113,7 +113,9 @@ func (b *sandbox) wait() ExitStatus {
 	b.k.Kill()
 	b.k.Wait()
 	b.stdio.drain()
-	return exitStatus(b.init.ExitStatus())
+	st := exitStatus(b.init.ExitStatus())
+	st.Lost = b.init.Lost()
+	return st
 }
 
 func exitStatus(ws linux.WaitStatus) ExitStatus {

@@ -115,6 +115,9 @@ func New(c Config) (*Kernel, error) {
 		Net:    &NetNamespace{nsID: k.newNSID(), userNS: u, Stack: c.NetStack},
 		Cgroup: &CgroupNamespace{nsID: k.newNSID(), userNS: u, Root: "/"}, Time: tn, TimeForChildren: tn, PIDForChildren: k.rootPIDNS,
 	}
+	if w, ok := c.Platform.(platform.Watcher); ok {
+		w.Watch(k.spaceGone)
+	}
 	return k, nil
 }
 

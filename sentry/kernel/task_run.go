@@ -67,16 +67,6 @@ func (t *Task) releaseThread() {
 	t.thread = nil
 }
 
-// brokenThread ends a process whose stub the host has taken away.
-func (t *Task) brokenThread(err error) {
-	t.k.log.Error("guest thread lost", zap.Int32("pid", t.PID()), zap.Int32("tid", t.TID()), zap.Error(err))
-	t.tg.sigMu.Lock()
-	t.tg.groupExitLocked(linux.WaitStatusTerminationSignal(linux.SIGKILL), t)
-	code := t.tg.exitCode
-	t.tg.sigMu.Unlock()
-	t.beginExit(code)
-}
-
 // beginExit makes the run loop end with status.
 func (t *Task) beginExit(status linux.WaitStatus) {
 	t.exiting, t.exitCode = true, status

@@ -66,6 +66,8 @@ type ThreadGroup struct {
 	// exiting: exit_group or a fatal signal; exitCode is the wait status to come.
 	exiting  bool             // +checklocks:sigMu
 	exitCode linux.WaitStatus // +checklocks:sigMu
+	// lost is what Lost returns.
+	lost string // +checklocks:sigMu
 	// execer is the thread that is killing the others in execve.
 	execer *Task // +checklocks:sigMu
 	stop   groupStop

@@ -123,6 +123,15 @@ func (r *running) gone(t *testing.T) {
 	}
 }
 
+// lost wants the sandbox to end because its first process was killed from outside.
+func (r *running) lost(t *testing.T) {
+	t.Helper()
+	if code := r.end(t); code != 137 || strings.Count(r.errs.String(), "\n") != 1 || !strings.Contains(r.errs.String(), "stub") {
+		t.Errorf("code %d: %s", code, r.errs.String())
+	}
+	r.gone(t)
+}
+
 func TestKilled(t *testing.T) {
 	platforms(t, func(t *testing.T, p string) {
 		t.Run("sentry", func(t *testing.T) {
@@ -142,14 +151,30 @@ func TestKilled(t *testing.T) {
 			r.gone(t)
 		})
 		t.Run("stubs", func(t *testing.T) {
-			// A known defect: where every task waits inside the sentry, a killed stub is noticed only when one resumes. The test
-			// belongs to the long ones until the platforms tell of a stub's death.
-			long(t)
+			// Every task waits inside the sentry.
 			r := background(t, p)
 			for _, s := range r.stubs {
 				syscall.Kill(s, syscall.SIGKILL)
 			}
-			if code := r.end(t); code != 137 && code != 125 {
+			r.lost(t)
+		})
+		t.Run("stub of init", func(t *testing.T) {
+			r := background(t, p)
+			if len(r.stubs) < 3 {
+				t.Fatalf("%d stubs", len(r.stubs))
+			}
+			syscall.Kill(r.stubs[1], syscall.SIGKILL)
+			r.lost(t)
+		})
+		t.Run("first stub", func(t *testing.T) {
+			r := background(t, p)
+			syscall.Kill(r.stubs[0], syscall.SIGKILL)
+			r.lost(t)
+		})
+		t.Run("stub of another", func(t *testing.T) {
+			r := background(t, p)
+			syscall.Kill(r.stubs[len(r.stubs)-1], syscall.SIGKILL)
+			if code := r.end(t); code != 0 || strings.Count(r.errs.String(), "\n") != 1 || !strings.Contains(r.errs.String(), "process killed") {
 				t.Errorf("code %d: %s", code, r.errs.String())
 			}
 			r.gone(t)
