@@ -180,9 +180,11 @@ func sysConnect(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	}
 	try := func() error { return s.Connect(t, addr) }
 	err = try()
-	if f.Nonblocking() || err != unix.EWOULDBLOCK && err != unix.EINPROGRESS {
+	started := err == unix.EINPROGRESS || err == unix.EALREADY
+	if f.Nonblocking() || err != unix.EWOULDBLOCK && !started {
 		return 0, err
 	}
+	first := err
 	d := s.Base().SendDeadline()
 	err = f.Wait(t, waiter.WritableEvents|waiter.EventErr|waiter.EventHUp, d, func() error {
 		err := try()
@@ -192,6 +194,9 @@ func sysConnect(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		}
 		return err
 	})
+	if err == unix.EWOULDBLOCK && started {
+		err = first // SO_SNDTIMEO passed; the connection is made all the same
+	}
 	return 0, interrupted(err, !d.IsZero())
 }
 

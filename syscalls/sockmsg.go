@@ -63,9 +63,14 @@ func send(t *kernel.Task, f *vfs.FileDescription, s socket.Socket, m *socket.Mes
 func recv(t *kernel.Task, f *vfs.FileDescription, s socket.Socket, m *socket.Message, deadline time.Time) (int64, error) {
 	total := m.Data.NumBytes()
 	n, err := s.Recv(t, m)
-	stream := s.Base().Type == unix.SOCK_STREAM
-	all := stream && m.Flags&unix.MSG_WAITALL != 0 && m.Flags&unix.MSG_PEEK == 0
-	if f.Nonblocking() || m.Flags&unix.MSG_DONTWAIT != 0 || err != unix.EWOULDBLOCK && !(all && err == nil && 0 < n && n < total) {
+	// want is how much of a stream the call waits for (sock_rcvlowat).
+	want := int64(1)
+	if s.Base().Type == unix.SOCK_STREAM && m.Flags&unix.MSG_PEEK == 0 {
+		if want = min(total, int64(s.Base().RcvLowat.Load())); m.Flags&unix.MSG_WAITALL != 0 {
+			want = total
+		}
+	}
+	if f.Nonblocking() || m.Flags&(unix.MSG_DONTWAIT|unix.MSG_ERRQUEUE) != 0 || err != unix.EWOULDBLOCK && !(err == nil && 0 < n && n < want) {
 		return n, err
 	}
 	d := deadline
@@ -82,7 +87,7 @@ func recv(t *kernel.Task, f *vfs.FileDescription, s socket.Socket, m *socket.Mes
 		rest.Data = m.Data
 		rest.Rights = append(m.Rights, rest.Rights...)
 		*m = rest
-		if n += c; all && c > 0 && n < total && len(m.Rights) == 0 {
+		if n += c; c > 0 && n < want && len(m.Rights) == 0 {
 			return unix.EWOULDBLOCK
 		}
 		return nil

@@ -19,6 +19,7 @@ import (
 	"moat/sentry/kernel"
 	"moat/sentry/loader/vdso"
 	"moat/sentry/memory"
+	"moat/sentry/net/inet"
 	"moat/syscalls"
 )
 
@@ -88,7 +89,7 @@ func (b *sandbox) makeKernel(host *Host) (err error) {
 	}
 	b.k, err = kernel.New(kernel.Config{
 		Platform: plat, Memory: b.mem, Table: syscalls.NewTable(os.NewFile(LogFD, "log")), Log: b.log, VDSO: v,
-		Hostname: hostname, Domainname: domain, Hooks: hooks(), NumCPUs: host.CPUs, Strace: c.Strace,
+		Hostname: hostname, Domainname: domain, Hooks: hooks(), NetStack: inet.New(inet.Config{LoopbackUp: true}), NumCPUs: host.CPUs, Strace: c.Strace,
 	})
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"moat/sentry/fs/hostfd"
 	"moat/sentry/kernel"
 	"moat/sentry/kernel/auth"
+	"moat/sentry/net/inet"
 	"moat/sentry/vfs"
 	"moat/syscalls"
 )
@@ -120,5 +121,6 @@ func (b *sandbox) resize(w WinSize) error {
 }
 
 func hooks() kernel.Hooks {
-	return kernel.Hooks{ExitRobust: syscalls.ExitRobust, FutexWake: syscalls.FutexWake, NewGroupTimers: syscalls.NewGroupTimers}
+	return kernel.Hooks{ExitRobust: syscalls.ExitRobust, FutexWake: syscalls.FutexWake, NewGroupTimers: syscalls.NewGroupTimers,
+		NewNetStack: inet.NewNamespace}
 }

@@ -69,9 +69,15 @@ func (b *Base) GetOption(name int32) ([]byte, error) {
 			return le32(uint32(e)), nil
 		}
 		return le32(0), nil
-	case linux.SO_SNDBUF:
-		return le32(uint32(b.SndBuf.Load())), nil
-	case linux.SO_RCVBUF:
+	case linux.SO_SNDBUF, linux.SO_RCVBUF:
+		if b.Hooks != nil {
+			if n := b.Hooks.BufferSize(name); n > 0 {
+				return le32(uint32(n)), nil
+			}
+		}
+		if name == linux.SO_SNDBUF {
+			return le32(uint32(b.SndBuf.Load())), nil
+		}
 		return le32(uint32(b.RcvBuf.Load())), nil
 	case linux.SO_RCVLOWAT:
 		return le32(uint32(b.RcvLowat.Load())), nil
@@ -105,7 +111,17 @@ func timeval(ns int64) []byte {
 
 // SetOption changes an option of SOL_SOCKET (sk_setsockopt).
 func (b *Base) SetOption(t *kernel.Task, name int32, val []byte) error {
+	err := b.setOption(t, name, val)
+	if err == nil && b.Hooks != nil {
+		b.Hooks.OptionChanged(name)
+	}
+	return err
+}
+
+func (b *Base) setOption(t *kernel.Task, name int32, val []byte) error {
 	switch name {
+	case linux.SO_BINDTODEVICE, unix.SO_BINDTOIFINDEX, linux.SO_ATTACH_FILTER, linux.SO_DETACH_FILTER:
+		return unix.ENOPROTOOPT // the family's
 	case linux.SO_LINGER:
 		if len(val) < 8 {
 			return unix.EINVAL
@@ -131,8 +147,10 @@ func (b *Base) SetOption(t *kernel.Task, name int32, val []byte) error {
 	switch name {
 	case linux.SO_SNDBUF:
 		b.SndBuf.Store(max(2*min(max(v, 0), maxBuf), minSndBuf))
+		b.SndBufSet.Store(true)
 	case linux.SO_RCVBUF:
 		b.RcvBuf.Store(max(2*min(max(v, 0), maxBuf), minRcvBuf))
+		b.RcvBufSet.Store(true)
 	case linux.SO_SNDBUFFORCE, linux.SO_RCVBUFFORCE:
 		if !c.HasCap(linux.CAP_NET_ADMIN) {
 			return unix.EPERM
@@ -140,8 +158,10 @@ func (b *Base) SetOption(t *kernel.Task, name int32, val []byte) error {
 		v = 2 * min(max(v, 0), 16<<20)
 		if name == linux.SO_SNDBUFFORCE {
 			b.SndBuf.Store(max(v, minSndBuf))
+			b.SndBufSet.Store(true)
 		} else {
 			b.RcvBuf.Store(max(v, minRcvBuf))
+			b.RcvBufSet.Store(true)
 		}
 	case linux.SO_RCVLOWAT:
 		if v < 0 {

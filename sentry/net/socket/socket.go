@@ -91,7 +91,21 @@ func New(t *kernel.Task, family, typ, protocol int32) (Socket, error) {
 
 // Open makes an open file of s. flags are O_NONBLOCK.
 func Open(ctx vfs.Context, s Socket, flags uint32) *vfs.FileDescription {
-	return vfs.NewFile(ctx.Credentials(), s, vfs.PseudoPath(ctx, unix.S_IFSOCK|0o777), unix.O_RDWR|flags)
+	f := vfs.NewFile(ctx.Credentials(), s, vfs.PseudoPath(ctx, unix.S_IFSOCK|0o777), unix.O_RDWR|flags)
+	if a, err := f.Inode().Attr(ctx); err == nil {
+		s.Base().Ino.Store(a.Ino)
+	}
+	return f
+}
+
+// Hooks are what a family has to say about the options of SOL_SOCKET.
+type Hooks interface {
+	// OptionChanged is told of an option that was just set.
+	OptionChanged(name int32)
+	// PendingError takes the error that the protocol keeps, 0 if there is none.
+	PendingError() unix.Errno
+	// BufferSize is SO_SNDBUF or SO_RCVBUF where the protocol changes it by itself; 0: it does not.
+	BufferSize(name int32) int32
 }
 
 // Base are the options of SOL_SOCKET.
@@ -99,6 +113,11 @@ type Base struct {
 	Family   int32
 	Type     int32
 	Protocol int32
+	// Hooks may be nil.
+	Hooks Hooks
+	// UID is who made the socket (auth.KUID), Ino its inode number once it has a file.
+	UID uint32
+	Ino atomic.Uint64
 
 	PassCred    atomic.Bool
 	PassPIDFD   atomic.Bool
@@ -116,8 +135,11 @@ type Base struct {
 	Priority    atomic.Int32
 	Mark        atomic.Int32
 	PeekOff     atomic.Int32
-	SndTimeout  atomic.Int64 // ns, 0: none
-	RcvTimeout  atomic.Int64
+	// SndBufSet and RcvBufSet: the sizes are the guest's wish.
+	SndBufSet  atomic.Bool
+	RcvBufSet  atomic.Bool
+	SndTimeout atomic.Int64 // ns, 0: none
+	RcvTimeout atomic.Int64
 
 	mu sync.Mutex
 	// linger is SO_LINGER: on, seconds. +checklocks:mu
@@ -150,8 +172,19 @@ func (b *Base) SetError(e unix.Errno) {
 	b.mu.Unlock()
 }
 
-// TakeError returns the pending error and clears it.
+// TakeError returns the pending error, the socket's or the protocol's, and clears it.
 func (b *Base) TakeError() error {
+	if err := b.TakeOwnError(); err != nil || b.Hooks == nil {
+		return err
+	}
+	if e := b.Hooks.PendingError(); e != 0 {
+		return e
+	}
+	return nil
+}
+
+// TakeOwnError is TakeError without the protocol's.
+func (b *Base) TakeOwnError() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e := b.err
@@ -160,6 +193,33 @@ func (b *Base) TakeError() error {
 		return nil
 	}
 	return e
+}
+
+// Inherit takes over the options of a listening socket (sk_clone_lock).
+func (b *Base) Inherit(l *Base) {
+	for _, f := range [...][2]*atomic.Bool{{&b.Broadcast, &l.Broadcast}, {&b.ReuseAddr, &l.ReuseAddr}, {&b.ReusePort, &l.ReusePort}, {&b.KeepAlive, &l.KeepAlive},
+		{&b.OOBInline, &l.OOBInline}, {&b.DontRoute, &l.DontRoute}, {&b.Timestamp, &l.Timestamp}, {&b.TimestampNS, &l.TimestampNS},
+		{&b.SndBufSet, &l.SndBufSet}, {&b.RcvBufSet, &l.RcvBufSet}} {
+		f[0].Store(f[1].Load())
+	}
+	for _, v := range [...][2]*atomic.Int32{{&b.SndBuf, &l.SndBuf}, {&b.RcvBuf, &l.RcvBuf}, {&b.RcvLowat, &l.RcvLowat}, {&b.Priority, &l.Priority}, {&b.Mark, &l.Mark}} {
+		v[0].Store(v[1].Load())
+	}
+	b.SndTimeout.Store(l.SndTimeout.Load())
+	b.RcvTimeout.Store(l.RcvTimeout.Load())
+	l.mu.Lock()
+	linger := l.linger
+	l.mu.Unlock()
+	b.mu.Lock()
+	b.linger = linger
+	b.mu.Unlock()
+}
+
+// Linger is SO_LINGER: on or off, and the seconds.
+func (b *Base) Linger() (on bool, seconds int32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.linger[0] != 0, b.linger[1]
 }
 
 // HasError reports whether an error is pending.

@@ -1,0 +1,192 @@
+// Package inet has the sockets of AF_INET, AF_INET6 and AF_PACKET on netstack (gvisor.dev/gvisor/pkg/tcpip), the links of the sandbox, and what
+// /proc/net and netlink tell of both.
+//
+// A Stack belongs to a network namespace. Its netstack is made when the first socket or question needs it: a sandbox without network programs
+// does not pay for one. A socket is a netstack endpoint with what netstack lacks of Linux around it: readiness, errors that are told once, sockets that can
+// be connected anew, options that are kept, bounds.
+//
+// Locks: sock.mu guards a socket's own state and is not held over calls of netstack that deliver packets (Write, Connect, Close). Stack.mu guards the lists of
+// sockets and is a leaf. Waiter queues are notified by netstack, without locks of this package.
+//
+// Bounds: buffers of a socket are SO_SNDBUF's and SO_RCVBUF's, error queues maxErrors, sockets of a stack maxSockets, connections that nobody holds any more
+// (TIME_WAIT and the like) maxOrphans, of which the oldest goes first.
+package inet
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/link/loopback"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/raw"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"moat/sentry/kernel"
+)
+
+const (
+	// loNIC is the loopback interface's index.
+	loNIC tcpip.NICID = 1
+	// maxSockets bounds the sockets of a stack that are open, maxOrphans the TCP connections that live on after close(2) (net.ipv4.tcp_max_tw_buckets).
+	maxSockets = 1 << 18
+	maxOrphans = 8192
+)
+
+// Stack is the network stack of a namespace.
+type Stack struct {
+	conf Config
+	once sync.Once
+	net  *stack.Stack
+
+	open atomic.Int64
+
+	mu sync.Mutex
+	// socks are the open sockets. +checklocks:mu
+	socks map[*sock]struct{}
+	// orphans are endpoints of closed sockets whose connections are not over, oldest first. +checklocks:mu
+	orphans []tcpip.Endpoint
+}
+
+// Config says what a stack has.
+type Config struct {
+	// LoopbackUp: lo has its addresses and works from the start. In a new namespace it is down.
+	LoopbackUp bool
+	// Links are the interfaces beside lo.
+	Links []Link
+}
+
+// New returns a stack. Nothing is made of it before it is used, unless there are links, which must answer their neighbours.
+func New(c Config) *Stack {
+	s := &Stack{conf: c, socks: make(map[*sock]struct{})}
+	if len(c.Links) > 0 {
+		s.tcpip()
+	}
+	return s
+}
+
+// NewNamespace makes the stack of a new network namespace (kernel.Hooks.NewNetStack).
+func NewNamespace() any { return New(Config{}) }
+
+// Of is the stack of a namespace; nil if it has none.
+func Of(ns *kernel.NetNamespace) *Stack {
+	s, _ := ns.Stack.(*Stack)
+	return s
+}
+
+// tcpip returns the netstack, made by the first call.
+func (s *Stack) tcpip() *stack.Stack {
+	s.once.Do(s.build)
+	return s.net
+}
+
+func (s *Stack) build() {
+	n := stack.New(stack.Options{
+		NetworkProtocols: []stack.NetworkProtocolFactory{ipv4.NewProtocol,
+			ipv6.NewProtocolWithOptions(ipv6.Options{DADConfigs: stack.DADConfigurations{DupAddrDetectTransmits: 0}}), arp.NewProtocol},
+		TransportProtocols:       []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
+		HandleLocal:              true,
+		RawFactory:               raw.EndpointFactory{},
+		AllowPacketEndpointWrite: true,
+	})
+	set := func(o tcpip.SettableTransportProtocolOption) { _ = n.SetTransportProtocolOption(tcp.ProtocolNumber, o) }
+	// net.ipv4.tcp_wmem; netstack grows it when a connection is made, as Linux does.
+	set(&tcpip.TCPSendBufferSizeRangeOption{Min: 4096, Default: 16384, Max: 4 << 20})
+	set(&tcpip.TCPReceiveBufferSizeRangeOption{Min: 4096, Default: 1 << 20, Max: 6291456})
+	_ = n.SetOption(tcpip.SendBufferSizeOption{Min: 4608, Default: 212992, Max: 2 * 212992})
+	_ = n.SetOption(tcpip.ReceiveBufferSizeOption{Min: 2304, Default: 212992, Max: 2 * 212992})
+	_ = n.SetPortRange(32768, 60999)
+	for _, p := range []tcpip.NetworkProtocolNumber{ipv4.ProtocolNumber, ipv6.ProtocolNumber} {
+		ttl := tcpip.DefaultTTLOption(64)
+		_ = n.SetNetworkProtocolOption(p, &ttl)
+	}
+	// The options above are constants within netstack's bounds, and so are the loopback's: none of them can fail.
+	_ = n.CreateNICWithOptions(loNIC, loopback.New(), stack.NICOptions{Name: "lo", Disabled: !s.conf.LoopbackUp, DeliverLinkPackets: true})
+	s.net = n
+	if s.conf.LoopbackUp {
+		s.loopbackAddresses()
+	}
+	n.SetRouteTable([]tcpip.Route{{Destination: header.IPv4LoopbackSubnet, NIC: loNIC}, {Destination: loSubnet6, NIC: loNIC}})
+	for i := range s.conf.Links {
+		s.addLink(n, &s.conf.Links[i])
+	}
+	// A namespace that nobody can reach any more ends with its goroutines.
+	runtime.AddCleanup(s, func(n *stack.Stack) { go n.Destroy() }, n)
+}
+
+var loSubnet6 = (tcpip.AddressWithPrefix{Address: header.IPv6Loopback, PrefixLen: 128}).Subnet()
+
+func (s *Stack) loopbackAddresses() {
+	for p, a := range map[tcpip.NetworkProtocolNumber]tcpip.AddressWithPrefix{
+		ipv4.ProtocolNumber: {Address: loopback4, PrefixLen: 8}, ipv6.ProtocolNumber: {Address: header.IPv6Loopback, PrefixLen: 128},
+	} {
+		_ = s.net.AddProtocolAddress(loNIC, tcpip.ProtocolAddress{Protocol: p, AddressWithPrefix: a}, stack.AddressProperties{})
+	}
+}
+
+var loopback4 = tcpip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// add enters an open socket: ENOBUFS if there are too many.
+func (s *Stack) add(k *sock) error {
+	if s.open.Add(1) > maxSockets {
+		s.open.Add(-1)
+		return unix.ENOBUFS
+	}
+	s.mu.Lock()
+	s.socks[k] = struct{}{}
+	s.mu.Unlock()
+	return nil
+}
+
+// remove takes a closed socket out; ep, if it is not nil, goes on without it until its connection is over.
+func (s *Stack) remove(k *sock, ep tcpip.Endpoint) {
+	s.open.Add(-1)
+	var drop tcpip.Endpoint
+	s.mu.Lock()
+	delete(s.socks, k)
+	if ep != nil {
+		s.pruneLocked()
+		if s.orphans = append(s.orphans, ep); len(s.orphans) > maxOrphans {
+			drop, s.orphans = s.orphans[0], s.orphans[1:]
+		}
+	}
+	s.mu.Unlock()
+	if drop != nil {
+		drop.Abort()
+	}
+}
+
+// pruneLocked forgets the oldest orphans that are over, a few at a time. +checklocks:s.mu
+func (s *Stack) pruneLocked() {
+	for range 4 {
+		if len(s.orphans) == 0 || !over(s.orphans[0]) {
+			return
+		}
+		s.orphans[0] = nil
+		s.orphans = s.orphans[1:]
+	}
+}
+
+func over(ep tcpip.Endpoint) bool {
+	st := tcp.EndpointState(ep.State())
+	return st == tcp.StateClose || st == tcp.StateError
+}
+
+// sockets are the open sockets, for tables.
+func (s *Stack) sockets() []*sock {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := make([]*sock, 0, len(s.socks))
+	for k := range s.socks {
+		l = append(l, k)
+	}
+	return l
+}
