@@ -113,13 +113,18 @@ func EncodeFP(b, fp []byte, features uint64) {
 	le.PutUint32(b[n:], fpMagic2)
 }
 
-// Features is the mask of state components that fp may hold: where the platform noted it (as NT_X86_XSTATE does), or at least those in use.
+// Features is the mask of state components that fp may hold: where the host's signal frame or its ptrace (NT_X86_XSTATE) noted it, or at least those
+// in use.
 func Features(fp []byte) uint64 {
 	if len(fp) < legacySize+headerSize {
 		return 3
 	}
 	le := binary.LittleEndian
-	if m := le.Uint64(fp[swBytes:]); m&3 == 3 && m>>32 != fpMagic1 {
+	sw := fp[swBytes:]
+	switch m := le.Uint64(sw); {
+	case uint32(m) == fpMagic1:
+		return le.Uint64(sw[8:])
+	case m&3 == 3:
 		return m
 	}
 	return le.Uint64(fp[legacySize:]) | 7
