@@ -4,10 +4,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"moat/cmd/moat/container"
+	"moat/sentry/boot"
 )
 
 func doCommand() *cobra.Command {
-	var c common
 	var d container.Do
 	cmd := &cobra.Command{
 		Use:   "do [flags] -- CMD [ARGS...]",
@@ -23,7 +23,7 @@ The exit code is the command's, or 128+n if signal n ended it; 127: no such comm
 			if err != nil {
 				return err
 			}
-			if err := c.apply(o); err != nil {
+			if err := global.apply(o); err != nil {
 				return err
 			}
 			return runToEnd(o)
@@ -31,7 +31,6 @@ The exit code is the command's, or 128+n if signal n ended it; 127: no such comm
 	}
 	f := cmd.Flags()
 	f.SetInterspersed(false)
-	c.add(cmd)
 	f.StringVar(&d.Rootfs, "rootfs", "", "directory that becomes the root (default: the host's root)")
 	f.StringArrayVar(&d.Volumes, "volume", nil, "SRC:DST[:ro]: show the host's SRC at DST; what is written goes to the host")
 	f.StringVar(&d.Workdir, "workdir", "", "working directory (default: the current one, or / with --rootfs)")
@@ -47,14 +46,16 @@ func runToEnd(o *container.Options) error {
 	if err != nil {
 		return err
 	}
+	return ending(st)
+}
+
+// ending turns the end of a container into an exit code.
+func ending(st boot.ExitStatus) error {
 	if st.Lost != "" {
-		return &container.Failure{Text: "the first process was killed: " + st.Lost, Code: 128 + st.Signal}
+		return &container.Failure{Text: "the first process was killed: " + st.Lost, Code: st.Shell()}
 	}
-	if st.Signal != 0 {
-		return exitCode(128 + st.Signal)
-	}
-	if st.Code != 0 {
-		return exitCode(st.Code)
+	if n := st.Shell(); n != 0 {
+		return exitCode(n)
 	}
 	return nil
 }

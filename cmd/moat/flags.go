@@ -5,26 +5,25 @@ import (
 	"os"
 	"strings"
 
-	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"moat/cmd/moat/container"
 	"moat/sentry/boot"
 )
 
-// common are the flags of every verb that starts a sandbox.
+// common are the flags about how a sandbox is run.
 type common struct {
 	platform, network, memory, debugLog string
 	strace, debug, unsafe               bool
 }
 
-func (c *common) add(cmd *cobra.Command) {
-	f := cmd.Flags()
+func (c *common) add(f *pflag.FlagSet) {
 	f.StringVar(&c.platform, "platform", boot.DefaultPlatform, "how guest code is run: "+strings.Join(boot.Platforms(), ", "))
 	f.StringVar(&c.network, "network", "loopback", "network of the sandbox: none or loopback")
 	f.StringVar(&c.memory, "memory", "", "limit of the sandbox's memory, like 512M (default: the host's memory)")
 	f.BoolVar(&c.strace, "strace", false, "print the container's system calls to the log")
 	f.BoolVar(&c.debug, "debug", false, "log more")
-	f.StringVar(&c.debugLog, "debug-log", "", "file to append the log to (default: standard error)")
+	f.StringVar(&c.debugLog, "debug-log", "", "file to append the sandbox's log to; %ID% in it is the container's (default: standard error)")
 	f.BoolVar(&c.unsafe, "debug-unsafe", false, "run the sentry and the gofer WITHOUT their seccomp filters, for debugging moat")
 }
 
@@ -45,7 +44,7 @@ func (c *common) apply(o *container.Options) error {
 	o.Stdio = [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
 	o.Log = os.Stderr
 	if c.debugLog != "" {
-		f, err := os.OpenFile(c.debugLog, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		f, err := os.OpenFile(strings.ReplaceAll(c.debugLog, "%ID%", o.ID), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {
 			return fmt.Errorf("--debug-log: %w", err)
 		}

@@ -20,6 +20,11 @@ func goferCommand() *cobra.Command {
 	return hidden("gofer", container.Gofer)
 }
 
+// keeperCommand stands on the host for a process that `moat exec --detach` started.
+func keeperCommand() *cobra.Command {
+	return &cobra.Command{Use: "keeper", Hidden: true, Args: cobra.NoArgs, Run: func(*cobra.Command, []string) { os.Exit(container.Keeper()) }}
+}
+
 func hidden(name string, run func() error) *cobra.Command {
 	return &cobra.Command{
 		Use:    name,

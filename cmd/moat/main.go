@@ -31,27 +31,39 @@ func main() {
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(doCommand(), runCommand(), surfaceCommand(), syscallsCommand(), versionCommand(), bootCommand(), goferCommand())
-	os.Exit(report(root.Execute()))
+	global.add(root)
+	root.Version, _, _ = versions()
+	root.SetVersionTemplate(versionText())
+	root.PersistentPreRunE = func(*cobra.Command, []string) error { return global.check() }
+	root.AddCommand(doCommand(), surfaceCommand(), syscallsCommand(), versionCommand(), bootCommand(), goferCommand(), keeperCommand(),
+		createCommand(), startCommand(), runCommand(), stateCommand(), listCommand(), killCommand(), deleteCommand(), execCommand(), psCommand(),
+		pauseCommand(), resumeCommand())
+	cmd, err := root.ExecuteC()
+	os.Exit(report(err, failureCode(cmd.Name())))
 }
 
-// report says what went wrong, in one line, and returns the exit code.
-func report(err error) int {
+// report says what went wrong, in one line, and returns the exit code: that of an error with its own, else otherwise.
+func report(err error, otherwise int) int {
 	var code exitCode
+	if err == nil {
+		return 0
+	}
+	if errors.As(err, &code) {
+		return int(code)
+	}
+	text := err.Error()
+	global.message("error", text)
+	fmt.Fprintln(os.Stderr, "moat:", text)
 	var start *container.StartError
 	var failure *container.Failure
 	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &code):
-		return int(code)
+	case errors.As(err, &failure) && failure.Code > 128:
+		return failure.Code
+	case otherwise != boot.ExitFailure:
 	case errors.As(err, &start):
-		fmt.Fprintln(os.Stderr, "moat:", start.Text)
 		return start.Code
 	case errors.As(err, &failure):
-		fmt.Fprintln(os.Stderr, "moat:", failure.Text)
 		return failure.Code
 	}
-	fmt.Fprintln(os.Stderr, "moat:", err)
-	return boot.ExitFailure
+	return otherwise
 }

@@ -12,24 +12,33 @@ import (
 // version is set by the linker.
 var version = ""
 
+// versions are moat's version, the commit that it was built from, and the specification's version.
+func versions() (v, commit, spec string) {
+	v, commit = version, "unknown"
+	if v == "" {
+		v = "development"
+	}
+	if bi, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range bi.Settings {
+			if s.Key == "vcs.revision" {
+				commit = s.Value
+			}
+		}
+	}
+	return v, commit, specs.Version
+}
+
+// versionText is in runc's form, which Docker reads.
+func versionText() string {
+	v, commit, spec := versions()
+	return fmt.Sprintf("moat version %s\ncommit: %s\nspec: %s\ngo: %s\n", v, commit, spec, runtime.Version())
+}
+
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
-		Run: func(*cobra.Command, []string) {
-			v := version
-			if v == "" {
-				v = "development"
-				if bi, ok := debug.ReadBuildInfo(); ok {
-					for _, s := range bi.Settings {
-						if s.Key == "vcs.revision" {
-							v = s.Value
-						}
-					}
-				}
-			}
-			fmt.Printf("moat version %s\nspec: %s\ngo: %s\n", v, specs.Version, runtime.Version())
-		},
+		Run:   func(*cobra.Command, []string) { fmt.Print(versionText()) },
 	}
 }

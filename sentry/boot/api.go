@@ -5,13 +5,15 @@ import (
 )
 
 // The descriptors that the command line hands to `moat boot`, by number. Standard input and output are /dev/null, standard
-// error is a pipe of which the command line keeps the end: the sentry's last words.
+// error is a pipe or file for the sentry's last words.
 const (
-	ControlFD = 3 // the control socket: net/rpc with its JSON codec
-	GoferFD   = 4 // the gofer's socket
-	LogFD     = 5 // where log lines go
-	StdioFD   = 6 // three of them: the first process' standard input, output and error
-	lastFD    = StdioFD + 2
+	ControlFD = 3  // the control socket of who started the sandbox: net/rpc with its JSON codec
+	GoferFD   = 4  // the gofer's socket
+	LogFD     = 5  // where log lines go
+	StdioFD   = 6  // three of them: the first process' standard input, output and error
+	ListenFD  = 9  // a listening socket for more control connections; /dev/null if there is none
+	ExitFD    = 10 // where a Standalone sandbox writes its ExitStatus as JSON; /dev/null else
+	ExtraFD   = 11 // Config.First.Extra descriptors that the first process gets from number 3 on
 )
 
 // Mount is one tree or file that the gofer serves.
@@ -32,6 +34,23 @@ type Mount struct {
 	Source string
 }
 
+// Process is a process that is started from outside.
+type Process struct {
+	// Spec is what config.json calls process.
+	Spec *specs.Process
+	// User overrides Spec.User: a name or number, and after a colon a group, looked up in the container's /etc/passwd and /etc/group.
+	User string
+	// Seccomp is linux.seccomp as struct sock_filter programs.
+	Seccomp [][]byte
+	// Terminal: the process gets a pseudoterminal of the sandbox, connected to its standard input and output on the host.
+	Terminal   bool
+	Rows, Cols uint16
+	// ErrIsTerminal: standard error is the terminal too.
+	ErrIsTerminal bool
+	// Extra is the number of descriptors that the process gets beyond the first three.
+	Extra int
+}
+
 // Config is everything that the sandbox is built from.
 type Config struct {
 	Spec     *specs.Spec
@@ -42,29 +61,37 @@ type Config struct {
 	Memory uint64
 	// Network is "none" or "loopback".
 	Network string
-	// User overrides Spec.Process.User: a name or number, and after a colon a group, looked up in the container's /etc/passwd and /etc/group.
-	User string
+	// First is the first process.
+	First Process
 	// Plain makes the first process an ordinary one that dies of signals (`moat do`), not an init that ignores those it does not handle.
 	Plain bool
+	// Standalone: the sandbox outlives the command line from Detach on, and its own exit status is the first process': 128+n for signal n.
+	Standalone bool
+	// Console: StdioFD is the sentry's controlling terminal, which tells it of changes of the window's size.
+	Console bool
 	// Strace prints the system calls, Debug more log lines.
 	Strace, Debug bool
 	// Unsafe leaves the seccomp filter out.
 	Unsafe bool
-	// Terminal: the first process gets a pseudoterminal of the sandbox, connected to StdioFD and StdioFD+1.
-	Terminal   bool
-	Rows, Cols uint16
-	// ErrIsTerminal: standard error is the terminal too.
-	ErrIsTerminal bool
 }
 
-// StartReply answers Sandbox.Start.
+// StartReply answers Sandbox.Create, Start and Exec.
 type StartReply struct {
-	// Error says why the first process was not started, and Code what the command line exits with; "" if it was.
+	// Error says why the process was not started, and Code what the command line exits with; "" if it was.
 	Error string
 	Code  int
+	// PID is the process' number in the container.
+	PID int32
 }
 
-// ExitStatus answers Sandbox.Wait: how the first process ended.
+// StartArgs are Sandbox.Start's.
+type StartArgs struct {
+	// Hooks are run in the container before its first process, with State on their standard input.
+	Hooks []specs.Hook
+	State string
+}
+
+// ExitStatus is how a process ended.
 type ExitStatus struct {
 	// Code is the exit code; Signal is not 0 if it was killed by one.
 	Code, Signal int
@@ -72,15 +99,55 @@ type ExitStatus struct {
 	Lost string
 }
 
+// Shell is the status as a shell's $?: 128+n for signal n.
+func (s ExitStatus) Shell() int {
+	if s.Signal != 0 {
+		return 128 + s.Signal
+	}
+	return s.Code
+}
+
 // SignalArgs are Sandbox.Signal's.
 type SignalArgs struct {
 	Signal int
-	// Group: to the foreground process group, as a key of a terminal does it.
-	Group bool
+	// PID is a process of the container; 0: the first.
+	PID int32
+	// Group: to the foreground process group, as a key of a terminal does it. All: to every process.
+	Group, All bool
 }
 
-// WinSize are Sandbox.Resize's arguments.
-type WinSize struct{ Rows, Cols uint16 }
+// WinSize are Sandbox.Resize's arguments: PID is 0 for the first process' terminal, else that of one started by Exec.
+type WinSize struct {
+	Rows, Cols uint16
+	PID        int32
+}
+
+// Status answers Sandbox.Status.
+type Status struct {
+	// Started: the first process runs, or has run.
+	Started bool
+}
+
+// ProcessInfo is one process of the container.
+type ProcessInfo struct {
+	PID, PPID, UID int32
+	Threads        int
+	// State is the letter of proc_pid_stat(5); TTY the terminal's name below /dev or "".
+	State, TTY, Name string
+	Args             []string
+	// Start is in seconds since the epoch; CPU in nanoseconds; RSS in bytes.
+	Start, CPU, RSS int64
+	// Host is the process that stands for the address space, in the sentry's own PID namespace; 0 if there is none.
+	Host int
+}
+
+// Usage answers Sandbox.Usage: the guest's memory in bytes, and the number of its tasks.
+type Usage struct {
+	Memory, MemoryPeak, MemoryLimit uint64
+	Tasks                           int
+	// OOMKills counts processes that were killed for lack of memory.
+	OOMKills uint64
+}
 
 // None is no arguments, or no reply.
 type None struct{}

@@ -3,6 +3,7 @@ package boot
 import (
 	"fmt"
 	"os"
+	"sync"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -30,20 +31,32 @@ type sandbox struct {
 	log   *zap.Logger
 	mem   *memory.File
 	gofer *gofer.Client
-	init  *kernel.ThreadGroup
-	stdio stdio
+	host  hostFiles
+	init  *process
+
+	mu      sync.Mutex
+	started bool // +checklocks:mu
 }
 
-// build makes the sandbox that c describes and starts its first process.
+// build makes the sandbox that c describes, with a first process that is ready to run.
 func build(c *Config, host *Host) (*sandbox, error) {
-	if c.Spec == nil || c.Spec.Process == nil || c.Spec.Root == nil || len(c.Spec.Process.Args) == 0 {
-		return nil, fmt.Errorf("the configuration has no process.args or no root")
+	if c.Spec == nil || c.Spec.Root == nil {
+		return nil, fmt.Errorf("the configuration has no root")
 	}
 	b := &sandbox{c: c, log: newLog(c.Debug)}
 	if err := b.makeKernel(host); err != nil {
 		return nil, err
 	}
-	if err := b.openStdio(); err != nil {
+	var err error
+	if b.host, err = newHostFiles(); err != nil {
+		return nil, err
+	}
+	fds := []int{StdioFD, StdioFD + 1, StdioFD + 2}
+	for i := range c.First.Extra {
+		fds = append(fds, ExtraFD+i)
+	}
+	b.init = &process{}
+	if b.init.files, err = b.host.openAll(fds, true); err != nil {
 		return nil, err
 	}
 	if !c.Unsafe {
@@ -52,7 +65,6 @@ func build(c *Config, host *Host) (*sandbox, error) {
 		}
 	}
 	// From here on nothing of the host can be had any more, and the container's own things begin.
-	var err error
 	b.gofer, err = gofer.NewClient(GoferFD, func(err error) { die("%v", err) })
 	if err != nil {
 		return nil, err
@@ -60,10 +72,36 @@ func build(c *Config, host *Host) (*sandbox, error) {
 	if err := b.mountAll(); err != nil {
 		return nil, err
 	}
-	if err := b.startInit(); err != nil {
+	if err := b.applySpec(); err != nil {
+		return nil, err
+	}
+	if err := b.prepare(b.init, &c.First, !c.Plain); err != nil {
 		return nil, err
 	}
 	return b, nil
+}
+
+// start runs the hooks in the container and then the first process; false if that was done before.
+func (b *sandbox) start(a *StartArgs) (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.started {
+		return false, nil
+	}
+	for i := range a.Hooks {
+		if err := b.runHook(&a.Hooks[i], a.State); err != nil {
+			return false, fmt.Errorf("hooks.startContainer[%d]: %w", i, err)
+		}
+	}
+	b.started = true
+	b.init.run()
+	return true, nil
+}
+
+func (b *sandbox) hasStarted() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.started
 }
 
 func (b *sandbox) makeKernel(host *Host) (err error) {
@@ -113,10 +151,7 @@ func (b *sandbox) wait() ExitStatus {
 	<-b.k.Done()
 	b.k.Kill()
 	b.k.Wait()
-	b.stdio.drain()
-	st := exitStatus(b.init.ExitStatus())
-	st.Lost = b.init.Lost()
-	return st
+	return b.init.wait()
 }
 
 func exitStatus(ws linux.WaitStatus) ExitStatus {
@@ -126,13 +161,35 @@ func exitStatus(ws linux.WaitStatus) ExitStatus {
 	return ExitStatus{Code: int(ws.ExitStatus())}
 }
 
+// signal sends a signal from outside. A container that was created and not started ends by any that would end its first process.
 func (b *sandbox) signal(a *SignalArgs) error {
 	sig := linux.Signal(a.Signal)
+	if sig == 0 {
+		return nil
+	}
 	if !sig.IsValid() {
 		return unix.EINVAL
 	}
-	if !b.k.SendSignal(0, sig, a.Group) {
+	if !b.hasStarted() && a.PID == 0 {
+		switch sig {
+		case linux.SIGCHLD, linux.SIGCONT, linux.SIGURG, linux.SIGWINCH, linux.SIGSTOP, linux.SIGTSTP, linux.SIGTTIN, linux.SIGTTOU:
+			return nil
+		}
+		exit(ExitStatus{Signal: a.Signal})
+	}
+	if a.All {
+		for _, tg := range b.k.ThreadGroups() {
+			b.k.SendSignal(tg.PIDIn(b.k.RootPIDNamespace()), sig, false)
+		}
+		return nil
+	}
+	if !b.k.SendSignal(a.PID, sig, a.Group) {
 		return unix.ESRCH
 	}
 	return nil
+}
+
+func hooks() kernel.Hooks {
+	return kernel.Hooks{ExitRobust: syscalls.ExitRobust, FutexWake: syscalls.FutexWake, NewGroupTimers: syscalls.NewGroupTimers,
+		NewNetStack: inet.NewNamespace}
 }

@@ -6,55 +6,125 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 
+	"moat/sentry/fs/hostfd"
 	"moat/sentry/kernel"
 	"moat/sentry/kernel/auth"
 	"moat/sentry/vfs"
 )
 
-// startInit starts the first process.
-func (b *sandbox) startInit() error {
-	p := b.c.Spec.Process
-	creds, home, err := b.credentials(p)
+// process is one that was started from outside.
+type process struct {
+	b    *sandbox
+	tg   *kernel.ThreadGroup
+	pid  int32
+	term *terminal
+	once sync.Once // drains term
+	// files are the host's descriptors until table takes them.
+	files []*hostfd.File
+}
+
+// prepare makes a process that is ready to run. It owns the files of p.
+func (b *sandbox) prepare(p *process, a *Process, unkillable bool) error {
+	args, err := b.processArgs(a)
 	if err != nil {
+		closeAll(p.files)
 		return err
 	}
+	args.Unkillable = unkillable
+	if args.FDTable, args.TTY, err = b.table(p, a, args.Credentials); err != nil {
+		return err
+	}
+	p.b = b
+	if p.tg, err = b.k.PrepareProcess(args); err != nil {
+		if p.term != nil {
+			p.term.held.DecRef()
+			p.term.discard()
+		}
+		return execError(args.Filename, err)
+	}
+	p.pid = p.tg.PIDIn(b.k.RootPIDNamespace())
+	return nil
+}
+
+// processArgs are all but the descriptors.
+func (b *sandbox) processArgs(a *Process) (*kernel.ProcessArgs, error) {
+	p := a.Spec
+	if p == nil || len(p.Args) == 0 {
+		return nil, errors.New("process.args: missing")
+	}
+	creds, home, err := b.credentials(a)
+	if err != nil {
+		return nil, err
+	}
 	env := slices.Clone(p.Env)
-	if home != "" && !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
-		env = append(env, "HOME="+home)
+	if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
+		if home == "" && !b.c.Plain {
+			home = b.homeOf(p.User.UID)
+		}
+		if home != "" {
+			env = append(env, "HOME="+home)
+		}
 	}
 	limits, err := limitsOf(p.Rlimits)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	table, tty, err := b.stdio.table(b, creds)
-	if err != nil {
-		return err
-	}
-	a := &kernel.ProcessArgs{
-		Filename: p.Args[0], Argv: p.Args, Envv: env, Cwd: p.Cwd, Umask: 0o22, Credentials: creds, FDTable: table, Limits: limits,
-		NoNewPrivs: p.NoNewPrivileges, TTY: tty, Unkillable: !b.c.Plain,
+	args := &kernel.ProcessArgs{
+		Filename: p.Args[0], Argv: p.Args, Envv: env, Cwd: p.Cwd, Umask: 0o22, Credentials: creds, Limits: limits,
+		NoNewPrivs: p.NoNewPrivileges, Seccomp: a.Seccomp,
 	}
 	if p.User.Umask != nil {
-		a.Umask = uint16(*p.User.Umask & 0o777)
+		args.Umask = uint16(*p.User.Umask & 0o777)
 	}
 	if p.OOMScoreAdj != nil {
-		a.OOMScoreAdj = int32(*p.OOMScoreAdj)
+		args.OOMScoreAdj = int32(*p.OOMScoreAdj)
 	}
-	if err := b.checkCwd(a); err != nil {
-		table.DecRef(vfs.Background())
-		return err
+	return args, b.checkCwd(args)
+}
+
+// run lets a prepared process run.
+func (p *process) run() {
+	p.b.k.StartProcess(p.tg)
+	if p.term != nil {
+		p.term.run()
 	}
-	b.init, err = b.k.CreateProcess(a)
+}
+
+// wait returns how the process ended, when what it printed on a terminal has been passed on.
+func (p *process) wait() ExitStatus {
+	<-p.tg.Done()
+	if p.term != nil {
+		p.once.Do(p.term.drain)
+	}
+	st := exitStatus(p.tg.ExitStatus())
+	st.Lost = p.tg.Lost()
+	return st
+}
+
+// kill ends a process whose keeper on the host is gone; nobody else waits for it.
+func (p *process) kill() {
+	p.b.k.SendSignal(p.pid, linux.SIGKILL, false)
+	go p.wait()
+}
+
+// exec starts another process with the host's descriptors, which it owns.
+func (b *sandbox) exec(a *Process, fds []int) (*process, error) {
+	files, err := b.host.openAll(fds, false)
 	if err != nil {
-		return execError(p.Args[0], err)
+		return nil, err
 	}
-	b.stdio.start(b)
-	return nil
+	p := &process{files: files}
+	if err := b.prepare(p, a, false); err != nil {
+		return nil, err
+	}
+	p.run()
+	return p, nil
 }
 
 // checkCwd makes the working directory, as runc does, if it is not there, so that CreateProcess's errors are about the program.
@@ -89,21 +159,25 @@ func execError(name string, err error) error {
 	}
 	switch e {
 	case unix.ENOENT:
-		return &startError{fmt.Sprintf("%s: command not found", name), ExitNotFound}
+		if strings.Contains(name, "/") {
+			return &startError{fmt.Sprintf("exec: %q: stat %s: %v", name, name, e), ExitNotFound}
+		}
+		return &startError{fmt.Sprintf("exec: %q: executable file not found in $PATH", name), ExitNotFound}
 	case unix.ENOTDIR, unix.ENAMETOOLONG, unix.ELOOP:
-		return &startError{fmt.Sprintf("%s: %v", name, e), ExitNotFound}
+		return &startError{fmt.Sprintf("exec: %q: %v", name, e), ExitNotFound}
 	case unix.EIO, unix.ENOMEM:
 		return fmt.Errorf("start %s: %w", name, err)
 	}
-	return &startError{fmt.Sprintf("%s: cannot execute: %v", name, e), ExitNotExecutable}
+	return &startError{fmt.Sprintf("exec: %q: %v", name, e), ExitNotExecutable}
 }
 
 // credentials are the first process', and the user's home directory if it was looked up.
-func (b *sandbox) credentials(p *specs.Process) (*auth.Credentials, string, error) {
+func (b *sandbox) credentials(a *Process) (*auth.Credentials, string, error) {
+	p := a.Spec
 	uid, gid, groups := p.User.UID, p.User.GID, slices.Clone(p.User.AdditionalGids)
 	home := ""
-	if b.c.User != "" {
-		u, err := b.lookupUser(b.c.User)
+	if a.User != "" {
+		u, err := b.lookupUser(a.User)
 		if err != nil {
 			return nil, "", err
 		}

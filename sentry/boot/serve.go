@@ -1,20 +1,20 @@
 package boot
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
-	"net/rpc"
-	"net/rpc/jsonrpc"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
-	"runtime/pprof"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/sys/unix"
 )
 
 // Host is what the sentry has to know of the host, read while it still can.
@@ -33,15 +33,24 @@ func ReadHost() (*Host, error) {
 	return &Host{CPUInfo: string(info), Cmdline: "BOOT_IMAGE=/moat", CPUs: runtime.NumCPU()}, nil
 }
 
-// Sandbox is the service on the control socket.
-type Sandbox struct {
+// server is what all control connections talk to.
+type server struct {
 	host *Host
+	// detached: the sandbox does not end with the connection of who started it.
+	detached atomic.Bool
+	// answering counts calls whose answer is on its way although the sandbox may end: those that tell how a process ended.
+	answering atomic.Int32
+	signals   chan os.Signal
 
 	mu    sync.Mutex
 	built *sandbox // +checklocks:mu
 }
 
-// Serve answers the control socket until it closes, which is never normal: the command line ends a sandbox by killing it.
+// forwarded are the signals that somebody on the host may send to the sentry and mean the container's first process.
+var forwarded = []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGCONT, unix.SIGWINCH}
+
+// Serve answers the control sockets. It returns when the connection of who started the sandbox closes before Detach: a sandbox that was not
+// detached is ended by killing it.
 func Serve(host *Host) error {
 	time.Local = time.UTC
 	// GOMAXPROCS that was set is not updated by the runtime, which would read cgroup files for it.
@@ -51,34 +60,103 @@ func Serve(host *Host) error {
 	debug.SetMaxThreads(200000)
 	// The live heap is small: a few megabytes of garbage more cost less than collecting often.
 	debug.SetGCPercent(200)
-	srv := rpc.NewServer()
-	if err := srv.RegisterName("Sandbox", &Sandbox{host: host}); err != nil {
-		return err
+	s := &server{host: host, signals: make(chan os.Signal, 16)}
+	signal.Notify(s.signals, forwarded...)
+	go s.accept()
+	s.serve(ControlFD)
+	if !s.detached.Load() {
+		return errors.New("the control socket was closed")
 	}
-	conn := os.NewFile(ControlFD, "control")
-	srv.ServeCodec(jsonrpc.NewServerCodec(conn))
-	return errors.New("the control socket was closed")
+	select {}
 }
 
-// Start builds the sandbox and starts the first process.
-func (s *Sandbox) Start(c *Config, r *StartReply) error {
+// accept serves those who connect to the listening socket, if it is one.
+func (s *server) accept() {
+	for {
+		fd, _, e := unix.Syscall6(unix.SYS_ACCEPT4, ListenFD, 0, 0, unix.SOCK_CLOEXEC, 0, 0)
+		switch e {
+		case 0:
+			go s.serve(int(fd))
+		case unix.EINTR, unix.ECONNABORTED:
+		case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS:
+			time.Sleep(100 * time.Millisecond)
+		default:
+			return
+		}
+	}
+}
+
+// pass gives b what the host's signals are about.
+func (s *server) pass(b *sandbox) {
+	for sig := range s.signals {
+		n := sig.(unix.Signal)
+		if n == unix.SIGWINCH && b.c.Console {
+			b.init.term.follow()
+			continue
+		}
+		b.signal(&SignalArgs{Signal: int(n)})
+	}
+}
+
+func (s *server) sandbox() (*sandbox, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.built == nil {
+		return nil, errors.New("the sandbox was not created")
+	}
+	return s.built, nil
+}
+
+// create builds the sandbox, once.
+func (s *server) create(c *Config) (*sandbox, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.built != nil {
-		return errors.New("the sandbox was started already")
+		return nil, errors.New("the sandbox was created already")
 	}
 	b, err := build(c, s.host)
-	if err != nil {
-		var e *startError
-		if errors.As(err, &e) {
-			*r = StartReply{e.text, e.code}
+	if err == nil {
+		s.built = b
+		if c.Standalone {
+			go s.pass(b)
 		} else {
-			*r = StartReply{err.Error(), ExitFailure}
+			signal.Stop(s.signals)
 		}
-		return nil
 	}
-	s.built = b
-	return nil
+	return b, err
+}
+
+// end is the end of a Standalone sandbox: its status becomes the process'.
+func (s *server) end(b *sandbox) {
+	st := b.wait()
+	// Who waits for a process by Exec should hear of it; who is too slow sees that the container was killed.
+	for range 100 {
+		if s.answering.Load() == 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	exit(st)
+}
+
+// exit ends the sentry with a status, which it leaves in the state directory too.
+func exit(st ExitStatus) {
+	if b, err := json.Marshal(&st); err == nil {
+		unix.Write(ExitFD, b)
+	}
+	os.Exit(st.Shell())
+}
+
+// reply turns an error into what the command line shows.
+func (r *StartReply) set(err error) {
+	var e *startError
+	switch {
+	case err == nil:
+	case errors.As(err, &e):
+		r.Error, r.Code = e.text, e.code
+	default:
+		r.Error, r.Code = err.Error(), ExitFailure
+	}
 }
 
 // startError is an error with an exit code of its own.
@@ -88,51 +166,6 @@ type startError struct {
 }
 
 func (e *startError) Error() string { return e.text }
-
-func (s *Sandbox) sandbox() (*sandbox, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.built == nil {
-		return nil, errors.New("the sandbox was not started")
-	}
-	return s.built, nil
-}
-
-// Wait returns when the first process has ended and the container's files are written back.
-func (s *Sandbox) Wait(_ *None, st *ExitStatus) error {
-	b, err := s.sandbox()
-	if err != nil {
-		return err
-	}
-	*st = b.wait()
-	return nil
-}
-
-// Signal is kill(2) of the first process from outside.
-func (s *Sandbox) Signal(a *SignalArgs, _ *None) error {
-	b, err := s.sandbox()
-	if err != nil {
-		return err
-	}
-	return b.signal(a)
-}
-
-// Resize sets the terminal's size.
-func (s *Sandbox) Resize(w *WinSize, _ *None) error {
-	b, err := s.sandbox()
-	if err != nil {
-		return err
-	}
-	return b.resize(*w)
-}
-
-// Stacks answers with the stacks of all goroutines.
-func (s *Sandbox) Stacks(_ *None, text *string) error {
-	var b strings.Builder
-	err := pprof.Lookup("goroutine").WriteTo(&b, 2)
-	*text = b.String()
-	return err
-}
 
 // newLog writes to the log descriptor.
 func newLog(debug bool) *zap.Logger {

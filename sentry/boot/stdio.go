@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -9,76 +8,99 @@ import (
 	"moat/sentry/fs/hostfd"
 	"moat/sentry/kernel"
 	"moat/sentry/kernel/auth"
-	"moat/sentry/net/inet"
 	"moat/sentry/vfs"
-	"moat/syscalls"
 )
 
-// stdio is the first process' standard input, output and error.
-type stdio struct {
+// hostFiles makes files of the container from descriptors of the host.
+type hostFiles struct {
 	poller *hostfd.Poller
 	fs     *hostfd.FS
-	files  [3]*hostfd.File // nil where a terminal takes the place
-	term   *terminal
 }
 
-// openStdio takes over the host's descriptors, while the host can still be asked about them.
-func (b *sandbox) openStdio() (err error) {
-	s := &b.stdio
-	if s.fs, err = hostfd.NewFS(); err != nil {
-		return err
+func newHostFiles() (h hostFiles, err error) {
+	if h.fs, err = hostfd.NewFS(); err == nil {
+		h.poller, err = hostfd.NewPoller()
 	}
-	if s.poller, err = hostfd.NewPoller(); err != nil {
-		return err
-	}
-	for i := range s.files {
-		if b.c.Terminal && (i < 2 || b.c.ErrIsTerminal) {
-			continue
-		}
-		f, err := hostfd.Open(s.poller, StdioFD+i)
+	return h, err
+}
+
+// openAll takes over descriptors, all or none. Those that are the same open file on the host are the same File, if same is set: the host must allow to ask.
+func (h *hostFiles) openAll(fds []int, same bool) ([]*hostfd.File, error) {
+	files := make([]*hostfd.File, 0, len(fds))
+next:
+	for i, fd := range fds {
+		f, err := hostfd.Open(h.poller, fd)
 		if err != nil {
-			return fmt.Errorf("standard input, output and error: %w", err)
+			closeAll(files)
+			for _, fd := range fds[i:] {
+				unix.Close(fd)
+			}
+			return nil, fmt.Errorf("standard input, output and error: %w", err)
 		}
-		for _, o := range s.files[:i] {
-			if o != nil && f.Same(o) {
-				f = o
-				break
+		for _, o := range files {
+			if same && f.Same(o) {
+				files = append(files, o)
+				continue next
 			}
 		}
-		s.files[i] = f
+		files = append(files, f)
 	}
-	return nil
+	h.poller.Start()
+	return files, nil
 }
 
-// table makes the first process' descriptors, and with a terminal the one that it controls.
-func (s *stdio) table(b *sandbox, creds *auth.Credentials) (*vfs.FDTable, *kernel.TTYJob, error) {
-	t := vfs.NewFDTable()
-	var job *kernel.TTYJob
-	if b.c.Terminal {
-		var err error
-		if s.term, err = b.openTerminal(creds); err != nil {
-			return nil, nil, err
+func closeAll(files []*hostfd.File) {
+	for i, f := range files {
+		same := false
+		for _, o := range files[:i] {
+			same = same || o == f
 		}
-		job = s.term.console.Job()
+		if !same {
+			f.Close()
+		}
 	}
-	for i, f := range s.files {
+}
+
+// table makes p's descriptors from its files, and with a terminal the one that it controls. It owns the files, also on error.
+func (b *sandbox) table(p *process, a *Process, creds *auth.Credentials) (*vfs.FDTable, *kernel.TTYJob, error) {
+	t := vfs.NewFDTable()
+	files := p.files
+	p.files = nil
+	fail := func(err error) (*vfs.FDTable, *kernel.TTYJob, error) {
+		closeAll(files)
+		t.DecRef(vfs.Background())
+		return nil, nil, err
+	}
+	var job *kernel.TTYJob
+	isTTY := func(i int) bool { return a.Terminal && (i < 2 || i == 2 && a.ErrIsTerminal) }
+	if a.Terminal {
+		var err error
+		if p.term, err = b.openTerminal(a, creds, files[0], files[1]); err != nil {
+			return fail(err)
+		}
+		job = p.term.console.Job()
+	}
+	for i, f := range files {
 		var d *vfs.FileDescription
 		for j := range i {
-			if f != nil && s.files[j] == f {
+			if files[j] == f && !isTTY(j) {
 				d = t.Get(int32(j))
 			}
 		}
 		switch {
-		case f == nil:
-			d = s.term.held
+		case isTTY(i):
+			d = p.term.held
 			d.IncRef()
+			if i == 2 && f != files[0] && f != files[1] {
+				f.Close()
+			}
 		case d == nil:
 			d = b.open(f, creds)
 		}
-		_, err := t.NewFD(d, int32(i), false, 3)
+		_, err := t.NewFD(d, int32(i), false, uint64(len(files)))
 		d.DecRef()
 		if err != nil {
-			return nil, nil, err
+			return fail(err)
 		}
 	}
 	return t, job, nil
@@ -91,36 +113,9 @@ func (b *sandbox) open(f *hostfd.File, creds *auth.Credentials) *vfs.FileDescrip
 		defer root.DecRef()
 		d, err := vfs.Open(inRoot{vfs.WithCredentials(creds), root}, root, "/dev/null", vfs.OpenOptions{Flags: unix.O_RDWR})
 		if err == nil {
+			f.Close()
 			return d
 		}
 	}
-	return f.FileDescription(b.stdio.fs, creds)
-}
-
-// start begins to pass readiness, and a terminal's bytes, on.
-func (s *stdio) start(*sandbox) {
-	go s.poller.Run()
-	if s.term != nil {
-		s.term.run()
-	}
-}
-
-// drain waits until what the container wrote has been passed on.
-func (s *stdio) drain() {
-	if s.term != nil {
-		s.term.drain()
-	}
-}
-
-func (b *sandbox) resize(w WinSize) error {
-	if b.stdio.term == nil {
-		return errors.New("there is no terminal")
-	}
-	b.stdio.term.console.Resize(w.Rows, w.Cols)
-	return nil
-}
-
-func hooks() kernel.Hooks {
-	return kernel.Hooks{ExitRobust: syscalls.ExitRobust, FutexWake: syscalls.FutexWake, NewGroupTimers: syscalls.NewGroupTimers,
-		NewNetStack: inet.NewNamespace}
+	return f.FileDescription(b.host.fs, creds)
 }

@@ -2,10 +2,12 @@ package boot
 
 import (
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"moat/sentry/fs/devpts"
+	"moat/sentry/fs/hostfd"
 	"moat/sentry/kernel/auth"
 	"moat/sentry/vfs"
 )
@@ -13,13 +15,15 @@ import (
 // terminal connects a pseudoterminal of the sandbox with the host's standard input and output.
 type terminal struct {
 	console *devpts.Console
+	in, out *hostfd.File
 	// held keeps the slave open, so that output is kept when the container closes it; drain gives it up.
 	held *vfs.FileDescription
 	done chan struct{} // closed when all output was passed on
+	stop chan struct{} // closed to stop passing
 }
 
 // openTerminal makes the pseudoterminal on the container's /dev/pts and returns it open.
-func (b *sandbox) openTerminal(creds *auth.Credentials) (*terminal, error) {
+func (b *sandbox) openTerminal(a *Process, creds *auth.Credentials, in, out *hostfd.File) (*terminal, error) {
 	root := b.k.RootNamespaces().Mount.Root()
 	defer root.DecRef()
 	ctx := inRoot{vfs.WithCredentials(creds), root}
@@ -32,27 +36,30 @@ func (b *sandbox) openTerminal(creds *auth.Credentials) (*terminal, error) {
 	if !ok {
 		return nil, fmt.Errorf("a terminal needs devpts on /dev/pts; there is %s", p.Mount.FS().Type())
 	}
-	t := &terminal{done: make(chan struct{})}
-	if t.console, err = fs.NewConsole(creds, b.c.Rows, b.c.Cols); err != nil {
+	t := &terminal{in: in, out: out, done: make(chan struct{}), stop: make(chan struct{})}
+	if t.console, err = fs.NewConsole(creds, a.Rows, a.Cols); err != nil {
 		return nil, fmt.Errorf("make a terminal: %w", err)
 	}
 	if t.held, err = vfs.Open(ctx, root, "/dev/"+t.console.Name(), vfs.OpenOptions{Flags: unix.O_RDWR | unix.O_NOCTTY}); err != nil {
+		t.console.Close()
 		return nil, fmt.Errorf("open the terminal: %w", err)
 	}
 	return t, nil
 }
 
-// run passes bytes on in both directions.
+// run passes bytes on in both directions. The host's terminal going away hangs the sandbox's up.
 func (t *terminal) run() {
 	go func() {
 		buf := make([]byte, 4096)
 		for {
-			n, err := unix.Read(StdioFD, buf)
+			n, err := t.in.ReadHost(buf, t.stop)
 			switch {
-			case err == unix.EINTR:
-			case err == unix.EAGAIN:
-				waitHost(StdioFD, unix.POLLIN)
-			case err != nil || n == 0 || !t.console.Type(buf[:n]):
+			case err == unix.ECANCELED:
+				return
+			case err != nil || n == 0:
+				t.console.Close()
+				return
+			case !t.console.Type(buf[:n]):
 				return
 			}
 		}
@@ -62,35 +69,42 @@ func (t *terminal) run() {
 		buf := make([]byte, 8192)
 		for {
 			n := t.console.Printed(buf)
-			if n == 0 || !writeHost(StdioFD+1, buf[:n]) {
+			if n == 0 || t.out.WriteHost(buf[:n], t.stop) != nil {
 				return
 			}
 		}
 	}()
 }
 
-func waitHost(fd int, events int16) {
-	unix.Ppoll([]unix.PollFd{{Fd: int32(fd), Events: events}}, nil, nil)
-}
-
-func writeHost(fd int, b []byte) bool {
-	for len(b) > 0 {
-		n, err := unix.Write(fd, b)
-		switch {
-		case err == unix.EINTR:
-		case err == unix.EAGAIN:
-			waitHost(fd, unix.POLLOUT)
-		case err != nil:
-			return false
-		default:
-			b = b[n:]
-		}
+// follow gives the sandbox's terminal the size of the host's.
+func (t *terminal) follow() {
+	if t == nil {
+		return
 	}
-	return true
+	if rows, cols, err := t.in.WindowSize(); err == nil {
+		t.console.Resize(rows, cols)
+	}
 }
 
-// drain returns when what was printed has been passed on.
+// patience is how long output that nobody takes is kept once the process is gone.
+const patience = 2 * time.Second
+
+// drain returns when what was printed has been passed on, and closes the terminal and the host's files.
 func (t *terminal) drain() {
 	t.held.DecRef()
-	<-t.done
+	select {
+	case <-t.done:
+	case <-time.After(patience):
+	}
+	t.discard()
+}
+
+// discard closes a terminal whose output does not matter.
+func (t *terminal) discard() {
+	close(t.stop)
+	t.console.Close()
+	t.in.Close()
+	if t.out != t.in {
+		t.out.Close()
+	}
 }

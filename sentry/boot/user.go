@@ -66,6 +66,16 @@ func (b *sandbox) lookupUser(s string) (*user, error) {
 	return u, nil
 }
 
+// homeOf is the home directory of a user, as runc looks it up; "/" if the database does not know.
+func (b *sandbox) homeOf(uid uint32) string {
+	for _, f := range b.database("/etc/passwd", 6) {
+		if id, err := strconv.ParseUint(f[2], 10, 32); err == nil && uint32(id) == uid {
+			return f[5]
+		}
+	}
+	return "/"
+}
+
 // database reads a file of colon-separated fields; lines with fewer than n are left out.
 func (b *sandbox) database(path string, n int) (rows [][]string) {
 	root := b.k.RootNamespaces().Mount.Root()

@@ -30,6 +30,8 @@ type ProcessArgs struct {
 	OOMScoreAdj int32
 	// TTY becomes the controlling terminal of the process' new session.
 	TTY *TTYJob
+	// Seccomp are filters (struct sock_filter programs, the first innermost) that the process starts under.
+	Seccomp [][]byte
 	// Unkillable gives the first process of the container init's protection from signals that it has no handler for.
 	Unkillable bool
 }
@@ -37,6 +39,18 @@ type ProcessArgs struct {
 // CreateProcess starts a process: the first becomes init of the root PID namespace, later ones have no parent. Errors are execve(2)'s: ENOENT if the
 // program (or Cwd) is not there, EACCES if it cannot be executed.
 func (k *Kernel) CreateProcess(a *ProcessArgs) (*ThreadGroup, error) {
+	tg, err := k.PrepareProcess(a)
+	if err == nil {
+		k.StartProcess(tg)
+	}
+	return tg, err
+}
+
+// StartProcess runs what PrepareProcess made. It is called once.
+func (k *Kernel) StartProcess(tg *ThreadGroup) { tg.Leader().start(nil) }
+
+// PrepareProcess is CreateProcess, but the process does not run before StartProcess; what it looks like is in the process tree from now on.
+func (k *Kernel) PrepareProcess(a *ProcessArgs) (*ThreadGroup, error) {
 	t, err := k.prepareProcess(a)
 	if err != nil {
 		return nil, err
@@ -62,7 +76,6 @@ func (k *Kernel) CreateProcess(a *ProcessArgs) (*ThreadGroup, error) {
 		return nil, err
 	}
 	t.install(n)
-	t.start(nil)
 	return t.tg, nil
 }
 
@@ -83,6 +96,12 @@ func (k *Kernel) prepareProcess(a *ProcessArgs) (*Task, error) {
 	t.tg = &ThreadGroup{k: k, leader: t, tasks: []*Task{t}}
 	t.tg.limits.setAll(&a.Limits)
 	t.attrs.noNewPrivs.Store(a.NoNewPrivs)
+	for _, code := range a.Seccomp {
+		if err := t.pushSeccomp(code); err != nil {
+			t.dropFiles()
+			return nil, err
+		}
+	}
 	if a.Root != "" && a.Root != "/" {
 		p, err := vfs.Resolve(t, root, a.Root, vfs.Follow)
 		if err != nil {

@@ -10,8 +10,8 @@ import (
 
 // Boot is the sentry's process. It gives up everything that it will not need, then waits for orders.
 func Boot() error {
-	for fd := boot.ControlFD; fd < boot.StdioFD+3; fd++ {
-		unix.CloseOnExec(fd)
+	if err := unix.CloseRange(boot.ControlFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close_range: %w", err)
 	}
 	if err := dieWithParent(); err != nil {
 		return err

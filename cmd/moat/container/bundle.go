@@ -20,10 +20,14 @@ func validID(id string) bool {
 	return id != "" && id != "." && id != ".." && len(id) <= 1024 && strings.Trim(id, letters) == ""
 }
 
-// LoadBundle reads an OCI bundle.
-func LoadBundle(dir, id string) (*Options, error) {
+func badID(id string) error {
+	return fmt.Errorf("%q cannot be a container's ID: letters, digits, and any of _+.- only", id)
+}
+
+// LoadBundle reads an OCI bundle. warn is told of what will not be honoured.
+func LoadBundle(dir, id string, warn func(string)) (*Options, error) {
 	if !validID(id) {
-		return nil, fmt.Errorf("%q cannot be a container's ID: letters, digits, and any of _+.- only", id)
+		return nil, badID(id)
 	}
 	dir, err := realDir(dir)
 	if err != nil {
@@ -37,34 +41,49 @@ func LoadBundle(dir, id string) (*Options, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bundle: %w", err)
 	}
-	s, err := parseSpec(b)
-	if err != nil {
+	s := &specs.Spec{}
+	if err := parseJSON(b, s); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	o := &Options{Config: boot.Config{Spec: s}}
+	o := &Options{Config: boot.Config{Spec: s}, ID: id, Bundle: dir, Warn: warn}
 	if err := o.applySpec(dir); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return o, nil
 }
 
-// parseSpec decodes config.json; errors name the field, or the line.
-func parseSpec(b []byte) (*specs.Spec, error) {
-	var s specs.Spec
-	err := json.Unmarshal(b, &s)
+// parseJSON decodes config.json or a part of it; errors name the field, or the line.
+func parseJSON(b []byte, v any) error {
+	err := json.Unmarshal(b, v)
 	var syntax *json.SyntaxError
 	var typ *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &syntax):
 		line := 1 + strings.Count(string(b[:min(int(syntax.Offset), len(b))]), "\n")
-		return nil, fmt.Errorf("line %d: not valid JSON: %v", line, syntax)
+		return fmt.Errorf("line %d: not valid JSON: %v", line, syntax)
 	case errors.As(err, &typ):
 		line := 1 + strings.Count(string(b[:min(int(typ.Offset), len(b))]), "\n")
-		return nil, fmt.Errorf("line %d: %s: a JSON %s cannot be a %s", line, typ.Field, typ.Value, typ.Type)
-	case err != nil:
-		return nil, err
+		return fmt.Errorf("line %d: %s: a JSON %s cannot be a %s", line, typ.Field, typ.Value, typ.Type)
 	}
-	return &s, nil
+	return err
+}
+
+// CheckProcess checks config.json's process, or one of `moat exec`.
+func CheckProcess(p *specs.Process) error {
+	switch {
+	case p == nil:
+		return errors.New("process: missing")
+	case len(p.Args) == 0:
+		return errors.New("process.args: missing")
+	case !strings.HasPrefix(p.Cwd, "/"):
+		return fmt.Errorf("process.cwd: %q is not an absolute path", p.Cwd)
+	}
+	for i, e := range p.Env {
+		if !strings.Contains(e, "=") {
+			return fmt.Errorf("process.env[%d]: %q is not NAME=VALUE", i, e)
+		}
+	}
+	return nil
 }
 
 // applySpec checks what is needed and finds the host's part of the mounts.
@@ -75,20 +94,17 @@ func (o *Options) applySpec(dir string) error {
 		return errors.New("ociVersion: missing")
 	case !strings.HasPrefix(s.Version, "1."):
 		return fmt.Errorf("ociVersion: %q is not supported, only 1.x", s.Version)
-	case s.Process == nil:
-		return errors.New("process: missing")
-	case len(s.Process.Args) == 0:
-		return errors.New("process.args: missing")
-	case !strings.HasPrefix(s.Process.Cwd, "/"):
-		return fmt.Errorf("process.cwd: %q is not an absolute path", s.Process.Cwd)
-	case s.Root == nil || s.Root.Path == "":
+	}
+	if err := CheckProcess(s.Process); err != nil {
+		return err
+	}
+	if s.Root == nil || s.Root.Path == "" {
 		return errors.New("root.path: missing")
 	}
-	for i, e := range s.Process.Env {
-		if !strings.Contains(e, "=") {
-			return fmt.Errorf("process.env[%d]: %q is not NAME=VALUE", i, e)
-		}
+	if err := o.applyLinux(); err != nil {
+		return err
 	}
+	o.Config.First.Spec, o.Config.First.Terminal = s.Process, s.Process.Terminal
 	root := s.Root.Path
 	if !filepath.IsAbs(root) {
 		root = filepath.Join(dir, root)
@@ -105,28 +121,48 @@ func (o *Options) applySpec(dir string) error {
 		if !strings.HasPrefix(m.Destination, "/") {
 			return fmt.Errorf("mounts[%d].destination: %q is not an absolute path", i, m.Destination)
 		}
-		bind, rec := slices.Contains(m.Options, "bind"), slices.Contains(m.Options, "rbind")
-		if m.Type != "bind" && !bind && !rec {
-			m.Destination = filepath.Clean(m.Destination)
+		m.Destination = filepath.Clean(m.Destination)
+		isDir := true
+		if len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0 {
+			return fmt.Errorf("mounts[%d]: mappings of IDs for one mount are not supported", i)
+		}
+		if bind, rec := slices.Contains(m.Options, "bind"), slices.Contains(m.Options, "rbind"); m.Type == "bind" || bind || rec {
+			if isDir, err = o.addBind(dir, &m, len(own), rec); err != nil {
+				return fmt.Errorf("mounts[%d].source: %w", i, err)
+			}
+		} else {
 			if m.Type == "tmpfs" && m.Destination == "/dev" {
 				// The devices of a container are the sentry's.
 				m.Type = "devtmpfs"
 			}
 			own = append(own, m)
-			continue
 		}
-		src := m.Source
-		if !filepath.IsAbs(src) {
-			src = filepath.Join(dir, src)
-		}
-		if src, err = filepath.EvalSymlinks(src); err != nil {
-			return fmt.Errorf("mounts[%d].source: %w", i, err)
-		}
-		t := tree{shared: true, single: !rec, before: len(own), readOnly: slices.Contains(m.Options, "ro") || slices.Contains(m.Options, "rro")}
-		if err := o.addTree(src, filepath.Clean(m.Destination), m.Options, nil, t); err != nil {
-			return fmt.Errorf("mounts[%d].source: %w", i, err)
+		covered := slices.ContainsFunc(s.Mounts[:i], func(e specs.Mount) bool {
+			e.Destination = filepath.Clean(e.Destination)
+			return e.Destination != "/" && below(m.Destination, e.Destination)
+		})
+		if s.Root.Readonly && !covered {
+			o.points = append(o.points, mountPoint{m.Destination, isDir})
 		}
 	}
 	s.Mounts = own
 	return nil
+}
+
+// addBind adds a mount of the host's; the result is whether it is a directory.
+func (o *Options) addBind(dir string, m *specs.Mount, before int, rec bool) (bool, error) {
+	src := m.Source
+	if !filepath.IsAbs(src) {
+		src = filepath.Join(dir, src)
+	}
+	src, err := filepath.EvalSymlinks(src)
+	if err != nil {
+		return false, err
+	}
+	fi, err := os.Stat(src)
+	if err != nil {
+		return false, err
+	}
+	t := tree{shared: true, single: !rec, before: before, readOnly: slices.Contains(m.Options, "ro") || slices.Contains(m.Options, "rro")}
+	return fi.IsDir(), o.addTree(src, m.Destination, m.Options, nil, t)
 }

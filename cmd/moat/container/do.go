@@ -69,7 +69,7 @@ func (d *Do) Options() (*Options, error) {
 		}
 	}
 	o.Config = boot.Config{
-		Plain: true, User: d.User,
+		Plain: true, First: boot.Process{Spec: p, User: d.User},
 		Spec: &specs.Spec{Version: specs.Version, Process: p, Root: &specs.Root{Path: root}, Hostname: hostname, Mounts: ownMounts},
 	}
 	if err := o.addTree(root, "/", nil, hostOnly, tree{overlay: true, readOnly: true}); err != nil {

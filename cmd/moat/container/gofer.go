@@ -26,8 +26,15 @@ type goferMount struct {
 	ReadOnly, Shared, Recursive bool
 }
 
+// mountPoint is a directory or an empty file that must be there below the root for something to be mounted on it.
+type mountPoint struct {
+	Path string
+	Dir  bool
+}
+
 type goferConfig struct {
 	Mounts []goferMount
+	Points []mountPoint
 	Unsafe bool
 }
 
@@ -81,6 +88,14 @@ func prepareGofer() (o fsgofer.Options, err error) {
 		}
 		if err != nil {
 			return o, fmt.Errorf("cannot bind %s: %w", m.Source, err)
+		}
+		if m.ID == 0 {
+			for _, p := range c.Points {
+				// A root that is read-only on the host too has what it has.
+				if err := makePoint(fd, p); err != nil && err != unix.EROFS {
+					return o, fmt.Errorf("cannot make %s to mount on: %w", p.Path, err)
+				}
+			}
 		}
 		if err := limitTree(fd, m.ReadOnly); err != nil {
 			return o, fmt.Errorf("cannot bind %s: %w", m.Source, err)

@@ -8,8 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dieWithParent makes the host kill this process when the thread that started it ends, also if that was before this call.
+// dieWithParent makes the host kill this process when the thread that started it ends, unless it is to live on: that one ends with its sockets.
 func dieWithParent() error {
+	if os.Getenv(standaloneEnv) != "" {
+		return nil
+	}
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return fmt.Errorf("prctl PR_SET_PDEATHSIG: %w", err)
 	}

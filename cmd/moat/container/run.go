@@ -3,6 +3,7 @@ package container
 import (
 	"os"
 	"os/signal"
+	"path/filepath"
 
 	"github.com/containerd/console"
 	"golang.org/x/sys/unix"
@@ -34,14 +35,71 @@ func Run(o *Options) (st boot.ExitStatus, err error) {
 		st, err = s.Wait()
 		close(done)
 	}()
+	s.attend(o, sigs, term, done)
+	return st, err
+}
+
+// attend passes signals on until done is closed.
+func (s *Sandbox) attend(o *Options, sigs <-chan os.Signal, term *terminal, done <-chan struct{}) {
 	for {
 		select {
 		case sig := <-sigs:
 			s.forward(sig.(unix.Signal), o, term)
 		case <-done:
-			return st, err
+			return
 		}
 	}
+}
+
+// RunContainer is create, start, wait and, unless keep is set, delete. With detach it returns once the container runs. The result is how the first
+// process ended.
+func RunContainer(o *Options, co *CreateOptions, detach, keep bool) (st boot.ExitStatus, err error) {
+	sigs := make(chan os.Signal, 16)
+	term := &terminal{}
+	if !detach {
+		signal.Notify(sigs, append(forwarded, unix.SIGWINCH, unix.SIGTSTP)...)
+		signal.Ignore(unix.SIGPIPE)
+	}
+	if o.Config.First.Terminal = o.Config.First.Spec.Terminal; co.ConsoleSocket == "" && !detach {
+		if term, err = openTerminal(o); err != nil {
+			return st, err
+		}
+		defer term.restore()
+	}
+	c, s, err := Create(o, co)
+	if err != nil {
+		return st, err
+	}
+	defer c.Unlock()
+	err = c.Start()
+	if detach && err == nil {
+		return st, nil
+	}
+	if err == nil {
+		c.Unlock()
+		s.attend(o, sigs, term, s.sentry.done)
+		if st, err = s.ended(c); keep {
+			return st, err
+		}
+		if e := c.acquire(); e != nil {
+			return st, err // somebody deleted it
+		}
+	} else {
+		s.Close()
+	}
+	if e := c.destroy(); e != nil {
+		o.warn("%v", e)
+	}
+	return st, err
+}
+
+// ended is how a sandbox that lives by itself ended: as its sentry said, if it could.
+func (s *Sandbox) ended(c *Container) (boot.ExitStatus, error) {
+	s.gofer.ended(longest)
+	if fi, err := os.Stat(filepath.Join(c.dir, exitFile)); err == nil && fi.Size() == 0 {
+		return boot.ExitStatus{}, s.failure()
+	}
+	return c.ExitStatus(), nil
 }
 
 // forward passes a signal to the container. What a key sent goes to the foreground group, as the terminal would have it.
@@ -88,16 +146,16 @@ type terminal struct {
 
 // openTerminal decides whether the container gets a pseudoterminal: `moat do` if its input and output are one, a bundle if it says so.
 func openTerminal(o *Options) (*terminal, error) {
-	c := &o.Config
+	c, plain := &o.Config.First, o.Config.Plain
 	both := isTerminal(o.Stdio[0]) && isTerminal(o.Stdio[1])
-	c.Terminal = both && c.Plain || c.Spec.Process.Terminal
+	c.Terminal = both && plain || c.Spec.Terminal
 	t := &terminal{}
 	if !c.Terminal {
 		return t, nil
 	}
-	c.ErrIsTerminal = isTerminal(o.Stdio[2]) || !c.Plain
+	c.ErrIsTerminal = isTerminal(o.Stdio[2]) || !plain
 	c.Rows, c.Cols = 24, 80
-	if b := c.Spec.Process.ConsoleSize; b != nil {
+	if b := c.Spec.ConsoleSize; b != nil {
 		c.Rows, c.Cols = uint16(b.Height), uint16(b.Width)
 	}
 	if !both {

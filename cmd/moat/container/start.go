@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net/rpc"
-	"net/rpc/jsonrpc"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"moat/sentry/boot"
@@ -21,20 +22,43 @@ import (
 // Options are what a container is started with.
 type Options struct {
 	Config boot.Config
+	// ID and Bundle name a container that has a state directory.
+	ID, Bundle string
 	// gofer has the sources of Config.Mounts.
 	gofer []goferMount
+	// points are what is to be mounted on below a root that is read-only.
+	points []mountPoint
 	// Log receives log lines; nil: nobody.
 	Log *os.File
 	// Stdio are the first process' standard input, output and error.
 	Stdio [3]*os.File
+	// Extra are more descriptors for it, from 3 on.
+	Extra []*os.File
+	// netNS is the network namespace to join; nil: a new one.
+	netNS *os.File
+	// hooks are config.json's.
+	hooks *specs.Hooks
+	// Warn is told of what is not honoured; it may be nil.
+	Warn func(string)
+
+	// Of a sandbox that lives on: where more control connections come in, where the exit status goes, and the directory for last words.
+	listen, exit *os.File
+	dir          string
+}
+
+// warn tells of what is not honoured.
+func (o *Options) warn(format string, a ...any) {
+	if o.Warn != nil {
+		o.Warn(fmt.Sprintf(format, a...))
+	}
 }
 
 // Sandbox is a running sentry with its gofer.
 type Sandbox struct {
 	sentry, gofer *process
+	report        *os.File // of the gofer
 	conn          *os.File
-	client        *rpc.Client
-	debug         bool
+	client        *Client
 }
 
 // process is one of the two, its last words and its end.
@@ -42,17 +66,34 @@ type process struct {
 	name  string
 	cmd   *exec.Cmd
 	words tail
+	file  string        // where the last words are, if not in words
 	done  chan struct{} // closed when it has ended
 	state *os.ProcessState
 }
 
 // Start makes a sandbox and starts its first process. The calling goroutine must be locked to a thread that lives as long as the sandbox.
-func Start(o *Options) (_ *Sandbox, err error) {
+func Start(o *Options) (*Sandbox, error) {
+	s, err := launch(o)
+	if err != nil {
+		return nil, err
+	}
+	if err = s.create(o); err == nil {
+		err = s.start(&boot.StartArgs{})
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// launch starts the two processes of a sandbox, which wait for orders.
+func launch(o *Options) (_ *Sandbox, err error) {
 	// Nothing that was inherited without close-on-exec may get into the sandbox.
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("close_range: %w (moat needs Linux 5.12 or later)", err)
 	}
-	s := &Sandbox{debug: o.Config.Debug}
+	s := &Sandbox{}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -63,12 +104,11 @@ func Start(o *Options) (_ *Sandbox, err error) {
 		return nil, err
 	}
 	defer sentryGofer.Close()
-	report, err := s.startGofer(o, goferEnd)
+	s.report, err = s.startGofer(o, goferEnd)
 	goferEnd.Close()
 	if err != nil {
 		return nil, err
 	}
-	defer report.Close()
 	ours, control, err := socketpair(unix.SOCK_STREAM)
 	if err != nil {
 		return nil, err
@@ -76,15 +116,30 @@ func Start(o *Options) (_ *Sandbox, err error) {
 	s.conn = ours
 	err = s.startSentry(o, control, sentryGofer)
 	control.Close()
-	if err != nil {
-		return nil, err
-	}
-	if b, err := io.ReadAll(io.LimitReader(report, 4096)); len(b) > 0 || err != nil {
-		return nil, fmt.Errorf("%s%w", b, orNothing(err))
-	}
-	s.client = rpc.NewClientWithCodec(jsonrpc.NewClientCodec(&bounded{s.conn, maxReplies}))
-	return s, s.startFirst(o)
+	return s, err
 }
+
+// create has the sandbox built, once the gofer is ready.
+func (s *Sandbox) create(o *Options) error {
+	b, err := io.ReadAll(io.LimitReader(s.report, 4096))
+	if len(b) > 0 || err != nil {
+		return fmt.Errorf("%s%w", b, orNothing(err))
+	}
+	s.client = newClient(s.conn)
+	c := o.Config
+	spec := *c.Spec
+	// What the sentry has no use for.
+	spec.Hooks, spec.Process, spec.Linux = nil, nil, nil
+	if l := c.Spec.Linux; l != nil {
+		spec.Linux = &specs.Linux{MaskedPaths: l.MaskedPaths, ReadonlyPaths: l.ReadonlyPaths, Sysctl: l.Sysctl, Devices: l.Devices,
+			RootfsPropagation: l.RootfsPropagation, Resources: l.Resources, UIDMappings: l.UIDMappings, GIDMappings: l.GIDMappings}
+	}
+	c.Spec = &spec
+	return s.ask("Create", &c)
+}
+
+// start has the first process started.
+func (s *Sandbox) start(a *boot.StartArgs) error { return s.ask("Start", a) }
 
 type nothing struct{}
 
@@ -97,10 +152,10 @@ func orNothing(err error) error {
 	return err
 }
 
-// startFirst asks the sentry to start the first process.
-func (s *Sandbox) startFirst(o *Options) error {
+// ask calls a method that answers with a StartReply.
+func (s *Sandbox) ask(method string, args any) error {
 	var r boot.StartReply
-	call := s.client.Go("Sandbox.Start", &o.Config, &r, make(chan *rpc.Call, 1))
+	call := s.client.Go("Sandbox."+method, args, &r, make(chan *rpc.Call, 1))
 	select {
 	case <-call.Done:
 	case <-s.gofer.done:
@@ -114,6 +169,11 @@ func (s *Sandbox) startFirst(o *Options) error {
 		}
 		return s.failure()
 	}
+	return replyError(&r)
+}
+
+// replyError is what a reply says went wrong, or nil.
+func replyError(r *boot.StartReply) error {
 	if r.Error != "" {
 		return &StartError{r.Error, r.Code}
 	}
@@ -128,22 +188,6 @@ type StartError struct {
 
 func (e *StartError) Error() string { return e.Text }
 
-// maxReplies bounds what a sentry may say on the control socket: it is not trusted.
-const maxReplies = 256 << 20
-
-type bounded struct {
-	*os.File
-	left int64
-}
-
-func (b *bounded) Read(p []byte) (int, error) {
-	n, err := b.File.Read(p)
-	if b.left -= int64(n); b.left < 0 {
-		return 0, errors.New("the sentry says too much")
-	}
-	return n, err
-}
-
 func socketpair(typ int) (a, b *os.File, err error) {
 	p, err := unix.Socketpair(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -152,8 +196,11 @@ func socketpair(typ int) (a, b *os.File, err error) {
 	return os.NewFile(uintptr(p[0]), "socket"), os.NewFile(uintptr(p[1]), "socket"), nil
 }
 
+// standaloneEnv is set for processes that live on when the one that started them ends.
+const standaloneEnv = "MOAT_STANDALONE"
+
 // command is this binary with a hidden verb, in new namespaces.
-func command(verb string, files ...*os.File) *exec.Cmd {
+func command(o *Options, verb string, files ...*os.File) *exec.Cmd {
 	c := exec.Command("/proc/self/exe", verb)
 	c.Args[0] = "moat"
 	// Nothing of the caller's environment. The runtime must not look for a time zone once there are no files.
@@ -166,6 +213,10 @@ func command(verb string, files ...*os.File) *exec.Cmd {
 		Pdeathsig:  syscall.SIGKILL,
 		Setsid:     true,
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+	}
+	if o.Config.Standalone {
+		c.SysProcAttr.Pdeathsig = 0
+		c.Env = append(c.Env, standaloneEnv+"=1")
 	}
 	return c
 }
@@ -200,18 +251,18 @@ func (s *Sandbox) startGofer(o *Options, conn *os.File) (report *os.File, err er
 		return nil, err
 	}
 	defer rw.Close()
-	c := command("gofer", conn, cr, rw)
+	c := command(o, "gofer", conn, cr, rw)
 	if os.Geteuid() != 0 {
 		if err := goferUserNamespace(c); err != nil {
 			rr.Close()
 			return nil, err
 		}
 	}
-	if s.gofer, err = startProcess("gofer", c); err != nil {
+	if s.gofer, err = startProcess("gofer", c, o.dir); err != nil {
 		rr.Close()
 		return nil, err
 	}
-	b, err := json.Marshal(&goferConfig{o.gofer, o.Config.Unsafe})
+	b, err := json.Marshal(&goferConfig{o.gofer, o.points, o.Config.Unsafe})
 	if err == nil {
 		_, err = cw.Write(b)
 	}
@@ -235,29 +286,45 @@ func (s *Sandbox) startSentry(o *Options, control, gofer *os.File) (err error) {
 		return err
 	}
 	defer null.Close()
-	if log == nil {
-		log = null
-	}
-	files := []*os.File{control, gofer, log}
-	for _, f := range o.Stdio {
+	files := []*os.File{control, gofer, log, o.Stdio[0], o.Stdio[1], o.Stdio[2], o.listen, o.exit}
+	for i, f := range files {
 		if f == nil {
-			f = null
+			files[i] = null
 		}
-		files = append(files, f)
 	}
-	c := command("boot", files...)
+	o.Config.First.Extra = len(o.Extra)
+	c := command(o, "boot", append(files, o.Extra...)...)
+	if o.Config.Console {
+		c.SysProcAttr.Setctty, c.SysProcAttr.Ctty = true, boot.StdioFD
+	}
 	uid, gid := os.Geteuid(), os.Getegid()
 	if uid == 0 {
 		uid, gid = nobody, nobody
 	}
 	userNamespace(c, uid, gid)
-	s.sentry, err = startProcess("sentry", c)
-	return err
+	if o.netNS == nil {
+		s.sentry, err = startProcess("sentry", c, o.dir)
+		return err
+	}
+	c.SysProcAttr.Cloneflags &^= unix.CLONE_NEWNET
+	return inNamespace(o.netNS, func() (err error) {
+		s.sentry, err = startProcess("sentry", c, o.dir)
+		return err
+	})
 }
 
-func startProcess(name string, c *exec.Cmd) (*process, error) {
+func startProcess(name string, c *exec.Cmd, dir string) (*process, error) {
 	p := &process{name: name, cmd: c, done: make(chan struct{})}
 	c.Stderr = &p.words
+	if dir != "" {
+		p.file = filepath.Join(dir, name+".log")
+		f, err := os.OpenFile(p.file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		c.Stderr = f
+	}
 	if err := c.Start(); err != nil {
 		hint := ""
 		switch {
@@ -271,6 +338,9 @@ func startProcess(name string, c *exec.Cmd) (*process, error) {
 	go func() {
 		c.Wait()
 		p.state = c.ProcessState
+		if p.file != "" {
+			p.words.load(p.file)
+		}
 		close(p.done)
 	}()
 	return p, nil
@@ -395,6 +465,9 @@ func (s *Sandbox) Resize(rows, cols uint16) error {
 
 // Close ends the sandbox and returns when nothing of it is left.
 func (s *Sandbox) Close() {
+	if s.report != nil {
+		s.report.Close()
+	}
 	if s.client != nil {
 		s.client.Close()
 	} else if s.conn != nil {

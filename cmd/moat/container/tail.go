@@ -1,6 +1,8 @@
 package container
 
 import (
+	"io"
+	"os"
 	"strings"
 	"sync"
 )
@@ -29,6 +31,14 @@ func (t *tail) Write(p []byte) (int, error) {
 		t.cut = true
 	}
 	return n, nil
+}
+
+// load takes in what a process wrote to a file.
+func (t *tail) load(path string) {
+	if f, err := os.Open(path); err == nil {
+		defer f.Close()
+		io.Copy(t, io.LimitReader(f, 4*tailMax))
+	}
 }
 
 // String is everything that was kept.

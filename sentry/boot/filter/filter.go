@@ -31,6 +31,9 @@ var (
 
 func eq(v uintptr) seccomp.ValueMatcher { return seccomp.EqualTo(v) }
 
+// listenFD is boot.ListenFD.
+const listenFD = 9
+
 const (
 	futexWait    = 0
 	futexWake    = 1
@@ -93,6 +96,11 @@ var kernel = []Rule{
 		args{free, free, eq(unix.MSG_CMSG_CLOEXEC | unix.MSG_DONTWAIT)},
 	}, "the gofer's answers and donated descriptors"},
 	{"close", unix.SYS_CLOSE, all, "donated descriptors"},
+	{"accept4", unix.SYS_ACCEPT4, args{eq(listenFD), eq(0), eq(0), eq(unix.SOCK_CLOEXEC)}, "control connections of the command line, on the one listening socket"},
+	// The standard input, output and error of processes that `moat exec` starts.
+	{"fstat", unix.SYS_FSTAT, all, "what kind of file a process of exec gets"},
+	{"fcntl", unix.SYS_FCNTL, args{free, eq(unix.F_GETFL)}, "how that file was opened"},
+	{"epoll_ctl", unix.SYS_EPOLL_CTL, seccomp.Or{args{free, eq(unix.EPOLL_CTL_ADD)}, args{free, eq(unix.EPOLL_CTL_DEL)}}, "waiting for that file"},
 	{"fallocate", unix.SYS_FALLOCATE, args{free, eq(unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE)}, "giving free memory back to the host"},
 	{"clock_gettime", unix.SYS_CLOCK_GETTIME, all, "CPU clocks of threads; other clocks where the host has no vDSO for them"},
 	{"getrandom", unix.SYS_GETRANDOM, all, "random numbers"},

@@ -1,6 +1,8 @@
 package devpts
 
 import (
+	"sync"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -10,7 +12,10 @@ import (
 )
 
 // Console is a terminal whose master is the sentry itself: a terminal of the host is behind it.
-type Console struct{ p *Pty }
+type Console struct {
+	p    *Pty
+	once sync.Once
+}
 
 // NewConsole makes a terminal for a user.
 func (f *FS) NewConsole(c *auth.Credentials, rows, cols uint16) (*Console, error) {
@@ -20,7 +25,7 @@ func (f *FS) NewConsole(c *auth.Credentials, rows, cols uint16) (*Console, error
 	}
 	p.locked = false
 	p.size = linux.Winsize{Row: rows, Col: cols}
-	return &Console{p}, nil
+	return &Console{p: p}, nil
 }
 
 // Name is the slave's path below /dev.
@@ -31,6 +36,9 @@ func (c *Console) Job() *kernel.TTYJob { return &c.p.job }
 
 // Resize sets the size; the foreground group hears of it.
 func (c *Console) Resize(rows, cols uint16) { c.p.resize(linux.Winsize{Row: rows, Col: cols}) }
+
+// Close is the master's close(2): the slaves are hung up, and the terminal is gone from its directory.
+func (c *Console) Close() { c.once.Do(c.p.closeMaster) }
 
 // Type passes all of b in as typed, waiting for room; false if the terminal is gone.
 func (c *Console) Type(b []byte) bool {

@@ -7,6 +7,7 @@
 //
 // A regular file's position is the sandbox's while it is open, and is given back to the host when it is closed.
 //
-// The package has no locks: a File does not change after Open but for its count of users and its waiter.Queue. Everything that makes
-// descriptors, or asks for what a filter should not allow, is done in NewPoller, Open and Same, before the sentry's filter is in force.
+// A File does not change after Open but for its count of users and its waiter.Queue. Poller.mu, a leaf, guards the table of files that are waited
+// for. The first process' files are opened before the sentry's filter is in force (Same needs that); those of processes that come later, by
+// `moat exec`, under it: fstat, fcntl(F_GETFL) and epoll_ctl are what Open calls.
 package hostfd

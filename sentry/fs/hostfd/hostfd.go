@@ -22,6 +22,9 @@ type File struct {
 	rdev  uint64
 	ino   inode
 	queue waiter.Queue
+	// poller waits for the file under number; nil if it is always ready.
+	poller *Poller
+	number int32
 	// users are open file descriptions; the last closes the host's.
 	users atomic.Int32
 	// pollable: the host can be asked for readiness; other files are always ready.
@@ -94,8 +97,16 @@ func (f *File) Release(_ vfs.Context, d *vfs.FileDescription) {
 		unix.Seek(f.fd, d.Offset(), unix.SEEK_SET)
 	}
 	if f.users.Add(-1) == 0 {
-		unix.Close(f.fd)
+		f.Close()
 	}
+}
+
+// Close closes the host's descriptor of a File that no file description stands for.
+func (f *File) Close() {
+	if f.poller != nil {
+		f.poller.remove(f)
+	}
+	unix.Close(f.fd)
 }
 
 // Seekable implements vfs.FileImpl.

@@ -2,6 +2,7 @@ package hostfd
 
 import (
 	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -9,8 +10,15 @@ import (
 
 // Poller waits for all Files.
 type Poller struct {
-	fd    int
-	files []*File // by the number that epoll gives back; complete before Run
+	fd   int
+	once sync.Once // starts run
+
+	mu sync.Mutex
+	// files are those that the host can wait for, by the number that epoll gives back.
+	// +checklocks:mu
+	files map[int32]*File
+	// +checklocks:mu
+	last int32
 }
 
 // NewPoller makes a Poller.
@@ -19,26 +27,45 @@ func NewPoller() (*Poller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
 	}
-	return &Poller{fd: fd}, nil
+	return &Poller{fd: fd, files: make(map[int32]*File)}, nil
 }
 
 const epollET = 1 << 31
 
 // add registers f; EPERM: its kind is always ready.
 func (p *Poller) add(f *File) error {
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | epollET, Fd: int32(len(p.files))}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.last++; p.last < 0 || p.files[p.last] != nil; p.last++ {
+	}
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | epollET, Fd: p.last}
 	if err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, f.fd, &ev); err != nil {
 		return err
 	}
-	p.files = append(p.files, f)
+	f.poller, f.number = p, p.last
+	p.files[p.last] = f
 	return nil
 }
 
-// Run passes events on, for ever, on a goroutine of its own. If no file has any it returns.
-func (p *Poller) Run() {
-	if len(p.files) == 0 {
-		return
+// remove forgets f, which is about to be closed.
+func (p *Poller) remove(f *File) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.files, f.number)
+	unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, f.fd, &unix.EpollEvent{})
+}
+
+// Start begins to pass events on, if any file has some: for ever, on a goroutine of its own.
+func (p *Poller) Start() {
+	p.mu.Lock()
+	n := len(p.files)
+	p.mu.Unlock()
+	if n > 0 {
+		p.once.Do(func() { go p.run() })
 	}
+}
+
+func (p *Poller) run() {
 	evs := make([]unix.EpollEvent, 8)
 	for {
 		n, err := unix.EpollWait(p.fd, evs, -1)
@@ -46,7 +73,12 @@ func (p *Poller) Run() {
 			return
 		}
 		for _, e := range evs[:max(n, 0)] {
-			p.files[e.Fd].queue.Notify(waiter.EventMaskFromLinux(e.Events))
+			p.mu.Lock()
+			f := p.files[e.Fd]
+			p.mu.Unlock()
+			if f != nil {
+				f.queue.Notify(waiter.EventMaskFromLinux(e.Events))
+			}
 		}
 	}
 }

@@ -1,0 +1,235 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/cgroups/v3"
+	"github.com/containerd/cgroups/v3/cgroup1"
+	"github.com/containerd/cgroups/v3/cgroup1/stats"
+	"github.com/containerd/cgroups/v3/cgroup2"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// group is a cgroup of the host, whatever its version.
+type group interface {
+	add(pid int) error
+	update(r *specs.LinuxResources) error
+	freeze(on bool) error
+	stats() (*stats.Metrics, error)
+	remove() error
+}
+
+// cgroupRoot is where version 2 is mounted on a host that has no other.
+const cgroupRoot = "/sys/fs/cgroup"
+
+// cgroupPath is the container's path below each hierarchy. systemd's SLICE:PREFIX:NAME becomes the path that systemd would choose.
+func cgroupPath(s *specs.Spec, id string, systemd bool) string {
+	p := ""
+	if s.Linux != nil {
+		p = s.Linux.CgroupsPath
+	}
+	if f := strings.Split(p, ":"); systemd && len(f) == 3 {
+		slice := strings.TrimSuffix(f[0], ".slice")
+		if slice == "" {
+			slice = "system"
+		}
+		p = "/"
+		for i, part := range strings.Split(slice, "-") {
+			if i > 0 {
+				part = strings.TrimSuffix(filepath.Base(p), ".slice") + "-" + part
+			}
+			p = filepath.Join(p, part+".slice")
+		}
+		return filepath.Join(p, f[1]+"-"+f[2]+".scope")
+	}
+	if p == "" {
+		p = id
+	}
+	return filepath.Clean("/" + p)
+}
+
+// taskShare is how many threads of the host one guest thread may need, and taskBase what a sandbox needs besides.
+const (
+	taskShare = 4
+	taskBase  = 512
+)
+
+// hostResources are the limits as they are set on the host. Zeroes mean "not set" to Docker, though not to the kernel. The number of tasks is held
+// by the sentry; the host's bound keeps a broken sentry from more. Devices are left out: a container has none but the sentry's.
+func hostResources(r *specs.LinuxResources) *specs.LinuxResources {
+	if r == nil {
+		return &specs.LinuxResources{}
+	}
+	h := *r
+	h.Devices = nil
+	if p := h.Pids; p != nil {
+		h.Pids = nil
+		if p.Limit != nil && *p.Limit > 0 {
+			n := *p.Limit*taskShare + taskBase
+			h.Pids = &specs.LinuxPids{Limit: &n}
+		}
+	}
+	if h.CPU != nil {
+		c := *h.CPU
+		dropZero(&c.Shares)
+		dropZero(&c.Period)
+		dropZero(&c.Quota)
+		dropZero(&c.RealtimePeriod)
+		dropZero(&c.RealtimeRuntime)
+		h.CPU = &c
+	}
+	if h.Memory != nil {
+		m := *h.Memory
+		dropZero(&m.Limit)
+		dropZero(&m.Reservation)
+		dropZero(&m.Swap)
+		m.Kernel = nil // has no effect in Linux any more
+		dropZero(&m.KernelTCP)
+		if m.Swappiness != nil && *m.Swappiness > 100 {
+			m.Swappiness = nil
+		}
+		if _, err := os.Stat(cgroupRoot + "/memory/memory.memsw.limit_in_bytes"); err != nil && cgroups.Mode() != cgroups.Unified {
+			m.Swap = nil
+		}
+		h.Memory = &m
+	}
+	if h.BlockIO != nil {
+		b := *h.BlockIO
+		dropZero(&b.Weight)
+		dropZero(&b.LeafWeight)
+		h.BlockIO = &b
+	}
+	return &h
+}
+
+func dropZero[T comparable](p **T) {
+	var zero T
+	if *p != nil && **p == zero {
+		*p = nil
+	}
+}
+
+// newGroup makes the cgroup at path, with limits.
+func newGroup(path string, r *specs.LinuxResources) (group, error) {
+	if cgroups.Mode() == cgroups.Unified {
+		m, err := cgroup2.NewManager(cgroupRoot, path, cgroup2.ToResources(hostResources(r)))
+		if err != nil {
+			return nil, fmt.Errorf("cgroup %s: %w", path, err)
+		}
+		return &groupV2{m}, nil
+	}
+	c, err := cgroup1.New(cgroup1.StaticPath(path), hostResources(r))
+	if err != nil {
+		return nil, fmt.Errorf("cgroup %s: %w", path, err)
+	}
+	return &groupV1{c}, nil
+}
+
+// loadGroup finds a cgroup that newGroup made; an error if it is not there.
+func loadGroup(path string) (group, error) {
+	if path == "" {
+		return nil, errors.New("the container has no cgroup")
+	}
+	if cgroups.Mode() == cgroups.Unified {
+		m, err := cgroup2.Load(path)
+		if err != nil {
+			return nil, err
+		}
+		return &groupV2{m}, nil
+	}
+	c, err := cgroup1.Load(cgroup1.StaticPath(path))
+	if err != nil {
+		return nil, err
+	}
+	return &groupV1{c}, nil
+}
+
+type groupV1 struct{ c cgroup1.Cgroup }
+
+func (g *groupV1) add(pid int) error                    { return g.c.AddProc(uint64(pid)) }
+func (g *groupV1) update(r *specs.LinuxResources) error { return g.c.Update(hostResources(r)) }
+func (g *groupV1) stats() (*stats.Metrics, error)       { return g.c.Stat(cgroup1.IgnoreNotExist) }
+
+func (g *groupV1) freeze(on bool) error {
+	if on {
+		return g.c.Freeze()
+	}
+	return g.c.Thaw()
+}
+
+// remove deletes the cgroup. What was killed leaves it a moment later.
+func (g *groupV1) remove() (err error) {
+	for range 100 {
+		if err = g.c.Delete(); err == nil || errors.Is(err, cgroup1.ErrCgroupDeleted) {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return err
+}
+
+type groupV2 struct{ m *cgroup2.Manager }
+
+func (g *groupV2) add(pid int) error { return g.m.AddProc(uint64(pid)) }
+func (g *groupV2) update(r *specs.LinuxResources) error {
+	return g.m.Update(cgroup2.ToResources(hostResources(r)))
+}
+
+func (g *groupV2) freeze(on bool) error {
+	if on {
+		return g.m.Freeze()
+	}
+	return g.m.Thaw()
+}
+
+func (g *groupV2) stats() (*stats.Metrics, error) {
+	m, err := g.m.Stat()
+	if err != nil {
+		return nil, err
+	}
+	// Version 1's words, which runc's events use for both.
+	s := &stats.Metrics{
+		Pids: &stats.PidsStat{Current: m.GetPids().GetCurrent(), Limit: m.GetPids().GetLimit()},
+		CPU: &stats.CPUStat{
+			Usage: &stats.CPUUsage{Total: m.GetCPU().GetUsageUsec() * 1000, User: m.GetCPU().GetUserUsec() * 1000, Kernel: m.GetCPU().GetSystemUsec() * 1000},
+			Throttling: &stats.Throttle{Periods: m.GetCPU().GetNrPeriods(), ThrottledPeriods: m.GetCPU().GetNrThrottled(),
+				ThrottledTime: m.GetCPU().GetThrottledUsec() * 1000},
+		},
+		Memory: &stats.MemoryStat{Usage: &stats.MemoryEntry{Usage: m.GetMemory().GetUsage(), Limit: m.GetMemory().GetUsageLimit()}},
+	}
+	return s, nil
+}
+
+func (g *groupV2) remove() (err error) {
+	for range 100 {
+		if err = g.m.Delete(); err == nil || errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return err
+}
+
+// frozen reports whether the container is paused.
+func (c *Container) frozen() bool {
+	if c.Cgroup == "" {
+		return false
+	}
+	if cgroups.Mode() == cgroups.Unified {
+		b, err := os.ReadFile(filepath.Join(cgroupRoot, c.Cgroup, "cgroup.freeze"))
+		return err == nil && strings.TrimSpace(string(b)) == "1"
+	}
+	b, err := os.ReadFile(filepath.Join(cgroupRoot, "freezer", c.Cgroup, "freezer.state"))
+	return err == nil && strings.TrimSpace(string(b)) != "THAWED"
+}
+
+// mayIgnore reports whether a container may do without a cgroup: an ordinary user's whom the host lets have none.
+func mayIgnore(err error) bool {
+	return os.Geteuid() != 0 && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOENT))
+}

@@ -1,0 +1,149 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"net/rpc"
+	"net/rpc/jsonrpc"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"moat/sentry/boot"
+)
+
+// Client is a control connection to a running sentry.
+type Client struct {
+	*rpc.Client
+	conn *clientConn
+}
+
+// maxReplies bounds what a sentry may say on the control socket: it is not trusted.
+const maxReplies = 256 << 20
+
+// clientConn is the connection; files go along with the first request.
+type clientConn struct {
+	*os.File
+	left  int64
+	files []*os.File
+}
+
+func newClient(f *os.File) *Client {
+	c := &clientConn{File: f, left: maxReplies}
+	return &Client{rpc.NewClientWithCodec(jsonrpc.NewClientCodec(c)), c}
+}
+
+func (c *clientConn) Read(p []byte) (int, error) {
+	n, err := c.File.Read(p)
+	if c.left -= int64(n); c.left < 0 {
+		return 0, errors.New("the sentry says too much")
+	}
+	return n, err
+}
+
+func (c *clientConn) Write(p []byte) (int, error) {
+	if len(c.files) == 0 {
+		return c.File.Write(p)
+	}
+	fds := make([]int, len(c.files))
+	for i, f := range c.files {
+		fds[i] = int(f.Fd())
+	}
+	c.files = nil
+	n, err := unix.SendmsgN(int(c.Fd()), p, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+	if err != nil || n == len(p) {
+		return n, err
+	}
+	m, err := c.File.Write(p[n:])
+	return n + m, err
+}
+
+// listenAt makes the listening socket of a container's directory.
+func listenAt(dir string) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "listener")
+	err = shortPath(dir, func(p string) error {
+		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: p}); err != nil {
+			return err
+		}
+		return unix.Listen(fd, 64)
+	})
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return f, nil
+}
+
+// shortPath calls f with a path to the directory's socket that fits into a socket address, however long the directory's name is.
+func shortPath(dir string, f func(string) error) error {
+	d, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(d)
+	return f(fmt.Sprintf("/proc/self/fd/%d/%s", d, socketFile))
+}
+
+// Dial connects to the container's sentry; files are sent with the first request.
+func (c *Container) Dial(files ...*os.File) (*Client, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	err = shortPath(c.dir, func(p string) error { return unix.Connect(fd, &unix.SockaddrUnix{Name: p}) })
+	if err != nil {
+		unix.Close(fd)
+		if !c.Sentry.alive() {
+			return nil, ErrNotRunning
+		}
+		return nil, fmt.Errorf("control socket %s: %w", filepath.Join(c.dir, socketFile), err)
+	}
+	cl := newClient(os.NewFile(uintptr(fd), "control"))
+	cl.conn.files = files
+	return cl, nil
+}
+
+// call does one request on a connection of its own.
+func (c *Container) call(method string, args, reply any) error {
+	cl, err := c.Dial()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	if err = cl.Call("Sandbox."+method, args, reply); errors.Is(err, rpc.ErrShutdown) || err != nil && !c.Sentry.alive() {
+		return ErrNotRunning
+	}
+	return err
+}
+
+// askStatus asks the sentry, which may be frozen, for a while.
+func (c *Container) askStatus() (boot.Status, error) {
+	var st boot.Status
+	cl, err := c.Dial()
+	if err != nil {
+		return st, err
+	}
+	defer cl.Close()
+	select {
+	case call := <-cl.Go("Sandbox.Status", &boot.None{}, &st, make(chan *rpc.Call, 1)).Done:
+		return st, call.Error
+	case <-time.After(2 * time.Second):
+		return boot.Status{}, errors.New("the sentry does not answer")
+	}
+}
+
+// Processes lists the container's processes.
+func (c *Container) Processes() (l []boot.ProcessInfo, err error) {
+	return l, c.call("Processes", &boot.None{}, &l)
+}
+
+// Usage tells what the guest uses.
+func (c *Container) Usage() (u boot.Usage, err error) {
+	return u, c.call("Usage", &boot.None{}, &u)
+}

@@ -1,0 +1,344 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"moat/sentry/boot"
+)
+
+// CreateOptions are `moat create`'s.
+type CreateOptions struct {
+	// Root is the directory of all containers' directories.
+	Root string
+	// PIDFile gets the number of the process to wait for; ConsoleSocket the master of the terminal.
+	PIDFile, ConsoleSocket string
+	// Systemd: cgroupsPath is SLICE:PREFIX:NAME.
+	Systemd bool
+}
+
+// Create makes a container: everything but that its first process runs. The calling goroutine is the main one.
+// On error nothing is left behind. The Container that it returns is locked; the Sandbox is its processes, children of this one.
+func Create(o *Options, co *CreateOptions) (_ *Container, _ *Sandbox, err error) {
+	if err := os.MkdirAll(co.Root, 0o711); err != nil {
+		return nil, nil, err
+	}
+	c := &Container{dir: filepath.Join(co.Root, o.ID), State: State{ID: o.ID, Bundle: o.Bundle, Rootfs: o.rootfs(), Created: time.Now().UTC(), UID: os.Getuid(),
+		Spec: o.Config.Spec, Process: &o.Config.First}}
+	if err := os.Mkdir(c.dir, 0o700); err != nil {
+		if errors.Is(err, os.ErrExist) {
+			err = fmt.Errorf("container with given ID already exists: %s", o.ID)
+		}
+		return nil, nil, err
+	}
+	if err := c.acquire(); err != nil {
+		return nil, nil, err
+	}
+	var s *Sandbox
+	defer func() {
+		if err != nil {
+			if s != nil {
+				s.Close()
+			}
+			c.destroy()
+			c.Unlock()
+		}
+	}()
+	if err := c.prepare(o, co); err != nil {
+		return nil, nil, err
+	}
+	if s, err = c.launch(o, co); err != nil {
+		return nil, nil, err
+	}
+	if err := c.build(o, s); err != nil {
+		return nil, nil, err
+	}
+	if co.PIDFile != "" {
+		if err := WritePIDFile(co.PIDFile, c.Sentry.PID); err != nil {
+			return nil, nil, err
+		}
+	}
+	c.Ready = true
+	if err := c.save(); err != nil {
+		return nil, nil, err
+	}
+	return c, s, s.client.Call("Sandbox.Detach", &boot.None{}, &boot.None{})
+}
+
+// prepare makes what is needed on the host before there are processes. What it will make is written down first, so that Delete finds it.
+func (c *Container) prepare(o *Options, co *CreateOptions) error {
+	c.Cgroup = cgroupPath(o.Config.Spec, o.ID, co.Systemd)
+	return c.save()
+}
+
+// launch starts the sandbox's processes in their cgroup.
+func (c *Container) launch(o *Options, co *CreateOptions) (_ *Sandbox, err error) {
+	o.Config.Standalone, o.dir = true, c.dir
+	var r *specs.LinuxResources
+	if l := o.Config.Spec.Linux; l != nil {
+		r = l.Resources
+	}
+	g, err := newGroup(c.Cgroup, r)
+	if err != nil {
+		if !mayIgnore(err) {
+			return nil, err
+		}
+		o.warn("no cgroup: %v", err)
+		c.Cgroup = ""
+	}
+	if o.listen, err = listenAt(c.dir); err != nil {
+		return nil, err
+	}
+	defer o.listen.Close()
+	if o.exit, err = os.OpenFile(filepath.Join(c.dir, exitFile), os.O_CREATE|os.O_WRONLY, 0o600); err != nil {
+		return nil, err
+	}
+	defer o.exit.Close()
+	if o.Config.First.Terminal && co.ConsoleSocket != "" {
+		slave, err := openConsole(&o.Config.First, co.ConsoleSocket)
+		if err != nil {
+			return nil, err
+		}
+		defer slave.Close()
+		o.Stdio = [3]*os.File{slave, slave, slave}
+		o.Config.Console = true
+	}
+	s, err := launch(o)
+	if err != nil {
+		return nil, err
+	}
+	c.Sentry, c.Gofer = newHostProcess(s.sentry.cmd.Process.Pid), newHostProcess(s.gofer.cmd.Process.Pid)
+	if err = c.save(); err == nil && g != nil {
+		for _, p := range []hostProcess{c.Sentry, c.Gofer} {
+			if err = g.add(p.PID); err != nil {
+				err = fmt.Errorf("cgroup %s: %w", c.Cgroup, err)
+				break
+			}
+		}
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// build runs the hooks that come before the container's files, and has the sandbox built.
+func (c *Container) build(o *Options, s *Sandbox) error {
+	h := c.hooksOf()
+	//lint:ignore SA1019 runtimes still have to run them, and Docker uses them
+	prestart := h.Prestart
+	if err := c.runHooks("prestart", prestart, Creating); err != nil {
+		return err
+	}
+	if err := c.runHooks("createRuntime", h.CreateRuntime, Creating); err != nil {
+		return err
+	}
+	if len(h.CreateContainer) > 0 {
+		err := inNetwork(c.Sentry.PID, func() error { return c.runHooks("createContainer", h.CreateContainer, Creating) })
+		if err != nil {
+			return err
+		}
+	}
+	return s.create(o)
+}
+
+// rootfs is the container's root on the host.
+func (o *Options) rootfs() string {
+	if len(o.gofer) == 0 {
+		return ""
+	}
+	return o.gofer[0].Source
+}
+
+// WritePIDFile makes path a file with a number in it, whole or not at all.
+func WritePIDFile(path string, pid int) error {
+	return writeAtomic(path, fmt.Appendf(nil, "%d", pid), 0o644)
+}
+
+// Start starts the container's first process. The container is locked.
+func (c *Container) Start() error {
+	switch st := c.Status(); st {
+	case Created:
+	case Stopped:
+		return errors.New("cannot start a container that has stopped")
+	default:
+		if !c.Started && st == Running {
+			break // a Start that was interrupted
+		}
+		return errors.New("cannot start an already running container")
+	}
+	h := c.hooksOf()
+	a := &boot.StartArgs{Hooks: h.StartContainer}
+	if len(a.Hooks) > 0 {
+		var err error
+		if a.State, err = c.stateJSON(Created); err != nil {
+			return err
+		}
+	}
+	var r boot.StartReply
+	err := c.call("Start", a, &r)
+	if err == nil {
+		err = replyError(&r)
+	}
+	if err != nil {
+		c.Sentry.signal(unix.SIGKILL)
+		return err
+	}
+	c.Started = true
+	if err := c.save(); err != nil {
+		return err
+	}
+	if err := c.runHooks("poststart", h.Poststart, Running); err != nil {
+		c.Sentry.signal(unix.SIGKILL)
+		return err
+	}
+	return nil
+}
+
+// Kill sends a signal to the container's first process, or to all of its processes.
+func (c *Container) Kill(sig unix.Signal, all bool) error {
+	switch c.Status() {
+	case Stopped:
+		if all {
+			return nil
+		}
+		return ErrNotRunning
+	case Paused:
+		if sig == unix.SIGKILL {
+			if err := c.Sentry.signal(sig); err != nil {
+				return err
+			}
+			return c.thaw()
+		}
+		// It is delivered when the container goes on.
+		cl, err := c.Dial()
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		cl.Go("Sandbox.Signal", &boot.SignalArgs{Signal: int(sig), All: all}, &boot.None{}, nil)
+		return nil
+	}
+	err := c.call("Signal", &boot.SignalArgs{Signal: int(sig), All: all}, &boot.None{})
+	if err != nil && sig == unix.SIGKILL && c.Sentry.alive() {
+		// A sentry that does not listen is killed itself.
+		return c.Sentry.signal(sig)
+	}
+	return err
+}
+
+func (c *Container) thaw() error {
+	g, err := loadGroup(c.Cgroup)
+	if err != nil {
+		return err
+	}
+	return g.freeze(false)
+}
+
+// Pause stops every process of the sandbox, Resume lets them go on. The container is locked.
+func (c *Container) Pause() error {
+	if st := c.Status(); st != Running && st != Created {
+		return fmt.Errorf("container not running or created: %s", st)
+	}
+	g, err := loadGroup(c.Cgroup)
+	if err != nil {
+		return fmt.Errorf("pause needs a cgroup: %w", err)
+	}
+	return g.freeze(true)
+}
+
+// Resume undoes Pause.
+func (c *Container) Resume() error {
+	if st := c.Status(); st != Paused {
+		return errors.New("container not paused")
+	}
+	return c.thaw()
+}
+
+// Delete removes a container that has stopped, or with force any. The container is locked. It can be done again when it was interrupted.
+func (c *Container) Delete(force bool) error {
+	switch st := c.Status(); st {
+	case Stopped:
+	case Created:
+		force = true
+		fallthrough
+	default:
+		if !force {
+			return fmt.Errorf("cannot delete container %s that is not stopped: %s", c.ID, st)
+		}
+	}
+	return c.destroy()
+}
+
+// longest is how long a killed process may take to end.
+const longest = 10 * time.Second
+
+// destroy ends whatever is left of a container and removes it.
+func (c *Container) destroy() error {
+	for _, p := range []hostProcess{c.Sentry, c.Gofer} {
+		if p.alive() {
+			p.signal(unix.SIGKILL)
+			if c.frozen() {
+				c.thaw()
+			}
+		}
+	}
+	for _, p := range []hostProcess{c.Sentry, c.Gofer} {
+		if !p.gone(longest) {
+			return fmt.Errorf("process %d does not end", p.PID)
+		}
+	}
+	if c.Cgroup != "" {
+		if g, err := loadGroup(c.Cgroup); err == nil {
+			if err := g.remove(); err != nil {
+				return err
+			}
+		}
+	}
+	var err error
+	if c.Ready {
+		// What these say does not keep the container from being gone.
+		err = c.runHooks("poststop", c.hooksOf().Poststop, Stopped)
+	}
+	if e := os.RemoveAll(c.dir); e != nil {
+		return e
+	}
+	if err != nil {
+		return &Warning{err.Error()}
+	}
+	return nil
+}
+
+// Warning is an error that is only to be logged.
+type Warning struct{ Text string }
+
+func (w *Warning) Error() string { return w.Text }
+
+// Update changes the limits. The container is locked.
+func (c *Container) Update(r *specs.LinuxResources) error {
+	if st := c.Status(); st == Stopped {
+		return ErrNotRunning
+	}
+	g, err := loadGroup(c.Cgroup)
+	if err != nil {
+		return err
+	}
+	if err := g.update(r); err != nil {
+		return err
+	}
+	if err := c.call("Update", r, &boot.None{}); err != nil {
+		return err
+	}
+	if c.Spec.Linux == nil {
+		c.Spec.Linux = &specs.Linux{}
+	}
+	c.Spec.Linux.Resources = mergeResources(c.Spec.Linux.Resources, r)
+	return c.save()
+}

@@ -1,0 +1,129 @@
+package container
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// applyLinux takes in config.json's linux: what cannot be honoured is an error, what need not be is warned of.
+func (o *Options) applyLinux() error {
+	s := o.Config.Spec
+	if s.Windows != nil || s.Solaris != nil || s.VM != nil || s.ZOS != nil {
+		o.warn("config.json: what is for other systems than Linux is ignored")
+	}
+	p := s.Process
+	if p.ApparmorProfile != "" && p.ApparmorProfile != "unconfined" {
+		o.warn("process.apparmorProfile: ignored: the host's kernel does not see the container's processes")
+	}
+	if p.SelinuxLabel != "" {
+		o.warn("process.selinuxLabel: ignored: the host's kernel does not see the container's processes")
+	}
+	if p.Scheduler != nil || p.IOPriority != nil || p.ExecCPUAffinity != nil {
+		o.warn("process.scheduler, ioPriority and execCPUAffinity: ignored")
+	}
+	l := s.Linux
+	if l == nil {
+		return nil
+	}
+	if err := o.applyNamespaces(l.Namespaces); err != nil {
+		return err
+	}
+	switch {
+	case l.IntelRdt != nil:
+		return fmt.Errorf("linux.intelRdt: not supported")
+	case l.Personality != nil && l.Personality.Domain != specs.PerLinux:
+		return fmt.Errorf("linux.personality.domain: %q: only %q is supported", l.Personality.Domain, specs.PerLinux)
+	case len(l.TimeOffsets) > 0:
+		return fmt.Errorf("linux.timeOffsets: not supported")
+	case len(l.NetDevices) > 0:
+		return fmt.Errorf("linux.netDevices: not supported")
+	}
+	if l.MountLabel != "" {
+		o.warn("linux.mountLabel: ignored")
+	}
+	for k := range l.Sysctl {
+		if !namespaced(k) {
+			return fmt.Errorf("linux.sysctl: %q is not in a separate kernel namespace", k)
+		}
+	}
+	prog, err := compileSeccomp(l.Seccomp, o.warn)
+	if err != nil {
+		return fmt.Errorf("linux.seccomp: %w", err)
+	}
+	if prog != nil {
+		o.Config.First.Seccomp = [][]byte{prog}
+	}
+	return o.applyResources(l.Resources)
+}
+
+// sandboxOverhead is what the sentry itself needs of a memory limit: a sixteenth, within bounds.
+func sandboxOverhead(limit uint64) uint64 { return min(max(limit/16, 6<<20), 64<<20) }
+
+// applyResources gives the sentry the limits that it keeps itself.
+func (o *Options) applyResources(r *specs.LinuxResources) error {
+	if r == nil {
+		return nil
+	}
+	if m := r.Memory; m != nil && m.Limit != nil && *m.Limit > 0 {
+		limit := uint64(*m.Limit)
+		if limit < minContainerMemory {
+			return fmt.Errorf("linux.resources.memory.limit: %d is too little: a container needs %d", limit, minContainerMemory)
+		}
+		o.Config.Memory = limit - sandboxOverhead(limit)
+	}
+	if r.Network != nil || len(r.Rdma) > 0 || len(r.HugepageLimits) > 0 {
+		o.warn("linux.resources: network, rdma and hugepageLimits are ignored")
+	}
+	return nil
+}
+
+// minContainerMemory is Docker's own least limit, with the sentry's share.
+const minContainerMemory = 6<<20 + 6<<20
+
+// applyNamespaces: a container has namespaces of its own; of the host's, or another's, only a network can be joined.
+func (o *Options) applyNamespaces(list []specs.LinuxNamespace) error {
+	have := map[specs.LinuxNamespaceType]bool{}
+	for i, n := range list {
+		known := []specs.LinuxNamespaceType{specs.PIDNamespace, specs.NetworkNamespace, specs.MountNamespace, specs.IPCNamespace, specs.UTSNamespace,
+			specs.UserNamespace, specs.CgroupNamespace, specs.TimeNamespace}
+		switch {
+		case !slices.Contains(known, n.Type):
+			return fmt.Errorf("linux.namespaces[%d].type: there is no namespace %q", i, n.Type)
+		case have[n.Type]:
+			return fmt.Errorf("linux.namespaces[%d].type: %q is there twice", i, n.Type)
+		}
+		have[n.Type] = true
+		if n.Path == "" {
+			continue
+		}
+		if n.Type != specs.NetworkNamespace {
+			return fmt.Errorf("linux.namespaces[%d].path: the %s namespace %s cannot be joined: it is the host kernel's, and a sandbox has a kernel of its own", i, n.Type, n.Path)
+		}
+		f, err := os.Open(n.Path)
+		if err != nil {
+			return fmt.Errorf("linux.namespaces[%d].path: %w", i, err)
+		}
+		o.netNS = f
+	}
+	for _, t := range []specs.LinuxNamespaceType{specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace} {
+		if !have[t] {
+			o.warn("linux.namespaces: the host's %s namespace cannot be shared: the container has its own", t)
+		}
+	}
+	return nil
+}
+
+// namespaced reports whether a sysctl is a container's own (runc's list).
+func namespaced(name string) bool {
+	name = strings.ReplaceAll(name, "/", ".")
+	switch name {
+	case "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced",
+		"kernel.domainname", "kernel.hostname":
+		return true
+	}
+	return strings.HasPrefix(name, "net.") || strings.HasPrefix(name, "fs.mqueue.")
+}

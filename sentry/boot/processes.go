@@ -1,0 +1,68 @@
+package boot
+
+import (
+	"bytes"
+	"slices"
+
+	"gvisor.dev/gvisor/pkg/hostarch"
+
+	"moat/sentry/kernel"
+	"moat/sentry/mm"
+)
+
+// maxArgs bounds what Processes tells of a process' arguments.
+const maxArgs = 4096
+
+// processes lists the container's processes, zombies included, in order of their numbers.
+func (b *sandbox) processes() []ProcessInfo {
+	var l []ProcessInfo
+	for _, tg := range b.k.ThreadGroups() {
+		l = append(l, b.describe(tg))
+	}
+	slices.SortFunc(l, func(x, y ProcessInfo) int { return int(x.PID) - int(y.PID) })
+	return l
+}
+
+func (b *sandbox) describe(tg *kernel.ThreadGroup) ProcessInfo {
+	ns, t := b.k.RootPIDNamespace(), tg.Leader()
+	user, sys := tg.CPUTimes()
+	p := ProcessInfo{
+		PID: tg.PIDIn(ns), UID: int32(t.Credentials().EUID), Threads: tg.NumTasks(), Name: t.Name(), State: t.State().String()[:1],
+		Start: tg.StartTime().Unix(), CPU: int64(user + sys),
+	}
+	if o := tg.Parent(); o != nil {
+		p.PPID = o.PIDIn(ns)
+	}
+	if c := tg.ControllingTTY(); c != nil {
+		p.TTY = c.Name()
+	}
+	if m := t.MemoryManager(); m != nil && m.IncUsersIfAlive() {
+		p.RSS = int64(m.RSS())
+		p.Args = arguments(m)
+		if h, ok := m.AddressSpace().(interface{ HostPID() int }); ok {
+			p.Host = h.HostPID()
+		}
+		m.DecUsers()
+	}
+	return p
+}
+
+// arguments are a process' as ps(1) shows them.
+func arguments(m *mm.MemoryManager) (args []string) {
+	a := m.Areas()
+	if a.ArgEnd <= a.ArgStart {
+		return nil
+	}
+	buf := make([]byte, min(uint64(a.ArgEnd-a.ArgStart), maxArgs))
+	n, _ := m.Force(hostarch.Addr(a.ArgStart), buf, false)
+	for _, s := range bytes.Split(bytes.TrimRight(buf[:n], "\x00"), []byte{0}) {
+		args = append(args, string(s))
+	}
+	return args
+}
+
+// usage tells what the guest uses.
+func (b *sandbox) usage() Usage {
+	_, tasks := b.k.NumRunning()
+	return Usage{Memory: b.mem.Used(), MemoryLimit: b.mem.Limit(), Tasks: tasks}
+}

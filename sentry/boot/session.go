@@ -1,0 +1,293 @@
+package boot
+
+import (
+	"errors"
+	"net/rpc"
+	"net/rpc/jsonrpc"
+	"runtime/pprof"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Session is the service "Sandbox" on one control connection.
+type Session struct {
+	s    *server
+	conn *conn
+
+	mu sync.Mutex
+	// procs are the processes that this connection started and that have not ended: they are killed when it closes.
+	procs map[int32]*process // +checklocks:mu
+}
+
+// serve answers a connection until it closes.
+func (s *server) serve(fd int) {
+	c := &Session{s: s, conn: &conn{fd: fd}, procs: make(map[int32]*process)}
+	srv := rpc.NewServer()
+	if err := srv.RegisterName("Sandbox", c); err != nil {
+		die("%v", err)
+	}
+	srv.ServeCodec(&codec{jsonrpc.NewServerCodec(c.conn), s})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.procs {
+		p.kill()
+	}
+}
+
+// codec counts down the answers that tell of an end when they are written.
+type codec struct {
+	rpc.ServerCodec
+	s *server
+}
+
+func (c *codec) WriteResponse(r *rpc.Response, body any) error {
+	err := c.ServerCodec.WriteResponse(r, body)
+	if r.ServiceMethod == "Sandbox.WaitExec" {
+		c.s.answering.Add(-1)
+	}
+	return err
+}
+
+// conn is a control connection. Descriptors may come along with requests.
+type conn struct {
+	fd int
+
+	mu  sync.Mutex
+	fds []int // +checklocks:mu
+	// gone: Close was called.
+	gone bool // +checklocks:mu
+}
+
+// maxFDs is what a request may bring (SCM_MAX_FD of a message).
+const maxFDs = 253
+
+// Read reads bytes, and keeps descriptors for takeFDs.
+func (c *conn) Read(b []byte) (int, error) {
+	oob := make([]byte, unix.CmsgSpace(4*maxFDs))
+	for {
+		n, k, _, _, err := unix.Recvmsg(c.fd, b, oob, unix.MSG_CMSG_CLOEXEC)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		if k > 0 {
+			c.keep(oob[:k])
+		}
+		if n == 0 {
+			return 0, errors.New("closed")
+		}
+		return n, nil
+	}
+}
+
+func (c *conn) keep(oob []byte) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range msgs {
+		fds, err := unix.ParseUnixRights(&msgs[i])
+		if err != nil {
+			continue
+		}
+		c.fds = append(c.fds, fds...)
+	}
+	for len(c.fds) > maxFDs {
+		unix.Close(c.fds[len(c.fds)-1])
+		c.fds = c.fds[:len(c.fds)-1]
+	}
+}
+
+// takeFDs returns the n descriptors that came first; they are the caller's.
+func (c *conn) takeFDs(n int) ([]int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n < 0 || n > len(c.fds) {
+		return nil, errors.New("the request came without its descriptors")
+	}
+	fds := c.fds[:n:n]
+	c.fds = c.fds[n:]
+	return fds, nil
+}
+
+func (c *conn) Write(b []byte) (int, error) {
+	for done := 0; ; {
+		n, err := unix.Write(c.fd, b[done:])
+		done += max(n, 0)
+		if done == len(b) || err != nil && err != unix.EINTR {
+			return done, err
+		}
+	}
+}
+
+// Close closes the connection and what nobody took.
+func (c *conn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone {
+		return nil
+	}
+	c.gone = true
+	for _, fd := range c.fds {
+		unix.Close(fd)
+	}
+	c.fds = nil
+	return unix.Close(c.fd)
+}
+
+// Create builds the sandbox; its first process does not run yet.
+func (c *Session) Create(a *Config, r *StartReply) error {
+	b, err := c.s.create(a)
+	if r.set(err); err == nil {
+		r.PID = b.init.pid
+	}
+	return nil
+}
+
+// Start starts the first process. Doing it again does nothing.
+func (c *Session) Start(a *StartArgs, r *StartReply) error {
+	b, err := c.s.sandbox()
+	if err != nil {
+		return err
+	}
+	started, err := b.start(a)
+	if started && b.c.Standalone {
+		go c.s.end(b)
+	}
+	r.set(err)
+	return nil
+}
+
+// Detach makes a Standalone sandbox live on when the connection of who started it closes.
+func (c *Session) Detach(_ *None, _ *None) error {
+	b, err := c.s.sandbox()
+	if err == nil && !b.c.Standalone {
+		err = errors.New("the sandbox cannot live by itself")
+	}
+	if err == nil {
+		c.s.detached.Store(true)
+	}
+	return err
+}
+
+// Status tells how far the sandbox is.
+func (c *Session) Status(_ *None, st *Status) error {
+	b, err := c.s.sandbox()
+	if err == nil {
+		st.Started = b.hasStarted()
+	}
+	return err
+}
+
+// Wait returns when the first process has ended and the container's files are written back.
+func (c *Session) Wait(_ *None, st *ExitStatus) error {
+	b, err := c.s.sandbox()
+	if err == nil {
+		*st = b.wait()
+	}
+	return err
+}
+
+// Exec starts another process. Its descriptors, standard input, output, error and Extra more, come with the request.
+func (c *Session) Exec(a *Process, r *StartReply) error {
+	b, err := c.s.sandbox()
+	if err != nil {
+		return err
+	}
+	fds, err := c.conn.takeFDs(3 + a.Extra)
+	if err != nil {
+		return err
+	}
+	p, err := b.exec(a, fds)
+	if r.set(err); err != nil {
+		return nil
+	}
+	r.PID = p.pid
+	c.mu.Lock()
+	c.procs[p.pid] = p
+	c.mu.Unlock()
+	return nil
+}
+
+func (c *Session) exec(pid int32) (*process, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.procs[pid]; p != nil {
+		return p, nil
+	}
+	return nil, unix.ESRCH
+}
+
+// WaitExec returns when a process that this connection started by Exec has ended.
+func (c *Session) WaitExec(pid *int32, st *ExitStatus) error {
+	c.s.answering.Add(1)
+	p, err := c.exec(*pid)
+	if err != nil {
+		return err
+	}
+	*st = p.wait()
+	c.mu.Lock()
+	delete(c.procs, *pid)
+	c.mu.Unlock()
+	return nil
+}
+
+// Signal is kill(2) from outside.
+func (c *Session) Signal(a *SignalArgs, _ *None) error {
+	b, err := c.s.sandbox()
+	if err == nil {
+		err = b.signal(a)
+	}
+	return err
+}
+
+// Resize sets a terminal's size.
+func (c *Session) Resize(w *WinSize, _ *None) error {
+	b, err := c.s.sandbox()
+	if err != nil {
+		return err
+	}
+	p := b.init
+	if w.PID != 0 {
+		if p, err = c.exec(w.PID); err != nil {
+			return err
+		}
+	}
+	if p.term == nil {
+		return errors.New("there is no terminal")
+	}
+	p.term.console.Resize(w.Rows, w.Cols)
+	return nil
+}
+
+// Processes lists the container's processes.
+func (c *Session) Processes(_ *None, l *[]ProcessInfo) error {
+	b, err := c.s.sandbox()
+	if err == nil {
+		*l = b.processes()
+	}
+	return err
+}
+
+// Usage tells what the guest uses.
+func (c *Session) Usage(_ *None, u *Usage) error {
+	b, err := c.s.sandbox()
+	if err == nil {
+		*u = b.usage()
+	}
+	return err
+}
+
+// Stacks answers with the stacks of all goroutines.
+func (c *Session) Stacks(_ *None, text *string) error {
+	var b strings.Builder
+	err := pprof.Lookup("goroutine").WriteTo(&b, 2)
+	*text = b.String()
+	return err
+}
