@@ -50,11 +50,11 @@ func TestBadBundle(t *testing.T) {
 			if c.config != "" {
 				os.WriteFile(filepath.Join(dir, "config.json"), []byte(c.config), 0o644)
 			}
-			oneLine(t, command(t, time.Minute, "", "", moat, "run", "-b", dir, "x"), 125, c.words...)
+			oneLine(t, command(t, time.Minute, "", "", moat, "run", "-b", dir, "x"), 1, c.words...)
 		})
 	}
-	oneLine(t, command(t, time.Minute, "", "", moat, "run", "-b", "/nonexistent", "x"), 125, "/nonexistent", "no such file")
-	oneLine(t, command(t, time.Minute, "", "", moat, "run", "-b", "/", "../x"), 125, "ID")
+	oneLine(t, command(t, time.Minute, "", "", moat, "run", "-b", "/nonexistent", "x"), 1, "/nonexistent", "no such file")
+	oneLine(t, command(t, time.Minute, "", "", moat, "run", "-b", "/", "../x"), 1, "ID")
 }
 
 // TestBadRootfs: what config.json says can also be wrong inside the sandbox.
@@ -65,10 +65,10 @@ func TestBadInside(t *testing.T) {
 			os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o644)
 			return command(t, time.Minute, "", "", moat, "run", "--platform="+p, "-b", dir, "x")
 		}
-		oneLine(t, run(`{"ociVersion":"1.0.2","process":{"args":["a"],"cwd":"/","capabilities":{"bounding":["CAP_FLY"]}},"root":{"path":"/","readonly":true}}`), 125, "process.capabilities.bounding", "CAP_FLY")
-		oneLine(t, run(`{"ociVersion":"1.0.2","process":{"args":["a"],"cwd":"/","rlimits":[{"type":"RLIMIT_FUN"}]},"root":{"path":"/","readonly":true}}`), 125, "process.rlimits", "RLIMIT_FUN")
-		oneLine(t, run(`{"ociVersion":"1.0.2","process":{"args":["a"],"cwd":"/"},"root":{"path":"/","readonly":true},"mounts":[{"destination":"/mnt","type":"nofs"}]}`), 125, "nofs", "/mnt")
-		oneLine(t, run(`{"ociVersion":"1.0.2","process":{"args":["/nonexistent"],"cwd":"/"},"root":{"path":"/","readonly":true}}`), 127, "/nonexistent")
+		oneLine(t, run(`{"ociVersion":"1.0.2","process":{"args":["a"],"cwd":"/","capabilities":{"bounding":["CAP_FLY"]}},"root":{"path":"/","readonly":true}}`), 1, "process.capabilities.bounding", "CAP_FLY")
+		oneLine(t, run(`{"ociVersion":"1.0.2","process":{"args":["a"],"cwd":"/","rlimits":[{"type":"RLIMIT_FUN"}]},"root":{"path":"/","readonly":true}}`), 1, "process.rlimits", "RLIMIT_FUN")
+		oneLine(t, run(`{"ociVersion":"1.0.2","process":{"args":["a"],"cwd":"/"},"root":{"path":"/","readonly":true},"mounts":[{"destination":"/mnt","type":"nofs"}]}`), 1, "nofs", "/mnt")
+		oneLine(t, run(`{"ociVersion":"1.0.2","process":{"args":["/nonexistent"],"cwd":"/"},"root":{"path":"/","readonly":true}}`), 1, "/nonexistent")
 	})
 }
 
@@ -163,8 +163,12 @@ func TestFlags(t *testing.T) {
 		{"do"}, {"do", "--platform=none", "--", "true"}, {"do", "--rootfs=/nonexistent", "--", "true"}, {"do", "--rootfs=/etc/passwd", "--", "true"},
 		{"do", "--volume=x", "--", "true"}, {"do", "--volume=/nonexistent:/x", "--", "true"}, {"do", "--volume=/:/x:wx", "--", "true"},
 		{"do", "--memory=lots", "--", "true"}, {"do", "--memory=1", "--", "true"}, {"do", "--network=host", "--", "true"}, {"do", "--env==x", "--", "true"},
-		{"do", "--nonsense", "--", "true"}, {"fly"}, {"boot"}, {"gofer"}, {"run"},
+		{"do", "--nonsense", "--", "true"}, {"fly"}, {"boot"}, {"gofer"}, {"run"}, {"kill"}, {"--log-format=xml", "list"},
 	} {
-		oneLine(t, command(t, time.Minute, "", "", append([]string{moat}, c...)...), 125)
+		code := 125
+		if c[0] == "run" || c[0] == "kill" || c[len(c)-1] == "list" {
+			code = 1
+		}
+		oneLine(t, command(t, time.Minute, "", "", append([]string{moat}, c...)...), code)
 	}
 }
