@@ -83,6 +83,9 @@ func getdents(t *kernel.Task, a kernel.Args, put func([]byte, int, *vfs.Dirent) 
 		return 0, err
 	}
 	defer f.DecRef()
+	if a[2].Int() < 0 {
+		return 0, unix.EINVAL
+	}
 	buf := direntBuffers.Get().(*[]byte)
 	defer direntBuffers.Put(buf)
 	b := (*buf)[:0]

@@ -323,6 +323,9 @@ func sysIoctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	case linux.FIONBIO:
 		return flag(unix.O_NONBLOCK)
 	case linux.FIOASYNC:
+		if m := f.Inode().Mode() & unix.S_IFMT; m == unix.S_IFREG || m == unix.S_IFDIR {
+			return 0, unix.ENOTTY // no fasync method
+		}
 		return flag(unix.O_ASYNC)
 	}
 	if f.Inode().Mode()&unix.S_IFMT == unix.S_IFREG {

@@ -31,7 +31,7 @@ func init() {
 			return pidResult(t.IPC().Msg.Get(t, a[0].Int(), a[1].Uint()))
 		}),
 		full(69, "msgsnd", "int ptr size hex", sysMsgsnd),
-		partial(70, "msgrcv", "int ptr size int hex", "no MSG_COPY", sysMsgrcv),
+		full(70, "msgrcv", "int ptr size int hex", sysMsgrcv),
 		full(71, "msgctl", "int int ptr", sysMsgctl),
 	)
 }

@@ -70,7 +70,12 @@ func init() {
 		full(330, "pkey_alloc", "hex hex", sysPkey),
 		full(331, "pkey_free", "int", sysPkey),
 		absent(453, "map_shadow_stack", "no shadow stacks (ENOSYS as on Linux without them)"),
-		absent(462, "mseal", "mappings cannot be sealed yet"),
+		full(462, "mseal", "ptr size hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			if a[2] != 0 {
+				return 0, unix.EINVAL
+			}
+			return 0, t.MemoryManager().MSeal(a[0].Pointer(), a[1].Uint64())
+		}),
 	)
 }
 
@@ -160,6 +165,12 @@ func mapType(flags uint64, file bool, o *memmap.MMapOpts) error {
 		}
 	case unix.MAP_PRIVATE:
 		o.Private = true
+	case mapDroppable:
+		// Pages that memory pressure may drop: ours are kept, and as on Linux not the child's.
+		if file || flags&unix.MAP_LOCKED != 0 || o.GrowsDown {
+			return unix.EINVAL
+		}
+		o.Private, o.NoReserve, o.WipeOnFork = true, true, true
 	default:
 		return unix.EINVAL
 	}

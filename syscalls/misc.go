@@ -143,6 +143,12 @@ func sysSyslog(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	case 0, 1, 5, 6, 7:
 		return 0, nil
 	case 2:
+		if a[1] == 0 || a[2].Int() <= 0 {
+			if a[1] != 0 && a[2] == 0 {
+				return 0, nil
+			}
+			return 0, unix.EINVAL
+		}
 		// All has been read: wait as a reader of an idle buffer does.
 		return 0, t.Block(nil)
 	case readAll, readClear:

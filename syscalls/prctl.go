@@ -182,9 +182,28 @@ func sysPrctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		if !unused(1) {
 			return 0, unix.EINVAL
 		}
+		if a[0].Int() == prGetMDWE && m.DeniesWriteExec() {
+			return 1, nil
+		}
+	case prSetMDWE:
+		const refuseExecGain, noInherit = 1, 2
+		if !unused(2) || a[1].Uint64()&^(refuseExecGain|noInherit) != 0 || a[1].Uint64() == noInherit {
+			return 0, unix.EINVAL
+		}
+		if m.DeniesWriteExec() && a[1]&refuseExecGain == 0 {
+			return 0, unix.EPERM
+		}
+		if a[1] != 0 {
+			m.DenyWriteExec()
+		}
+	case prSetIOFlusher, prGetIOFlusher:
+		if !t.Credentials().HasCap(linux.CAP_SYS_RESOURCE) {
+			return 0, unix.EPERM
+		}
+		return 0, unix.EINVAL
 	case prGetSpeculation, prSetSpeculation:
 		return 0, unix.ENODEV
-	case prSysUserDispatch, prSetMDWE, prSetIOFlusher, prGetIOFlusher, prSchedCore, prGetUnalign, prGetFPEMU:
+	case prSysUserDispatch, prSchedCore, prGetUnalign, prGetFPEMU:
 		return 0, unix.EINVAL
 	default:
 		return 0, unix.EINVAL

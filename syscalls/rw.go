@@ -84,7 +84,7 @@ func sigpipe(t *kernel.Task, f *vfs.FileDescription, src usermem.IOSequence, off
 	} else {
 		n, err = f.Write(t, src, flags)
 	}
-	if n == 0 && err == unix.EPIPE && f.Inode().Mode()&unix.S_IFMT != unix.S_IFREG {
+	if err == unix.EPIPE && (n == 0 || isPipe(f)) && f.Inode().Mode()&unix.S_IFMT != unix.S_IFREG {
 		raiseSIGPIPE(t)
 	}
 	return result(n, err)

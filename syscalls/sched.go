@@ -159,6 +159,9 @@ func setScheduler(t, o *kernel.Task, policy, prio int32) error {
 	}
 	if !t.Credentials().HasCapIn(linux.CAP_SYS_NICE, t.Kernel().RootUserNamespace()) {
 		old, oldPrio := o.SchedPolicy()
+		if old&^linux.SCHED_RESET_ON_FORK == linux.SCHED_IDLE && policy != linux.SCHED_IDLE && !mayNice(t, o, o.Nice()) {
+			return unix.EPERM // SCHED_IDLE is below every nice value
+		}
 		if rt {
 			lim := o.ThreadGroup().Limit(linux.RLIMIT_RTPRIO).Cur
 			if (policy != old&^linux.SCHED_RESET_ON_FORK && lim == 0) || (prio > oldPrio && uint64(prio) > lim) {
@@ -272,6 +275,9 @@ func sysGetaffinity(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	size := uint64(a[1].Uint())
 	if size*8 < uint64(t.Kernel().NumCPUs()) || size&7 != 0 {
 		return 0, unix.EINVAL
+	}
+	if a[0].Int() < 0 {
+		return 0, unix.ESRCH
 	}
 	o, err := schedTask(t, a[0].Int())
 	if err != nil {

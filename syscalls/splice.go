@@ -154,8 +154,11 @@ func (m *mover) write(b []byte, nonblock bool) (int, error) {
 	} else {
 		n, err = m.out.Write(m.t, src, flags)
 	}
-	if n == 0 && err == unix.EPIPE {
+	if err == unix.EPIPE && (n == 0 || isPipe(m.out)) {
 		raiseSIGPIPE(m.t)
+		if n > 0 {
+			err = nil
+		}
 	}
 	return int(n), err
 }
@@ -232,7 +235,7 @@ func sysSplice(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	switch {
 	case isPipe(in) && a[1] != 0, isPipe(out) && a[3] != 0:
 		return 0, unix.ESPIPE
-	case !isPipe(in) && !isPipe(out):
+	case !isPipe(in) && !isPipe(out), in.Inode().Mode()&unix.S_IFMT == unix.S_IFDIR:
 		return 0, unix.EINVAL
 	case isPipe(in) && isPipe(out) && in.Inode() == out.Inode():
 		return 0, unix.EINVAL
@@ -300,11 +303,15 @@ func sysVmsplice(t *kernel.Task, a kernel.Args) (uintptr, error) {
 }
 
 func sysCopyFileRange(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	in, out, err := twoFiles(t, a[0].Int(), a[2].Int())
+	in, err := t.GetFile(a[0].Int())
 	if err != nil {
 		return 0, err
 	}
 	defer in.DecRef()
+	out, err := t.GetFile(a[2].Int())
+	if err != nil {
+		return 0, err
+	}
 	defer out.DecRef()
 	if a[5] != 0 {
 		return 0, unix.EINVAL
@@ -318,15 +325,19 @@ func sysCopyFileRange(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return 0, unix.EINVAL
 		}
 	}
-	if out.Flags()&unix.O_APPEND != 0 {
+	if !in.Readable() || !out.Writable() || out.Flags()&unix.O_APPEND != 0 {
 		return 0, unix.EBADF
 	}
 	m := mover{t: t, in: in, out: out}
-	if m.inOff, err = readOffset(t, a[1]); err != nil {
+	if m.inOff, err = readOffset(t, a[1]); err != nil && err != unix.EINVAL {
 		return 0, err
 	}
-	if m.outOff, err = readOffset(t, a[3]); err != nil {
+	negative := err
+	if m.outOff, err = readOffset(t, a[3]); err != nil && err != unix.EINVAL {
 		return 0, err
+	}
+	if negative != nil || err != nil {
+		return 0, unix.EOVERFLOW // generic_copy_file_checks counts without signs
 	}
 	from, to, n := in.Offset(), out.Offset(), int64(min(a[4].Uint64(), 0x7ffff000))
 	if m.inOff != nil {
@@ -335,9 +346,10 @@ func sysCopyFileRange(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if m.outOff != nil {
 		to = *m.outOff
 	}
-	if from > math.MaxInt64-n || to > math.MaxInt64-n {
-		return 0, unix.EOVERFLOW
+	if to == math.MaxInt64 && n > 0 {
+		return 0, unix.EFBIG
 	}
+	n = min(n, math.MaxInt64-from, math.MaxInt64-to)
 	if in.Inode() == out.Inode() && from < to+n && to < from+n {
 		return 0, unix.EINVAL
 	}

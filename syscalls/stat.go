@@ -139,18 +139,23 @@ func sysStatx(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	return 0, putStatx(t, a[4], p, &at)
+	return 0, putStatx(t, a[4], p, &at, a[3].Uint())
 }
 
-func putStatx(t *kernel.Task, buf kernel.Arg, p vfs.Path, a *vfs.Attr) error {
+// putStatx writes struct statx. The birth time is told if it was asked for, and if neither the change nor the modification time was, these are
+// not (fill_mg_cmtime).
+func putStatx(t *kernel.Task, buf kernel.Arg, p vfs.Path, a *vfs.Attr, want uint32) error {
 	const attrMountRoot = 0x2000
 	le := hostarch.ByteOrder
 	var b [256]byte
 	ns := t.Credentials().UserNS
 	dev := p.Mount.FS().Dev()
 	mask := uint32(linux.STATX_BASIC_STATS | linux.STATX_MNT_ID)
-	if a.Btime != 0 {
+	if a.Btime != 0 && want&linux.STATX_BTIME != 0 {
 		mask |= linux.STATX_BTIME
+	}
+	if want&(linux.STATX_CTIME|linux.STATX_MTIME) == 0 {
+		mask &^= linux.STATX_CTIME | linux.STATX_MTIME
 	}
 	attrs := a.Attributes
 	if p.IsMountRoot() {

@@ -39,6 +39,9 @@ func (t *Task) copyNamespaces(flags uint64, creds *auth.Credentials) (Namespaces
 		return n, nil, unix.EPERM
 	}
 	if flags&linux.CLONE_NEWPID != 0 {
+		if n.PIDForChildren != t.PIDNamespace() {
+			return n, nil, unix.EINVAL // copy_pid_ns: one level at a time
+		}
 		p, err := k.newPIDNamespace(n.PIDForChildren, user)
 		if err != nil {
 			return n, nil, err

@@ -84,12 +84,12 @@ func (e *BusError) Unwrap() error { return e.Err }
 
 // MMapOpts carries an mmap request through FileImpl.ConfigureMMap, which fills in Mappable.
 type MMapOpts struct {
-	Length                                                 uint64
-	Addr                                                   hostarch.Addr
-	Offset                                                 uint64 // bytes into Mappable
-	Fixed, FixedNoReplace, Unmap, Map32Bit                 bool
-	Private, GrowsDown, Stack, Locked, Populate, NoReserve bool
-	Perms, MaxPerms                                        hostarch.AccessType
+	Length                                                             uint64
+	Addr                                                               hostarch.Addr
+	Offset                                                             uint64 // bytes into Mappable
+	Fixed, FixedNoReplace, Unmap, Map32Bit                             bool
+	Private, GrowsDown, Stack, Locked, Populate, NoReserve, WipeOnFork bool
+	Perms, MaxPerms                                                    hostarch.AccessType
 	// Program says that the file is code, which nobody changes while it runs (MAP_DENYWRITE): private copies may be made of more pages than are
 	// written. Pages of other files show later changes of the file until they are written themselves.
 	Program bool

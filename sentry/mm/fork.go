@@ -10,6 +10,7 @@ import (
 func (mm *MemoryManager) Fork() (*MemoryManager, error) {
 	child := &MemoryManager{p: mm.p, mf: mm.mf, lim: mm.lim, keep: mm.keep}
 	child.users.Store(1)
+	child.denyWX.Store(mm.denyWX.Load())
 	child.Dumpable.Store(mm.Dumpable.Load())
 	mm.mu.Lock()
 	mm.shareForFork()

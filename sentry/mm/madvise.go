@@ -81,6 +81,9 @@ func (mm *MemoryManager) adviseVMA(it spans.Iter, start, end uint64, advice int3
 		if v.lock != unlocked && advice != madvDontNeedLock || v.flags&vmSpecial != 0 {
 			return it, unix.EINVAL
 		}
+		if v.flags&vmSealed != 0 && v.anonymous() && !v.perms.Write {
+			return it, unix.EPERM // would discard what may not be written
+		}
 		mm.zap(s, e)
 		return it, nil
 	case unix.MADV_FREE:
@@ -181,12 +184,10 @@ func (mm *MemoryManager) madvRemove(start, end uint64) error {
 		}
 		mm.mu.RUnlock()
 		err := error(unix.EINVAL)
-		switch h := v.mappable.(type) {
-		case PunchHoler:
-			if !v.private() && v.lock == unlocked {
-				if err = unix.EACCES; v.perms.Write {
-					err = h.PunchHole(off, e-start)
-				}
+		if v.mappable != nil && v.lock == unlocked {
+			err = unix.EACCES
+			if h, ok := v.mappable.(PunchHoler); ok && !v.private() && v.perms.Write {
+				err = h.PunchHole(off, e-start)
 			}
 		}
 		if v.id != nil {

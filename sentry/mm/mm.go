@@ -86,6 +86,8 @@ type MemoryManager struct {
 	limits Limiter
 	// lockFuture is mlockall's MCL_FUTURE. +checklocks:mu
 	lockFuture lockMode
+	// denyWX is PR_SET_MDWE. Children inherit it, programs do not.
+	denyWX atomic.Bool
 	// bases are where the texts that this space uses are mapped. +checklocks:mu
 	bases map[*text]uint64
 	// dropped are pages to be freed when the platform's batch is in force, droppedBytes their number. +checklocks:mu

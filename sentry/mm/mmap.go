@@ -65,6 +65,9 @@ func newVMA(opts *memmap.MMapOpts) vma {
 	if opts.NoReserve {
 		v.flags |= vmNoReserve
 	}
+	if opts.WipeOnFork {
+		v.flags |= vmWipeOnFork
+	}
 	if opts.Program {
 		v.flags |= vmProgram
 	}
@@ -81,6 +84,9 @@ func newVMA(opts *memmap.MMapOpts) vma {
 // +checklocks:mm.mu
 func (mm *MemoryManager) mapLocked(c Caller, opts *memmap.MMapOpts, v vma, n uint64) (uint64, error) {
 	mm.limits = c.Limits
+	if mm.denyWX.Load() && v.perms.Write && v.perms.Execute {
+		return 0, unix.EACCES
+	}
 	if mm.vmas.Len() >= maxMapCount {
 		return 0, unix.ENOMEM
 	}
@@ -103,6 +109,9 @@ func (mm *MemoryManager) mapLocked(c Caller, opts *memmap.MMapOpts, v vma, n uin
 			return 0, err
 		}
 		v.flags |= vmAccount
+	}
+	if mm.sealed(start, end) {
+		return 0, unix.EPERM
 	}
 	if !mm.vmas.Free(start, end) {
 		mm.removeVMAs(start, end, true)
@@ -199,6 +208,9 @@ func (mm *MemoryManager) MUnmap(addr hostarch.Addr, length uint64) error {
 	if mm.vmas.Ok(it) && mm.vmas.At(it).Start < start && mm.vmas.At(it).End > end && mm.vmas.Len() >= maxMapCount {
 		return unix.ENOMEM
 	}
+	if mm.sealed(start, end) {
+		return unix.EPERM
+	}
 	mm.removeVMAs(start, end, true)
 	return nil
 }
@@ -265,7 +277,10 @@ func (mm *MemoryManager) isolateForProtect(it spans.Iter, start, end uint64, per
 func (mm *MemoryManager) protectVMA(c Caller, it spans.Iter, perms hostarch.AccessType) error {
 	sp := mm.vmas.At(it)
 	v := &sp.Val
-	if !v.maxPerms.SupersetOf(perms) {
+	if v.flags&vmSealed != 0 {
+		return unix.EPERM
+	}
+	if !v.maxPerms.SupersetOf(perms) || mm.denyWX.Load() && perms.Execute && (perms.Write || !v.perms.Execute) {
 		return unix.EACCES
 	}
 	n := sp.Len()

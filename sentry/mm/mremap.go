@@ -52,6 +52,9 @@ func (mm *MemoryManager) mremapLocked(c Caller, old, oldLen, newLen, to uint64, 
 		return 0, unix.EFAULT
 	}
 	v := &sp.Val
+	if mm.sealed(old, old+max(oldLen, 1)) || fixed && mm.sealed(to, to+newLen) {
+		return 0, unix.EPERM
+	}
 	// Shrinking in place may span several mappings, like munmap.
 	if !fixed && !dontUnmap && oldLen >= newLen {
 		if oldLen > newLen {

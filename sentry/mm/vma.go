@@ -24,6 +24,7 @@ const (
 	vmRandRead
 	vmSeqRead
 	vmProgram // MMapOpts.Program
+	vmSealed  // mseal(2)
 	vmSpecial // vDSO and vvar: may not be moved in part or written
 )
 

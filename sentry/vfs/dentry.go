@@ -43,6 +43,7 @@ const (
 	dDeleted                // unlinked: "(deleted)"
 	dReferenced             // used since the clock passed
 	dListed                 // in the clock
+	dUnlinkable             // an O_TMPFILE with O_EXCL: may not get a name
 )
 
 const deadRefs = -1 << 40

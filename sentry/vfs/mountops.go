@@ -92,6 +92,9 @@ func DoMount(ctx Context, source string, target Path, fstype string, flags uint6
 	case flags&(unix.MS_REMOUNT) != 0:
 		return remount(ctx, target, flags, data)
 	case flags&unix.MS_BIND != 0:
+		if source == "" {
+			return unix.EINVAL
+		}
 		src, err := Resolve(ctx, ctx.Cwd(), source, 0)
 		if err != nil {
 			return err
@@ -99,6 +102,9 @@ func DoMount(ctx Context, source string, target Path, fstype string, flags uint6
 		defer src.DecRef()
 		return BindMount(src, target, flags&unix.MS_REC != 0)
 	case flags&propagation != 0:
+		if k := flags & propagation; k&(k-1) != 0 {
+			return unix.EINVAL // one kind at a time
+		}
 		return setPropagation(target, flags)
 	case flags&unix.MS_MOVE != 0:
 		src, err := Resolve(ctx, ctx.Cwd(), source, 0)
@@ -107,6 +113,9 @@ func DoMount(ctx Context, source string, target Path, fstype string, flags uint6
 		}
 		defer src.DecRef()
 		return moveMount(src, target)
+	}
+	if fstype == "" {
+		return unix.EINVAL
 	}
 	fsTypes.mu.RLock()
 	t := fsTypes.m[fstype]
@@ -255,6 +264,12 @@ func remount(ctx Context, target Path, flags uint64, data string) error {
 	return nil
 }
 
+// unbindableLocked reports whether m or a mount below it is unbindable.
+func unbindableLocked(m *Mount) (found bool) {
+	m.walkLocked(func(x *Mount) { found = found || x.unbind })
+	return found
+}
+
 // +checklocksignore: a closure returns under the lock.
 func moveMount(src, target Path) error {
 	mountMu.Lock()
@@ -263,6 +278,8 @@ func moveMount(src, target Path) error {
 	err := func() error {
 		switch {
 		case src.Dentry != m.root, at == nil, m.ns != target.Mount.ns, at.parent.group != nil:
+			return unix.EINVAL
+		case target.Mount.group != nil && unbindableLocked(m):
 			return unix.EINVAL
 		case (m.root.dir != nil) != (target.Dentry.dir != nil):
 			return unix.ENOTDIR

@@ -184,8 +184,11 @@ func (w *walker) openTmpfile(path string, o OpenOptions) (*FileDescription, erro
 	}
 	d := newDentry(dir.Dentry.sb, dir.Dentry, "#"+strconv.FormatUint(a.Ino, 10), inode)
 	d.flags.Or(dUnhashed | dDeleted)
+	if o.Flags&unix.O_EXCL != 0 {
+		d.flags.Or(dUnlinkable)
+	}
 	defer d.DecRef()
-	return openPath(w.ctx, Path{dir.Mount, d}, o.Flags&^(unix.O_TMPFILE|unix.O_EXCL)|unix.O_TMPFILE&^unix.O_DIRECTORY, true)
+	return openPath(w.ctx, Path{dir.Mount, d}, o.Flags&^unix.O_EXCL|unix.O_TMPFILE, true)
 }
 
 // pathFile is the FileImpl of O_PATH files.

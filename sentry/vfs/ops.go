@@ -180,6 +180,9 @@ func Link(ctx Context, target Path, start Path, path string) error {
 		if isDir(t) {
 			return nil, unix.EPERM
 		}
+		if target.Dentry.flags.Load()&dUnlinkable != 0 {
+			return nil, unix.ENOENT
+		}
 		if err := dir.Inode().Link(ctx, name, t); err != nil {
 			return nil, err
 		}

@@ -91,6 +91,9 @@ func (fd *FileDescription) PRead(ctx Context, dst usermem.IOSequence, off int64,
 	if !fd.Readable() {
 		return 0, unix.EBADF
 	}
+	if off > math.MaxInt64-dst.NumBytes() {
+		return 0, unix.EINVAL
+	}
 	n, err := fd.impl.Read(ctx, fd, dst, off, fd.ioFlags(flags))
 	if n > 0 {
 		fd.notify(InAccess)
@@ -127,7 +130,8 @@ func (fd *FileDescription) WriteUntil(ctx Context, src usermem.IOSequence, flags
 		if flags&IONonblock == 0 {
 			n, err = fd.writeRest(ctx, src, n, err, flags, deadline)
 		}
-		if n > 0 {
+		// EPIPE stays beside a count: a writer to a pipe is told of it by SIGPIPE.
+		if n > 0 && err != unix.EPIPE {
 			err = nil
 		}
 	}
@@ -185,6 +189,9 @@ func (fd *FileDescription) writeAt(ctx Context, src usermem.IOSequence, off int6
 	if count == 0 {
 		return 0, off, nil
 	}
+	if off > math.MaxInt64-count {
+		return 0, off, unix.EINVAL // rw_verify_area
+	}
 	inode := fd.Inode()
 	if mode := inode.Mode(); mode&unix.S_IFMT == unix.S_IFREG {
 		if limit := ctx.FileSizeLimit(); limit < math.MaxInt64 {
@@ -199,9 +206,6 @@ func (fd *FileDescription) writeAt(ctx Context, src usermem.IOSequence, off int6
 				return 0, off, unix.EFBIG
 			}
 			src = src.TakeFirst(int64(limit) - at)
-		}
-		if off > math.MaxInt64-count {
-			return 0, off, unix.EFBIG
 		}
 		if mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
 			if err := killPriv(ctx, inode, mode); err != nil {
@@ -265,10 +269,10 @@ func (fd *FileDescription) Seek(ctx Context, off int64, whence int32) (int64, er
 	if fd.pathOnly {
 		return 0, unix.EBADF
 	}
+	if _, ok := fd.impl.(NoopSeeker); ok && whence >= unix.SEEK_SET && whence <= unix.SEEK_HOLE {
+		return 0, nil
+	}
 	if !fd.seekable {
-		if _, ok := fd.impl.(NoopSeeker); ok && whence >= unix.SEEK_SET && whence <= unix.SEEK_HOLE {
-			return 0, nil
-		}
 		return 0, unix.ESPIPE
 	}
 	fd.offMu.Lock()
@@ -289,10 +293,7 @@ func (fd *FileDescription) Seek(ctx Context, off int64, whence int32) (int64, er
 	if err != nil {
 		return 0, err
 	}
-	if off > 0 && base > math.MaxInt64-off {
-		return 0, unix.EOVERFLOW
-	}
-	if base+off < 0 {
+	if off > 0 && base > math.MaxInt64-off || base+off < 0 {
 		return 0, unix.EINVAL
 	}
 	fd.off = base + off

@@ -170,7 +170,7 @@ func (s *suite) compile(p program, static bool) error {
 			return nil
 		}
 	}
-	args := []string{"-O1", "-w", "-pthread", "-I", filepath.Join(s.dir, "include"), "-o", out + ".new", p.source, "-lrt", "-lutil"}
+	args := []string{"-O1", "-w", "-fno-diagnostics-show-caret", "-ftrack-macro-expansion=0", "-pthread", "-I", filepath.Join(s.dir, "include"), "-o", out + ".new", p.source, "-lrt", "-lutil"}
 	if static {
 		args = append(args, "-static")
 	}

@@ -17,6 +17,9 @@ import (
 // null is /dev/null: drivers/char/mem.c. Its position stays 0.
 type null struct{ vfs.FileDefaults }
 
+// NoopSeek implements vfs.NoopSeeker (null_lseek).
+func (*null) NoopSeek() {}
+
 func (*null) Read(vfs.Context, *vfs.FileDescription, usermem.IOSequence, int64, vfs.IOFlags) (int64, error) {
 	return 0, nil
 }

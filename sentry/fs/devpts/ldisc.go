@@ -140,11 +140,12 @@ func (t *tty) input(b byte) {
 	t.putInput(b)
 }
 
-// signalKey is a key that sends a signal: unless NOFLSH is set, what was typed and printed before is dropped.
+// signalKey is a key that sends a signal: unless NOFLSH is set, what was typed before is dropped.
 func (t *tty) signalKey(b byte, sig linux.Signal) {
 	if !t.lflag(unix.NOFLSH) {
 		t.flushInput()
-		t.flushOutput()
+		// What was printed has reached the master's buffer already, and stays (pty_flush_buffer).
+		t.pktStatus |= linux.TIOCPKT_FLUSHWRITE
 	}
 	if t.iflag(unix.IXON) {
 		t.start()

@@ -74,7 +74,7 @@ func (p *Pty) masterReady(mask waiter.EventMask) (ev waiter.EventMask) {
 		ev |= waiter.WritableEvents
 	}
 	if p.once && p.slaves == 0 {
-		ev |= waiter.EventHUp | waiter.ReadableEvents
+		ev |= waiter.EventHUp
 	}
 	return ev & mask
 }

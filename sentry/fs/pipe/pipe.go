@@ -18,7 +18,6 @@ import (
 
 const (
 	pageSize    = 4096
-	atomicBytes = 4096 // PIPE_BUF
 	defaultSize = 16 * pageSize
 	// maxSize is /proc/sys/fs/pipe-max-size, hardMax what even CAP_SYS_RESOURCE gets.
 	maxSize = 1 << 20
@@ -45,12 +44,14 @@ type Pipe struct {
 	n int
 	// +checklocks:mu
 	size int
-	// need is the least room that a writer found missing, 0 if none did.
+	// slots are what Linux has a page buffer for each: size/pageSize of them make the pipe full, however little they hold. A ring like buf: of
+	// those in use the first is slots[first].
 	// +checklocks:mu
-	need int
-	// segs are the lengths of what was written, if packets (O_DIRECT) are among it.
+	slots []slot
 	// +checklocks:mu
-	segs []segment
+	first int
+	// +checklocks:mu
+	used int
 	// readers and writers are open ends; their generations count opens, for those who wait for the other end.
 	// +checklocks:mu
 	readers int
@@ -64,9 +65,32 @@ type Pipe struct {
 	files int
 }
 
-type segment struct {
-	n      int
-	packet bool
+// slot is up to a page of data, at an offset in its page: what is written fits behind it (is merged) or takes a slot of its own.
+type slot struct {
+	off, n uint16
+	packet bool // O_DIRECT: read by one read only
+}
+
+// slotLocked is the slot at place i of those in use.
+// +checklocks:p.mu
+func (p *Pipe) slotLocked(i int) *slot { return &p.slots[(p.first+i)&(len(p.slots)-1)] }
+
+// fullLocked reports whether no slot is free.
+// +checklocks:p.mu
+func (p *Pipe) fullLocked() bool { return p.used >= p.size/pageSize }
+
+// pushLocked enters a slot with n bytes.
+// +checklocks:p.mu
+func (p *Pipe) pushLocked(n int, packet bool) {
+	if p.used == len(p.slots) {
+		s := make([]slot, max(4, 2*len(p.slots)))
+		for i := range p.used {
+			s[i] = *p.slotLocked(i)
+		}
+		p.slots, p.first = s, 0
+	}
+	p.used++
+	*p.slotLocked(p.used - 1) = slot{n: uint16(n), packet: packet}
 }
 
 func newPipe() *Pipe {
@@ -134,7 +158,7 @@ func (p *Pipe) free() {
 	defer p.mu.Unlock()
 	if p.readers == 0 && p.writers == 0 && p.size > 0 {
 		total.Add(-int64(p.size))
-		p.buf, p.n, p.size = nil, 0, 0
+		p.buf, p.n, p.size, p.slots, p.used = nil, 0, 0, nil, 0
 	}
 }
 
@@ -163,9 +187,12 @@ func (e *end) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence
 		done += m
 	}
 	if err != nil && done < take {
-		// Linux moves whole pages: one that meets bad memory stays.
-		done &^= pageSize - 1
-		drop = done
+		// What a slot holds moves as one: the one that meets bad memory stays.
+		whole := 0
+		for i := 0; i < p.used && whole+int(p.slotLocked(i).n) <= done; i++ {
+			whole += int(p.slotLocked(i).n)
+		}
+		done, drop = whole, whole
 	}
 	room := p.consumeLocked(drop)
 	p.mu.Unlock()
@@ -181,18 +208,15 @@ func (e *end) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence
 // readableLocked returns how much of want one read gets, and how much leaves the pipe with it: a packet goes whole.
 // +checklocks:p.mu
 func (p *Pipe) readableLocked(want int) (take, drop int) {
-	if len(p.segs) == 0 {
-		take = min(want, p.n)
-		return take, take
+	if s := p.slotLocked(0); s.packet {
+		return min(want, int(s.n)), int(s.n)
 	}
-	if s := p.segs[0]; s.packet {
-		return min(want, s.n), s.n
-	}
-	for _, s := range p.segs {
+	for i := 0; i < p.used && take < want; i++ {
+		s := p.slotLocked(i)
 		if s.packet {
 			break
 		}
-		take += s.n
+		take += int(s.n)
 	}
 	take = min(take, want)
 	return take, take
@@ -210,7 +234,7 @@ func (p *Pipe) usedLocked(n int) (a, b []byte) {
 // consumeLocked drops n bytes from the front, and reports whether writers should hear of it.
 // +checklocks:p.mu
 func (p *Pipe) consumeLocked(n int) (room bool) {
-	before := p.size - p.n
+	full := p.fullLocked()
 	p.n -= n
 	if len(p.buf) > 0 {
 		p.head = (p.head + n) & (len(p.buf) - 1)
@@ -218,21 +242,18 @@ func (p *Pipe) consumeLocked(n int) (room bool) {
 	if p.n == 0 {
 		p.head = 0
 	}
-	for n > 0 && len(p.segs) > 0 {
-		s := &p.segs[0]
-		if s.n > n {
-			s.n -= n
+	for n > 0 && p.used > 0 {
+		s := p.slotLocked(0)
+		if int(s.n) > n {
+			s.off += uint16(n)
+			s.n -= uint16(n)
 			break
 		}
-		n -= s.n
-		p.segs = p.segs[1:]
+		n -= int(s.n)
+		p.first = (p.first + 1) & (len(p.slots) - 1)
+		p.used--
 	}
-	free := p.size - p.n
-	if before < atomicBytes && free >= atomicBytes || p.need > 0 && free >= p.need {
-		p.need = 0
-		return true
-	}
-	return false
+	return full && !p.fullLocked()
 }
 
 // Write implements vfs.FileImpl.
@@ -243,47 +264,61 @@ func (e *end) Write(_ vfs.Context, fd *vfs.FileDescription, src usermem.IOSequen
 	if left == 0 {
 		return 0, 0, nil
 	}
-	var done int
-	var err error
 	p.mu.Lock()
-	for left > 0 && err == nil {
-		if p.readers == 0 {
-			err = unix.EPIPE
-			break
-		}
-		n := left
-		if packet {
-			n = min(n, atomicBytes)
-		}
-		// Up to PIPE_BUF bytes go in whole or not at all.
-		free := p.size - p.n
-		if least := min(n, atomicBytes); free < least || free == 0 {
-			if p.need == 0 || least < p.need {
-				p.need = least
-			}
-			err = unix.EWOULDBLOCK
-			break
-		}
-		n = min(n, free)
-		var m int
-		m, err = p.fillLocked(src, n)
-		if m > 0 && (packet || len(p.segs) > 0) {
-			if len(p.segs) == 0 && p.n > m {
-				p.segs = append(p.segs, segment{n: p.n - m})
-			}
-			p.segs = append(p.segs, segment{m, packet})
-		}
-		done += m
-		left -= m
-		if left > 0 && err == nil {
-			src = src.DropFirst(int64(m))
-		}
+	var done int
+	err := error(unix.EPIPE)
+	if p.readers > 0 {
+		done, err = p.appendLocked(src, left, packet)
 	}
 	p.mu.Unlock()
 	if done > 0 {
 		p.queue.Notify(waiter.EventIn | waiter.EventRdNorm)
 	}
 	return int64(done), 0, err
+}
+
+// appendLocked writes as much of src, of which left bytes are wanted, as the slots take: EWOULDBLOCK if that is not all. As in pipe_write, what is
+// over whole pages goes behind the last slot's data if it fits there.
+// +checklocks:p.mu
+func (p *Pipe) appendLocked(src usermem.IOSequence, left int, packet bool) (int, error) {
+	tail := left & (pageSize - 1)
+	merge := false
+	if tail > 0 && p.used > 0 {
+		s := p.slotLocked(p.used - 1)
+		merge = !s.packet && int(s.off)+int(s.n)+tail <= pageSize
+	}
+	n := (p.size/pageSize - p.used) * pageSize
+	if merge {
+		n += tail
+	}
+	n = min(n, left)
+	if n <= 0 {
+		return 0, unix.EWOULDBLOCK
+	}
+	done, err := p.fillLocked(src, n)
+	rest := done
+	if merge {
+		if done < tail {
+			p.n -= done
+			return 0, err
+		}
+		p.slotLocked(p.used - 1).n += uint16(tail)
+		rest -= tail
+	}
+	if err != nil {
+		// A page that meets bad memory is not written.
+		torn := rest & (pageSize - 1)
+		p.n -= torn
+		done -= torn
+		rest -= torn
+	}
+	for ; rest > 0; rest -= min(rest, pageSize) {
+		p.pushLocked(min(rest, pageSize), packet)
+	}
+	if err == nil && done < left {
+		err = unix.EWOULDBLOCK
+	}
+	return done, err
 }
 
 // fillLocked appends n bytes of src, for which there is room.
@@ -298,10 +333,7 @@ func (p *Pipe) fillLocked(src usermem.IOSequence, n int) (int, error) {
 		done += m
 		p.n += m
 		if err != nil {
-			// Linux moves whole pages: one that meets bad memory is not written.
-			torn := done & (pageSize - 1)
-			p.n -= torn
-			return done - torn, err
+			return done, err
 		}
 		if done < n {
 			src = src.DropFirst(int64(m))
@@ -367,7 +399,7 @@ func (e *end) SetPipeSize(ctx vfs.Context, size int64) (int64, error) {
 	}
 	p := e.p
 	p.mu.Lock()
-	if n < p.n {
+	if n/pageSize < p.used {
 		p.mu.Unlock()
 		return 0, unix.EBUSY
 	}
@@ -377,7 +409,6 @@ func (e *end) SetPipeSize(ctx vfs.Context, size int64) (int64, error) {
 	}
 	total.Add(int64(n - p.size))
 	p.size = n
-	p.need = 0
 	p.mu.Unlock()
 	p.queue.Notify(waiter.EventOut | waiter.EventWrNorm)
 	return int64(n), nil
@@ -409,7 +440,7 @@ func (e *end) Readiness(mask waiter.EventMask) waiter.EventMask {
 		}
 	}
 	if e.write {
-		if p.size-p.n >= min(atomicBytes, p.size) {
+		if !p.fullLocked() {
 			ev |= waiter.WritableEvents
 		}
 		if p.readers == 0 {

@@ -117,7 +117,7 @@ func TestEdges(t *testing.T) {
 	r.DecRef()
 }
 
-// TestWakeups: a writer of little that waits behind a full pipe wakes when there is room for just that.
+// TestWakeups: a writer of little that waits behind a full pipe wakes when a page is free.
 func TestWakeups(t *testing.T) {
 	ctx := vfs.Background()
 	r, w := New(ctx, 0)
@@ -128,7 +128,7 @@ func TestWakeups(t *testing.T) {
 		close(done)
 	}()
 	time.Sleep(5 * time.Millisecond)
-	r.Read(ctx, usermem.Bytes(make([]byte, 10)), 0)
+	r.Read(ctx, usermem.Bytes(make([]byte, pageSize)), 0)
 	select {
 	case <-done:
 	case <-time.After(time.Second):

@@ -94,8 +94,9 @@ func (r *Queues) Send(a Actor, id int32, m Message, nowait bool) error {
 
 // Receive is msgrcv(2) for a message of at most size bytes; flags are its own.
 func (r *Queues) Receive(a Actor, id int32, size uint64, typ int64, flags uint32) (Message, error) {
-	if flags&linux.MSG_COPY != 0 {
-		return Message{}, unix.ENOSYS // needs CONFIG_CHECKPOINT_RESTORE
+	peek := flags&linux.MSG_COPY != 0
+	if peek && (flags&linux.MSG_EXCEPT != 0 || flags&linux.IPC_NOWAIT == 0) {
+		return Message{}, unix.EINVAL
 	}
 	q, err := r.find(id)
 	if err != nil {
@@ -110,10 +111,20 @@ func (r *Queues) Receive(a Actor, id int32, size uint64, typ int64, flags uint32
 		if err := q.check(a, 0444); err != nil {
 			return Message{}, err
 		}
-		if i := q.pickLocked(typ, flags); i >= 0 {
+		i := -1
+		if !peek {
+			i = q.pickLocked(typ, flags)
+		} else if typ >= 0 && typ < int64(len(q.msgs)) {
+			i = int(typ) // MSG_COPY: the message at that place
+		}
+		if i >= 0 {
 			m := q.msgs[i]
 			if uint64(len(m.Text)) > size && flags&linux.MSG_NOERROR == 0 {
 				return Message{}, unix.E2BIG
+			}
+			if peek {
+				m.Text = m.Text[:min(uint64(len(m.Text)), size)]
+				return m, nil
 			}
 			q.msgs = slices.Delete(q.msgs, i, i+1)
 			q.bytes -= uint64(len(m.Text))

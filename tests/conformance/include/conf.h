@@ -29,6 +29,47 @@
 #include <time.h>
 #include <unistd.h>
 
+// Calls that are newer than the C library's headers.
+#ifndef SYS_fchmodat2
+#define SYS_fchmodat2 452
+#endif
+#ifndef SYS_futex_wake
+#define SYS_futex_wake 454
+#endif
+#ifndef SYS_futex_wait
+#define SYS_futex_wait 455
+#endif
+#ifndef SYS_futex_requeue
+#define SYS_futex_requeue 456
+#endif
+#ifndef SYS_statmount
+#define SYS_statmount 457
+#endif
+#ifndef SYS_listmount
+#define SYS_listmount 458
+#endif
+#ifndef SYS_mseal
+#define SYS_mseal 462
+#endif
+#ifndef SYS_setxattrat
+#define SYS_setxattrat 463
+#endif
+#ifndef SYS_getxattrat
+#define SYS_getxattrat 464
+#endif
+#ifndef SYS_listxattrat
+#define SYS_listxattrat 465
+#endif
+#ifndef SYS_removexattrat
+#define SYS_removexattrat 466
+#endif
+#ifndef SYS_map_shadow_stack
+#define SYS_map_shadow_stack 453
+#endif
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
+
 #define UNUSED __attribute__((unused))
 #define BAD ((void *)8) // a pointer to nothing
 
@@ -48,7 +89,7 @@ static UNUSED const char *conf_errno(int e) {
 // H is a heading.
 #define H(...) (printf("# " __VA_ARGS__), printf("\n"))
 #define CONF_(name, x, good)                                                                                           \
-	do {                                                                                                               \
+	({                                                                                                                 \
 		errno = 0;                                                                                                     \
 		long r_ = (long)(x);                                                                                           \
 		int e_ = errno;                                                                                                \
@@ -56,7 +97,8 @@ static UNUSED const char *conf_errno(int e) {
 			P("%s: %s", name, conf_errno(e_));                                                                         \
 		else                                                                                                           \
 			good;                                                                                                      \
-	} while (0)
+		(void)0;                                                                                                       \
+	})
 // R says whether a call succeeded, or its errno; V prints its value too; X in hexadecimal. The forms with N take a name of their own.
 #define RN(name, x) CONF_(name, x, P("%s: ok", name))
 #define VN(name, x) CONF_(name, x, P("%s: %ld", name, r_))
