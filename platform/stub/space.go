@@ -131,8 +131,11 @@ func (s *Space) Map(ar hostarch.AddrRange, fd int, off uint64, at hostarch.Acces
 		unix.MAP_SHARED | unix.MAP_FIXED, uint64(fd), off}})
 }
 
-// Unmap implements platform.AddressSpace.
+// Unmap implements platform.AddressSpace. munmap(2) may be of ranges in which nothing can be mapped.
 func (s *Space) Unmap(ar hostarch.AddrRange) {
+	if ar.Start, ar.End = max(ar.Start, minUser), min(ar.End, stubBase); ar.Start >= ar.End {
+		return
+	}
 	besides(ar, func(ar hostarch.AddrRange) {
 		within(ar)
 		s.push(order{nr: unix.SYS_MUNMAP, args: [6]uint64{uint64(ar.Start), uint64(ar.Length())}})
