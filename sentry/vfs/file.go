@@ -103,7 +103,7 @@ func (FileDefaults) EventUnregister(*waiter.Entry)     {}
 
 // Files that have more to offer than FileImpl implement these beside it.
 
-// NoopSeeker is a file without a position, for which lseek(2) does nothing (noop_llseek).
+// NoopSeeker is a file without a position, for which lseek(2) does nothing (noop_llseek, null_lseek). One that is Seekable takes pread and pwrite.
 type NoopSeeker interface{ NoopSeek() }
 
 // PollChooser is a file of whose kind only some can be waited for: see CanPoll.

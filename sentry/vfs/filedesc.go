@@ -20,6 +20,7 @@ type FileDescription struct {
 	creds    *auth.Credentials
 	flags    atomic.Uint32 // O_*: access mode and status flags
 	seekable bool
+	fixed    bool // a NoopSeeker
 	pathOnly bool // O_PATH
 	// wroteMount and wroteInode: counted as a writer of the mount and of the inode; denied: being executed.
 	wroteMount bool
@@ -60,6 +61,7 @@ const statusFlags = unix.O_ACCMODE | unix.O_APPEND | unix.O_ASYNC | unix.O_DIREC
 // NewFile returns an open file with one reference. It takes over the references of p. flags are open(2)'s.
 func NewFile(creds *auth.Credentials, impl FileImpl, p Path, flags uint32) *FileDescription {
 	fd := &FileDescription{impl: impl, path: p, creds: creds, seekable: impl.Seekable()}
+	_, fd.fixed = impl.(NoopSeeker)
 	fd.refs.Store(1)
 	fd.flags.Store(flags & statusFlags)
 	return fd

@@ -61,8 +61,10 @@ func (fd *FileDescription) ReadUntil(ctx Context, dst usermem.IOSequence, flags 
 	var err error
 	if fd.seekable {
 		fd.offMu.Lock()
-		n, err = fd.impl.Read(ctx, fd, dst, fd.off, flags)
-		fd.off += n
+		n, err = fd.readAt(ctx, dst, fd.off, flags)
+		if !fd.fixed {
+			fd.off += n
+		}
 		fd.offMu.Unlock()
 	} else {
 		n, err = fd.impl.Read(ctx, fd, dst, Stream, flags)
@@ -80,6 +82,14 @@ func (fd *FileDescription) ReadUntil(ctx Context, dst usermem.IOSequence, flags 
 	return n, err
 }
 
+// readAt reads from a seekable file, whose offsets end where loff_t does (rw_verify_area).
+func (fd *FileDescription) readAt(ctx Context, dst usermem.IOSequence, off int64, flags IOFlags) (int64, error) {
+	if off > math.MaxInt64-dst.NumBytes() {
+		return 0, unix.EINVAL
+	}
+	return fd.impl.Read(ctx, fd, dst, off, flags)
+}
+
 // PRead is pread(2) and preadv(2).
 func (fd *FileDescription) PRead(ctx Context, dst usermem.IOSequence, off int64, flags IOFlags) (int64, error) {
 	if off < 0 {
@@ -91,10 +101,7 @@ func (fd *FileDescription) PRead(ctx Context, dst usermem.IOSequence, off int64,
 	if !fd.Readable() {
 		return 0, unix.EBADF
 	}
-	if off > math.MaxInt64-dst.NumBytes() {
-		return 0, unix.EINVAL
-	}
-	n, err := fd.impl.Read(ctx, fd, dst, off, fd.ioFlags(flags))
+	n, err := fd.readAt(ctx, dst, off, fd.ioFlags(flags))
 	if n > 0 {
 		fd.notify(InAccess)
 	} else if err == unix.EINVAL && isDir(fd.Inode()) {
@@ -121,7 +128,7 @@ func (fd *FileDescription) WriteUntil(ctx Context, src usermem.IOSequence, flags
 		fd.offMu.Lock()
 		var end int64
 		n, end, err = fd.writeAt(ctx, src, fd.off, flags)
-		if n > 0 {
+		if n > 0 && !fd.fixed {
 			fd.off = end
 		}
 		fd.offMu.Unlock()
@@ -269,7 +276,7 @@ func (fd *FileDescription) Seek(ctx Context, off int64, whence int32) (int64, er
 	if fd.pathOnly {
 		return 0, unix.EBADF
 	}
-	if _, ok := fd.impl.(NoopSeeker); ok && whence >= unix.SEEK_SET && whence <= unix.SEEK_HOLE {
+	if fd.fixed && whence >= unix.SEEK_SET && whence <= unix.SEEK_HOLE {
 		return 0, nil
 	}
 	if !fd.seekable {

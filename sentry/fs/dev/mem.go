@@ -28,11 +28,9 @@ func (*null) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSequence
 	return src.NumBytes(), 0, nil
 }
 
-// Seekable: null_lseek sets the position to 0 whatever is asked, which SeekEnd and a size of 0 come close to.
-func (*null) CanPoll() bool                      { return false }
-func (*null) Seekable() bool                     { return true }
-func (*null) SeekEnd(vfs.Context) (int64, error) { return 0, nil }
-func (*null) Fsync(vfs.Context, bool) error      { return unix.EINVAL }
+func (*null) Seekable() bool                { return true }
+func (*null) CanPoll() bool                 { return false }
+func (*null) Fsync(vfs.Context, bool) error { return unix.EINVAL }
 
 // zero is /dev/zero.
 type zero struct {
@@ -97,8 +95,9 @@ func (r *random) fill(b []byte) {
 	r.src.Read(b)
 }
 
-func (*random) Seekable() bool                     { return true }
-func (*random) SeekEnd(vfs.Context) (int64, error) { return 0, nil }
+// NoopSeek implements vfs.NoopSeeker: nothing moves the position.
+func (*random) NoopSeek()      {}
+func (*random) Seekable() bool { return true }
 
 func (r *random) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
 	var buf [4096]byte
