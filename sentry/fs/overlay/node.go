@@ -71,6 +71,10 @@ func (n *node) Attr(ctx vfs.Context) (vfs.Attr, error) {
 			a.Blksize = l.Blksize
 		}
 		links = int32(a.Nlink)
+	} else if n.dir != nil {
+		n.dir.mu.RLock()
+		a.Size += int64(20 * len(n.dir.entries)) // as tmpfs counts them
+		n.dir.mu.RUnlock()
 	}
 	a.Ino = n.ino
 	a.Nlink = uint32(max(0, links+n.links.Load()))

@@ -283,3 +283,29 @@ func TestNothingLeft(t *testing.T) {
 }
 
 func init() { lazySize = 50 } // so that the small files here are copied page by page too
+
+// TestDirectorySize: a new directory's size grows and shrinks with its names, as on tmpfs.
+func TestDirectorySize(t *testing.T) {
+	o, _, _, _ := newPair(t)
+	size := func() int64 {
+		p, err := vfs.Resolve(o, o.root, "/new", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.DecRef()
+		a, err := vfs.Stat(o, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.Size
+	}
+	vfs.Mkdir(o, o.root, "/new", 0o700)
+	empty := size()
+	o.write("/new/a", "x", unix.O_CREAT)
+	o.write("/new/b", "x", unix.O_CREAT)
+	two := size()
+	vfs.Unlink(o, o.root, "/new/a")
+	if one := size(); empty != 40 || two != 80 || one != 60 {
+		t.Errorf("sizes %d, %d, %d with 0, 2, 1 names", empty, two, one)
+	}
+}
