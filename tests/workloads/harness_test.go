@@ -85,6 +85,17 @@ func clip(s string) string {
 	return s
 }
 
+// differ says where a result differs from the host's.
+func differ(got, want result) string {
+	a, b := strings.Split(got.out, "\n"), strings.Split(want.out, "\n")
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	line := func(s []string) string { return clip(strings.Join(s[min(n, len(s)):min(n+5, len(s))], "\n")) }
+	return fmt.Sprintf("differs from the host in line %d of the output\n%s\n--- host:\n%s\n--- sandbox: %v\n--- host: %v", n+1, line(a), line(b), got, want)
+}
+
 // command runs a program with a time limit; it may be killed, never hang.
 func command(t *testing.T, limit time.Duration, dir, stdin string, argv ...string) result {
 	t.Helper()
@@ -185,7 +196,7 @@ func scriptFor(t *testing.T, limit time.Duration, text string) {
 		}
 		got := sandbox{platform: p, dir: t.TempDir(), limit: limit}.run(t, "bash", "-c", text)
 		if got.out != want.out || got.code != want.code {
-			t.Errorf("differs from the host\n--- sandbox: %v\n--- host: %v", got, want)
+			t.Error(differ(got, want))
 		}
 		t.Logf("host %.1fs, sandbox %.1fs", want.took.Seconds(), got.took.Seconds())
 	})
