@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"moat/cmd/moat/container"
@@ -25,6 +27,11 @@ The exit code is the command's, or 128+n if signal n ended it; 127: no such comm
 			}
 			if err := global.apply(o); err != nil {
 				return err
+			}
+			if o.Config.Network == "sandbox" {
+				if o.Network, err = container.OwnNetwork(); err != nil {
+					return fmt.Errorf("--network sandbox: %w", err)
+				}
 			}
 			return runToEnd(o)
 		},

@@ -13,17 +13,18 @@ import (
 
 // common are the flags about how a sandbox is run.
 type common struct {
-	platform, network, memory, debugLog string
-	strace, debug, unsafe               bool
+	platform, network, memory, debugLog, pcap string
+	strace, debug, unsafe                     bool
 }
 
 func (c *common) add(f *pflag.FlagSet) {
 	f.StringVar(&c.platform, "platform", boot.DefaultPlatform, "how guest code is run: "+strings.Join(boot.Platforms(), ", "))
-	f.StringVar(&c.network, "network", "loopback", "network of the sandbox: none or loopback")
+	f.StringVar(&c.network, "network", "", "network of the sandbox: none or loopback: lo alone (the default of do, and of who is not root); sandbox: the interfaces of the network namespace")
 	f.StringVar(&c.memory, "memory", "", "limit of the sandbox's memory, like 512M (default: the host's memory)")
 	f.BoolVar(&c.strace, "strace", false, "print the container's system calls to the log")
 	f.BoolVar(&c.debug, "debug", false, "log more")
 	f.StringVar(&c.debugLog, "debug-log", "", "file to append the sandbox's log to; %ID% in it is the container's (default: standard error)")
+	f.StringVar(&c.pcap, "debug-pcap", "", "file to record the packets of the interfaces beside lo in")
 	f.BoolVar(&c.unsafe, "debug-unsafe", false, "run the sentry and the gofer WITHOUT their seccomp filters, for debugging moat")
 }
 
@@ -31,8 +32,21 @@ func (c *common) add(f *pflag.FlagSet) {
 func (c *common) apply(o *container.Options) error {
 	cfg := &o.Config
 	cfg.Platform, cfg.Network, cfg.Strace, cfg.Debug, cfg.Unsafe = c.platform, c.network, c.strace, c.debug, c.unsafe
-	if cfg.Network != "none" && cfg.Network != "loopback" {
-		return fmt.Errorf("--network: %q is neither none nor loopback", cfg.Network)
+	switch cfg.Network {
+	case "":
+		if cfg.Network = "sandbox"; cfg.Plain || os.Geteuid() != 0 {
+			cfg.Network = "loopback"
+		}
+	case "none", "loopback", "sandbox":
+	default:
+		return fmt.Errorf("--network: %q is none of none, loopback and sandbox", cfg.Network)
+	}
+	if c.pcap != "" {
+		f, err := os.OpenFile(c.pcap, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		if err != nil {
+			return fmt.Errorf("--debug-pcap: %w", err)
+		}
+		o.Pcap = f
 	}
 	if c.memory != "" {
 		n, err := parseSize(c.memory)

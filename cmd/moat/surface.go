@@ -17,12 +17,13 @@ import (
 
 func surfaceCommand() *cobra.Command {
 	platform := boot.DefaultPlatform
+	network := ""
 	cmd := &cobra.Command{
 		Use:   "surface",
 		Short: "Print the host calls that the sandbox's processes may make, and why",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			rules := filter.Rules(platform)
+			rules := filter.Rules(platform, network == "sandbox")
 			fmt.Printf("sentry (%s): %d host calls\n", platform, len(rules))
 			w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
 			for _, r := range rules {
@@ -39,6 +40,7 @@ func surfaceCommand() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&network, "network", "loopback", "the sandbox's network: none, loopback or sandbox")
 	cmd.Flags().StringVar(&platform, "platform", platform, "the sentry's platform: "+strings.Join(boot.Platforms(), ", "))
 	return cmd
 }

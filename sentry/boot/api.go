@@ -2,6 +2,8 @@ package boot
 
 import (
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"moat/sentry/net/inet"
 )
 
 // The descriptors that the command line hands to `moat boot`, by number. Standard input and output are /dev/null, standard
@@ -59,8 +61,12 @@ type Config struct {
 	Mounts []Mount
 	// Memory bounds the sandbox's RAM in bytes; 0: the host's.
 	Memory uint64
-	// Network is "none" or "loopback".
+	// Network is "none", "loopback" (the same), or "sandbox": Links, whose descriptors come on the socket LinksFD, in one message, before Create.
 	Network string
+	Links   []inet.Link
+	LinksFD int
+	// Pcap is the descriptor of a file for what the links carry; 0: none.
+	Pcap int
 	// First is the first process.
 	First Process
 	// Plain makes the first process an ordinary one that dies of signals (`moat do`), not an init that ignores those it does not handle.

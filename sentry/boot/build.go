@@ -60,7 +60,7 @@ func build(c *Config, host *Host) (*sandbox, error) {
 		return nil, err
 	}
 	if !c.Unsafe {
-		if err := filter.Install(b.k.Platform().Name()); err != nil {
+		if err := filter.Install(b.k.Platform().Name(), len(c.Links) > 0); err != nil {
 			return nil, err
 		}
 	}
@@ -125,9 +125,13 @@ func (b *sandbox) makeKernel(host *Host) (err error) {
 	if domain == "" {
 		domain = "(none)"
 	}
+	stack := inet.New(inet.Config{LoopbackUp: true})
+	if err := b.addLinks(stack); err != nil {
+		return fmt.Errorf("network: %w", err)
+	}
 	b.k, err = kernel.New(kernel.Config{
 		Platform: plat, Memory: b.mem, Table: syscalls.NewTable(os.NewFile(LogFD, "log")), Log: b.log, VDSO: v,
-		Hostname: hostname, Domainname: domain, Hooks: hooks(), NetStack: inet.New(inet.Config{LoopbackUp: true}), NumCPUs: host.CPUs, Strace: c.Strace,
+		Hostname: hostname, Domainname: domain, Hooks: hooks(), NetStack: stack, NumCPUs: host.CPUs, Strace: c.Strace,
 	})
 	if err != nil {
 		return err

@@ -25,6 +25,7 @@ func Run(o *Options) (st boot.ExitStatus, err error) {
 		return st, err
 	}
 	defer term.restore()
+	defer func() { o.Network.Close() }()
 	s, err := Start(o)
 	if err != nil {
 		return st, err

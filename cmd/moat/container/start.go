@@ -36,6 +36,10 @@ type Options struct {
 	Extra []*os.File
 	// netNS is the network namespace to join; nil: a new one.
 	netNS *os.File
+	// Network are the interfaces beside lo; nil: those of the sentry's namespace, if Config.Network is "sandbox".
+	Network *Network
+	// Pcap is a file for what they carry; nil: it is not recorded.
+	Pcap *os.File
 	// hooks are config.json's.
 	hooks *specs.Hooks
 	// Warn is told of what is not honoured; it may be nil.
@@ -58,6 +62,7 @@ type Sandbox struct {
 	sentry, gofer *process
 	report        *os.File // of the gofer
 	conn          *os.File
+	links         *os.File // where the packet sockets are passed
 	client        *Client
 }
 
@@ -126,6 +131,9 @@ func (s *Sandbox) create(o *Options) error {
 		return fmt.Errorf("%s%w", b, orNothing(err))
 	}
 	s.client = newClient(s.conn)
+	if err := s.sendNetwork(o); err != nil {
+		return err
+	}
 	c := o.Config
 	spec := *c.Spec
 	// What the sentry has no use for.
@@ -293,7 +301,20 @@ func (s *Sandbox) startSentry(o *Options, control, gofer *os.File) (err error) {
 		}
 	}
 	o.Config.First.Extra = len(o.Extra)
-	c := command(o, "boot", append(files, o.Extra...)...)
+	files = append(files, o.Extra...)
+	if o.Config.Network == "sandbox" {
+		ours, theirs, err := socketpair(unix.SOCK_SEQPACKET)
+		if err != nil {
+			return err
+		}
+		defer theirs.Close()
+		s.links, o.Config.LinksFD = ours, boot.ControlFD+len(files)
+		if files = append(files, theirs); o.Pcap != nil {
+			o.Config.Pcap = boot.ControlFD + len(files)
+			files = append(files, o.Pcap)
+		}
+	}
+	c := command(o, "boot", files...)
 	if o.Config.Console {
 		c.SysProcAttr.Setctty, c.SysProcAttr.Ctty = true, boot.StdioFD
 	}

@@ -109,10 +109,20 @@ var kernel = []Rule{
 // Platforms are what each platform calls beyond that.
 var Platforms = map[string][]Rule{}
 
-// Rules is the filter of a sentry on the platform given, in order of the call's names.
-func Rules(platform string) []Rule {
+// links is what a sandbox with interfaces of its own calls beyond that.
+var links = []Rule{
+	{"recvmmsg", unix.SYS_RECVMMSG, args{free, free, free, eq(unix.MSG_DONTWAIT), eq(0)}, "frames from a packet socket"},
+	{"writev", unix.SYS_WRITEV, all, "frames to a packet socket, which is bound to its interface"},
+}
+
+// Rules is the filter of a sentry on the platform given, with interfaces of its own or without, in order of the call's names.
+func Rules(platform string, withLinks bool) []Rule {
 	byName := map[string]Rule{}
-	for _, set := range [][]Rule{runtime, kernel, Platforms[platform]} {
+	sets := [][]Rule{runtime, kernel, Platforms[platform]}
+	if withLinks {
+		sets = append(sets, links)
+	}
+	for _, set := range sets {
 		for _, r := range set {
 			if o, ok := byName[r.Name]; ok {
 				r.Args = merge(o.Args, r.Args)
@@ -150,9 +160,9 @@ func merge(a, b seccomp.SyscallRule) seccomp.SyscallRule {
 }
 
 // Install puts every thread of the process, and those to come, under the platform's Rules.
-func Install(platform string) error {
+func Install(platform string, withLinks bool) error {
 	set := seccomp.NewSyscallRules()
-	for _, r := range Rules(platform) {
+	for _, r := range Rules(platform, withLinks) {
 		set.Set(r.NR, r.Args)
 	}
 	p := seccomp.Program{

@@ -1,10 +1,14 @@
 package inet
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/link/sniffer"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -84,4 +88,60 @@ func (s *Stack) byName(name string) (tcpip.NICID, bool) {
 // unprivileged is net.ipv4.ip_unprivileged_port_start.
 func (s *Stack) unprivileged() int32 { return 1024 }
 
-func (s *Stack) addLink(n *stack.Stack, l *Link) {}
+// addLinks makes the interfaces, with what they have.
+func (s *Stack) addLinks(n *stack.Stack, links []Link, pcap *os.File) error {
+	table := n.GetRouteTable()
+	for i := range links {
+		l := &links[i]
+		fail := func(what string, err any) error { return fmt.Errorf("link %s: %s: %v", l.Name, what, err) }
+		if len(l.MAC) != header.EthernetAddressSize || l.MTU < header.IPv4MinimumMTU || l.MTU > 65535 {
+			return fail("hardware address or MTU", "bad")
+		}
+		p, err := newPacketLink(l)
+		if err != nil {
+			return fail("descriptor", err)
+		}
+		ep := stack.LinkEndpoint(p)
+		if pcap != nil {
+			if ep, err = sniffer.NewWithWriter(p, pcap, 65535); err != nil {
+				return fail("packet log", err)
+			}
+		}
+		id := tcpip.NICID(l.Index)
+		if err := n.CreateNICWithOptions(id, ep, stack.NICOptions{Name: l.Name, DeliverLinkPackets: true, Kind: "veth"}); err != nil {
+			return fail("create", err)
+		}
+		for _, a := range l.Addrs {
+			t := address(a.Addr())
+			pa := tcpip.ProtocolAddress{Protocol: protoOf(t), AddressWithPrefix: tcpip.AddressWithPrefix{Address: t, PrefixLen: a.Bits()}}
+			if err := n.AddProtocolAddress(id, pa, stack.AddressProperties{}); err != nil {
+				return fail(a.String(), err)
+			}
+			table = append(table, tcpip.Route{Destination: pa.AddressWithPrefix.Subnet(), NIC: id})
+		}
+		for _, r := range l.Routes {
+			dst := tcpip.AddressWithPrefix{Address: address(r.Dst.Addr()), PrefixLen: r.Dst.Bits()}
+			table = append(table, tcpip.Route{Destination: dst.Subnet(), Gateway: address(r.Gateway), NIC: id, SourceHint: address(r.Source)})
+		}
+		for _, e := range l.Neighbors {
+			t := address(e.Addr)
+			if len(e.MAC) != header.EthernetAddressSize {
+				return fail(e.Addr.String(), "bad neighbour")
+			}
+			if err := n.AddStaticNeighbor(id, protoOf(t), t, tcpip.LinkAddress(e.MAC)); err != nil {
+				return fail(e.Addr.String(), err)
+			}
+		}
+	}
+	setRoutes(n, table)
+	return nil
+}
+
+// setRoutes sets the routing table, of which netstack takes the first that matches: the longest prefix first, and each once.
+func setRoutes(n *stack.Stack, table []tcpip.Route) {
+	slices.SortStableFunc(table, func(a, b tcpip.Route) int { return b.Destination.Prefix() - a.Destination.Prefix() })
+	table = slices.CompactFunc(table, func(a, b tcpip.Route) bool {
+		return a.Destination == b.Destination && a.Gateway == b.Gateway && a.NIC == b.NIC
+	})
+	n.SetRouteTable(table)
+}

@@ -13,6 +13,7 @@
 package inet
 
 import (
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -60,17 +61,15 @@ type Stack struct {
 type Config struct {
 	// LoopbackUp: lo has its addresses and works from the start. In a new namespace it is down.
 	LoopbackUp bool
-	// Links are the interfaces beside lo.
-	Links []Link
 }
 
-// New returns a stack. Nothing is made of it before it is used, unless there are links, which must answer their neighbours.
-func New(c Config) *Stack {
-	s := &Stack{conf: c, socks: make(map[*sock]struct{})}
-	if len(c.Links) > 0 {
-		s.tcpip()
-	}
-	return s
+// New returns a stack. Nothing is made of it before it is used.
+func New(c Config) *Stack { return &Stack{conf: c, socks: make(map[*sock]struct{})} }
+
+// AddLinks gives the stack interfaces beside lo, which answer their neighbours from now on. What they carry is written to pcap if that is not nil. It takes
+// over the descriptors, and is called while the host may still be asked for more than the filter allows.
+func (s *Stack) AddLinks(links []Link, pcap *os.File) error {
+	return s.addLinks(s.tcpip(), links, pcap)
 }
 
 // NewNamespace makes the stack of a new network namespace (kernel.Hooks.NewNetStack).
@@ -115,9 +114,6 @@ func (s *Stack) build() {
 		s.loopbackAddresses()
 	}
 	n.SetRouteTable([]tcpip.Route{{Destination: header.IPv4LoopbackSubnet, NIC: loNIC}, {Destination: loSubnet6, NIC: loNIC}})
-	for i := range s.conf.Links {
-		s.addLink(n, &s.conf.Links[i])
-	}
 	// A namespace that nobody can reach any more ends with its goroutines.
 	runtime.AddCleanup(s, func(n *stack.Stack) { go n.Destroy() }, n)
 }

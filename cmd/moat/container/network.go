@@ -1,0 +1,250 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"moat/sentry/net/inet"
+)
+
+// Network is what a sandbox gets of a network namespace: its interfaces but lo, with a packet socket each. The namespace keeps the interfaces and loses their
+// addresses, so that the host's kernel does not answer for the sandbox.
+type Network struct {
+	Links []inet.Link
+	// files are the packet sockets of Links, in order.
+	files []*os.File
+	// addrs and routes are what was taken away, and ns where.
+	addrs  map[int][]netlink.Addr
+	routes []netlink.Route
+	ns     *os.File
+}
+
+// OwnNetwork is OpenNetwork of the caller's own network namespace, which must not be that of the host's first process.
+func OwnNetwork() (*Network, error) {
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	if first, err := os.Readlink("/proc/1/ns/net"); err == nil && first == own {
+		return nil, errors.New("this is the host's network namespace, whose addresses a sandbox must not take; use one of its own (ip netns exec NAME moat do --network sandbox ...)")
+	}
+	ns, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	return OpenNetwork(ns)
+}
+
+// OpenNetwork takes over the interfaces of a network namespace, an open file of nsfs that becomes the Network's. CAP_NET_ADMIN and CAP_NET_RAW are needed there.
+func OpenNetwork(ns *os.File) (*Network, error) {
+	n := &Network{ns: ns, addrs: make(map[int][]netlink.Addr)}
+	err := inNamespace(ns, n.open)
+	if err != nil {
+		n.Close()
+		return nil, fmt.Errorf("network namespace: %w", err)
+	}
+	return n, nil
+}
+
+// closeFiles closes the packet sockets, of which the sentry has its own.
+func (n *Network) closeFiles() {
+	for _, f := range n.files {
+		f.Close()
+	}
+	n.files = nil
+}
+
+// Close gives the namespace its addresses and routes back.
+func (n *Network) Close() {
+	if n == nil {
+		return
+	}
+	n.closeFiles()
+	// Who deleted the namespace's interfaces in the meantime wants nothing back.
+	_ = inNamespace(n.ns, func() error { n.restore(); return nil })
+	n.ns.Close()
+}
+
+func (n *Network) restore() {
+	for index, as := range n.addrs {
+		l, err := netlink.LinkByIndex(index)
+		if err != nil {
+			continue
+		}
+		for i := range as {
+			_ = netlink.AddrAdd(l, &as[i])
+		}
+	}
+	for i := range n.routes {
+		_ = netlink.RouteReplace(&n.routes[i])
+	}
+}
+
+// sendNetwork gives the sentry the interfaces of its network namespace, in which a container's hooks have made them, or those of o.
+func (s *Sandbox) sendNetwork(o *Options) error {
+	if s.links == nil {
+		return nil
+	}
+	defer s.links.Close()
+	if o.Network == nil {
+		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", s.sentry.cmd.Process.Pid))
+		if err == nil {
+			o.Network, err = OpenNetwork(ns)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	defer o.Network.closeFiles()
+	o.Config.Links = o.Network.Links
+	return o.Network.send(s.links)
+}
+
+// send passes the packet sockets to the sentry at the other end of conn.
+func (n *Network) send(conn *os.File) error {
+	if len(n.files) == 0 {
+		return nil
+	}
+	fds := make([]int, len(n.files))
+	for i, f := range n.files {
+		fds[i] = int(f.Fd())
+	}
+	if err := unix.Sendmsg(int(conn.Fd()), []byte{0}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL); err != nil {
+		return fmt.Errorf("pass the packet sockets: %w", err)
+	}
+	return nil
+}
+
+func (n *Network) open() error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		if a.Flags&net.FlagLoopback != 0 || len(a.HardwareAddr) != 6 || a.Flags&net.FlagUp == 0 {
+			continue
+		}
+		if err := n.take(l); err != nil {
+			return fmt.Errorf("interface %s: %w", a.Name, err)
+		}
+	}
+	return nil
+}
+
+// take describes one interface, opens its packet socket and removes its addresses.
+func (n *Network) take(link netlink.Link) error {
+	a := link.Attrs()
+	l := inet.Link{Index: a.Index, Name: a.Name, MTU: uint32(a.MTU), MAC: a.HardwareAddr}
+	addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	for _, ad := range addrs {
+		if p, ok := prefix(ad.IPNet); ok {
+			l.Addrs = append(l.Addrs, p)
+		}
+	}
+	routes, err := netlink.RouteList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range routes {
+		if t, ok := route(&r); ok {
+			l.Routes = append(l.Routes, t)
+		}
+	}
+	neighbors, err := netlink.NeighList(a.Index, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list neighbours: %w", err)
+	}
+	for _, e := range neighbors {
+		if ip, ok := netip.AddrFromSlice(e.IP); ok && e.State&netlink.NUD_PERMANENT != 0 && len(e.HardwareAddr) == 6 && !ip.IsMulticast() {
+			l.Neighbors = append(l.Neighbors, inet.Neighbor{Addr: ip.Unmap(), MAC: e.HardwareAddr})
+		}
+	}
+	f, gso, err := packetSocket(a.Index)
+	if err != nil {
+		return err
+	}
+	l.GSO = gso
+	n.Links, n.files = append(n.Links, l), append(n.files, f)
+	// First what rests on the addresses: their removal takes the routes with it.
+	n.routes = append(n.routes, routes...)
+	for i := range addrs {
+		if err := netlink.AddrDel(link, &addrs[i]); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("remove the address %v: %w", addrs[i].IPNet, err)
+		}
+		addrs[i].Label = ""
+		n.addrs[a.Index] = append(n.addrs[a.Index], addrs[i])
+	}
+	return nil
+}
+
+func prefix(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	ip, ok := netip.AddrFromSlice(n.IP)
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(ip.Unmap(), ones), ok
+}
+
+// route is a unicast route of the main table.
+func route(r *netlink.Route) (t inet.Route, ok bool) {
+	if r.Type != unix.RTN_UNICAST || r.Table != unix.RT_TABLE_MAIN || r.MultiPath != nil {
+		return t, false
+	}
+	switch {
+	case r.Dst != nil:
+		if t.Dst, ok = prefix(r.Dst); !ok {
+			return t, false
+		}
+	case r.Family == netlink.FAMILY_V6:
+		t.Dst = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	default:
+		t.Dst = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	if ip, ok := netip.AddrFromSlice(r.Gw); ok {
+		t.Gateway = ip.Unmap()
+	}
+	if ip, ok := netip.AddrFromSlice(r.Src); ok {
+		t.Source = ip.Unmap()
+	}
+	return t, !t.Dst.Addr().IsMulticast()
+}
+
+// packetSocket opens a packet socket on an interface. gso says whether it carries struct virtio_net_hdr.
+func packetSocket(index int) (f *os.File, gso bool, err error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, false, fmt.Errorf("packet socket: %w", err)
+	}
+	f = os.NewFile(uintptr(fd), "packet")
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	gso = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1) == nil
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
+		return nil, false, fmt.Errorf("PACKET_IGNORE_OUTGOING: %w", err)
+	}
+	const size = 4 << 20
+	for _, o := range [][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[0], size) != nil {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[1], size) // as much as the host allows
+		}
+	}
+	const all = unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8 // in network order
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index}); err != nil {
+		return nil, false, fmt.Errorf("bind the packet socket: %w", err)
+	}
+	return f, gso, nil
+}

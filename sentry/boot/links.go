@@ -1,0 +1,54 @@
+package boot
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"moat/sentry/net/inet"
+)
+
+// addLinks gives the stack the links of the configuration, whose descriptors the command line has sent.
+func (b *sandbox) addLinks(s *inet.Stack) error {
+	c := b.c
+	if c.LinksFD > 0 {
+		defer unix.Close(c.LinksFD)
+	}
+	if len(c.Links) == 0 {
+		return nil
+	}
+	fds, err := receiveFiles(c.LinksFD, len(c.Links))
+	if err != nil {
+		return err
+	}
+	for i := range c.Links {
+		c.Links[i].FD = fds[i]
+	}
+	var pcap *os.File
+	if c.Pcap > 0 {
+		pcap = os.NewFile(uintptr(c.Pcap), "pcap")
+	}
+	return s.AddLinks(c.Links, pcap)
+}
+
+// receiveFiles takes n descriptors from one message on the socket fd.
+func receiveFiles(fd, n int) ([]int, error) {
+	oob := make([]byte, unix.CmsgSpace(4*n))
+	_, k, _, _, err := unix.Recvmsg(fd, make([]byte, 1), oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("receive the links' descriptors: %w", err)
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:k])
+	if err != nil || len(msgs) != 1 {
+		return nil, fmt.Errorf("receive the links' descriptors: a message without them")
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err == nil && len(fds) != n {
+		err = fmt.Errorf("%d came, of %d", len(fds), n)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("receive the links' descriptors: %w", err)
+	}
+	return fds, nil
+}

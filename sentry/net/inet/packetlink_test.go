@@ -1,0 +1,130 @@
+package inet
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"testing"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+var testMAC = tcpip.LinkAddress("\x02\x00\x00\x00\x00\x01")
+
+// testLink is a stack with a link whose descriptor is not there: what it sends is lost.
+func testLink(tb testing.TB) (*stack.Stack, *packetLink) {
+	s := New(Config{LoopbackUp: true})
+	n := s.tcpip()
+	p := &packetLink{fd: -1, gso: true, mac: testMAC}
+	p.mtu.Store(1500)
+	p.dispatcher = noDispatcher{} // Attach starts nothing
+	if err := n.CreateNICWithOptions(2, p, stack.NICOptions{Name: "eth0", DeliverLinkPackets: true}); err != nil {
+		tb.Fatal(err)
+	}
+	for proto, a := range map[tcpip.NetworkProtocolNumber]tcpip.Address{
+		ipv4.ProtocolNumber: tcpip.AddrFrom4([4]byte{10, 0, 0, 1}), ipv6.ProtocolNumber: tcpip.AddrFrom16([16]byte{0: 0xfd, 15: 1}),
+	} {
+		n.AddProtocolAddress(2, tcpip.ProtocolAddress{Protocol: proto, AddressWithPrefix: tcpip.AddressWithPrefix{Address: a, PrefixLen: 24}}, stack.AddressProperties{})
+	}
+	return n, p
+}
+
+type noDispatcher struct{ stack.NetworkDispatcher }
+
+func (p *packetLink) inject(frame []byte, flags byte) {
+	var s slot
+	s.vnet[0] = flags
+	s.small, s.big = buffer.NewViewSize(smallFrame), buffer.NewViewSize(bigFrame)
+	k := copy(s.small.AsSlice(), frame)
+	copy(s.big.AsSlice(), frame[k:])
+	p.deliver(&s, len(frame)+vnetSize)
+}
+
+// FuzzFrame: no frame from a wire makes the stack panic, with a listening and a connecting TCP socket, a UDP socket and a packet socket behind it.
+func FuzzFrame(f *testing.F) {
+	for _, h := range []string{
+		"020000000001020000000002080045000028000100004006000a0a0000020a00000103e8005000000001000000005002200000000000",
+		"0200000000010200000000020800450000200001000040110000" + "0a0000020a00000103e80035000c0000" + "61626364",
+		"02000000000102000000000286dd6000000000083aff" + "fd000000000000000000000000000002" + "fd000000000000000000000000000001" + "8000000000010001",
+		"ffffffffffff0200000000020806000108000604000102000000000" + "20a0000020000000000000a000001",
+		"02000000000102000000000208004500001c00012000401100000a0000020a00000103e80035000c0000",
+	} {
+		b, err := hex.DecodeString(h)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b, byte(0))
+		f.Add(b, byte(vnetValid))
+	}
+	n, p := testLink(f)
+	var q waiter.Queue
+	l, _ := n.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, &q)
+	l.Bind(tcpip.FullAddress{Port: 80})
+	l.Listen(10)
+	u, _ := n.NewEndpoint(udp.ProtocolNumber, ipv6.ProtocolNumber, &q)
+	u.Bind(tcpip.FullAddress{Port: 53})
+	n.NewPacketEndpoint(true, header.IPv4ProtocolNumber, &q)
+	f.Fuzz(func(t *testing.T, frame []byte, flags byte) {
+		if len(frame) > smallFrame+bigFrame {
+			return
+		}
+		p.inject(frame, flags)
+	})
+}
+
+// TestChecksum: what the host vouches for is taken, what it does not is verified.
+func TestChecksum(t *testing.T) {
+	n, p := testLink(t)
+	var q waiter.Queue
+	u, _ := n.NewEndpoint(udp.ProtocolNumber, ipv4.ProtocolNumber, &q)
+	if err := u.Bind(tcpip.FullAddress{Port: 53}); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := hex.DecodeString("020000000001020000000002080045000020000100004011" + "0000" + "0a0000020a00000103e80035000c0000" + "61626364")
+	ip := header.IPv4(b[14:])
+	ip.SetChecksum(^ip.CalculateChecksum())
+	datagram := header.UDP(b[34:])
+	sum := header.PseudoHeaderChecksum(udp.ProtocolNumber, ip.SourceAddress(), ip.DestinationAddress(), 12)
+	datagram.SetChecksum(^datagram.CalculateChecksum(sum + binary.BigEndian.Uint16([]byte("ab")) + binary.BigEndian.Uint16([]byte("cd"))))
+	received := func() bool { return u.Readiness(waiter.ReadableEvents) != 0 }
+	drain := func() { u.Read(&discard{100}, tcpip.ReadOptions{}) }
+	if p.inject(b, 0); !received() {
+		t.Fatal("a good checksum was refused")
+	}
+	drain()
+	b[len(b)-1] ^= 1
+	if p.inject(b, 0); received() || p.bad.Load() != 1 {
+		t.Fatal("a bad checksum was taken")
+	}
+	if p.inject(b, vnetNeedsCsum); !received() {
+		t.Fatal("what the host vouches for was refused")
+	}
+	drain()
+	b[0] ^= 4
+	if p.inject(b, vnetValid); received() {
+		t.Fatal("a frame for another was taken")
+	}
+}
+
+// TestVnetHeader: a large TCP segment is described for the host to cut.
+func TestVnetHeader(t *testing.T) {
+	p := &packetLink{gso: true}
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{ReserveHeaderBytes: 100, Payload: buffer.MakeWithData(make([]byte, 5000))})
+	defer pkt.DecRef()
+	pkt.TransportHeader().Push(20)
+	pkt.NetworkHeader().Push(20)
+	pkt.LinkHeader().Push(14)
+	pkt.GSOOptions = stack.GSO{Type: stack.GSOTCPv6, NeedsCsum: true, CsumOffset: 16, MSS: 1400, L3HdrLen: 20}
+	var h [vnetSize]byte
+	p.vnetHeader(h[:], pkt)
+	if want := [vnetSize]byte{1, vnetTCP6, 54, 0, 0x78, 5, 34, 0, 16, 0}; h != want {
+		t.Fatal(h, want)
+	}
+}
