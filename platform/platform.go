@@ -77,10 +77,6 @@ type AddressSpace interface {
 	// SetText says that the text, a number from Rewriter.NewText, is mapped so that its byte 0 is, or would be, at base. At once.
 	SetText(text int, base hostarch.Addr)
 
-	// Fork flushes, then returns a new address space that maps the same pages with the same protections.
-	// (The caller has made private writable pages read-only before.)
-	Fork() (AddressSpace, error)
-
 	// NewThread makes a host thread in the space for one guest thread. It starts with initial FPU state.
 	NewThread() (Thread, error)
 

@@ -35,8 +35,11 @@ func surfaceCommand() *cobra.Command {
 				printRule(w, r.Name, r.Args, r.Why)
 			}
 			w.Flush()
-			printStub(w, "stub's helper thread", stub.HelperRules())
+			printStub(w, "stub's helper thread", stub.HelperRules(0))
 			printStub(w, "guest threads ("+platform+")", boot.GuestRules(platform))
+			if platform == "trap" {
+				printStub(w, "the thread that makes guest threads", stub.SpawnRules())
+			}
 			return nil
 		},
 	}
@@ -62,6 +65,8 @@ func printStub(w *tabwriter.Writer, who string, rules []stub.Rule) {
 	for _, r := range rules {
 		held := ""
 		switch {
+		case r.Spawn:
+			held = "[while there is no guest thread]"
 		case r.Args != nil:
 			held = "[arguments held]"
 		case r.Entry:

@@ -34,3 +34,12 @@ func openFDs(t testing.TB) int {
 	}
 	return len(d)
 }
+
+// threadsOf counts the threads of a process.
+func threadsOf(t testing.TB, pid int) int {
+	d, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(d)
+}

@@ -96,7 +96,7 @@ func Run(t *testing.T, mk func() (platform.Platform, error)) {
 		fn   func(*bed)
 	}{
 		{"Syscall", testSyscall}, {"Fault", testFault}, {"Signals", testSignals}, {"Mapping", testMapping},
-		{"Fork", testFork}, {"Threads", testThreads}, {"Interrupt", testInterrupt}, {"FPState", testFPState},
+		{"Spaces", testSpaces}, {"Threads", testThreads}, {"Interrupt", testInterrupt}, {"FPState", testFPState},
 		{"BadRegs", testBadRegs}, {"Killed", testKilled}, {"Leaks", testLeaks}, {"Vsyscall", testVsyscall},
 		{"Watch", testWatch},
 	} {
@@ -208,31 +208,41 @@ func testMapping(b *bed) {
 	})
 }
 
-func testFork(b *bed) {
-	as := b.space(cat([]byte{0x48, 0x8b, 0x37}, movEAX(1), sysc)...)
+// testSpaces: changes of one space are none of another, and a space that was another before has nothing of it.
+func testSpaces(b *bed) {
+	code := cat([]byte{0x48, 0x8b, 0x37}, movEAX(1), sysc)
+	as := b.space(code...)
 	defer as.Release()
 	b.m[dataOff] = 77
-	c, err := as.Fork()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	defer c.Release()
-	as.Unmap(hostarch.AddrRange{Start: dataAt, End: dataAt + page})
-	if err := as.Flush(); err != nil {
-		b.t.Fatal(err)
-	}
-	b.onThread(c, func(th platform.Thread, r *platform.Regs) {
-		r.Rdi = uint64(dataAt)
-		if ev := b.run(th, r); ev.Kind != platform.EventSyscall || byte(r.Rsi) != 77 {
-			b.t.Fatalf("child: %+v rsi %x", ev, r.Rsi)
+	data := hostarch.AddrRange{Start: dataAt, End: dataAt + page}
+	for range 20 {
+		c := b.space(code...)
+		as.Unmap(data)
+		if err := as.Flush(); err != nil {
+			b.t.Fatal(err)
 		}
-	})
-	b.onThread(as, func(th platform.Thread, r *platform.Regs) {
-		r.Rdi = uint64(dataAt)
-		if ev := b.run(th, r); ev.Kind != platform.EventFault {
-			b.t.Fatalf("parent: %+v", ev)
+		b.onThread(c, func(th platform.Thread, r *platform.Regs) {
+			r.Rdi = uint64(dataAt)
+			if ev := b.run(th, r); ev.Kind != platform.EventSyscall || byte(r.Rsi) != 77 {
+				b.t.Fatalf("the other space: %+v rsi %x", ev, r.Rsi)
+			}
+			r.Rip, r.Rdi = uint64(codeAt), 0x700000
+			if ev := b.run(th, r); ev.Kind != platform.EventFault || ev.Addr != 0x700000 {
+				b.t.Fatalf("what was never mapped here: %+v", ev)
+			}
+		})
+		c.Map(hostarch.AddrRange{Start: 0x700000, End: 0x700000 + page}, b.fd, dataOff, hostarch.ReadWrite)
+		if err := c.Flush(); err != nil {
+			b.t.Fatal(err)
 		}
-	})
+		c.Release()
+		b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+			r.Rdi = uint64(dataAt)
+			if ev := b.run(th, r); ev.Kind != platform.EventFault {
+				b.t.Fatalf("this space: %+v", ev)
+			}
+		})
+	}
 }
 
 func testThreads(b *bed) {
@@ -349,8 +359,7 @@ func testKilled(b *bed) {
 	as, other := b.space(0xeb, 0xfe), b.space(0xeb, 0xfe)
 	defer as.Release()
 	defer other.Release()
-	before := children(b.t)
-	victim := before[len(before)-2]
+	victim := as.(interface{ PID() int }).PID()
 	b.onThread(as, func(th platform.Thread, r *platform.Regs) {
 		go func() {
 			time.Sleep(20 * time.Millisecond)
@@ -385,12 +394,10 @@ func testWatch(b *bed) {
 			b.t.Fatal("not told of a killed stub")
 		}
 	}
-	all := children(b.t)
-	victim := all[len(all)-2]
 	b.onThread(as, func(th platform.Thread, r *platform.Regs) {
 		b.run(th, r)
 		th.Park()
-		unix.Kill(victim, unix.SIGKILL)
+		unix.Kill(as.(interface{ PID() int }).PID(), unix.SIGKILL)
 		wait(as)
 		if ev, err := th.Run(r); err == nil {
 			b.t.Errorf("a killed stub: %+v", ev)
@@ -417,17 +424,34 @@ func testWatch(b *bed) {
 func testLeaks(b *bed) {
 	as := b.space(cat(movEAX(1), sysc)...)
 	defer as.Release()
-	procs, fds := len(children(b.t)), openFDs(b.t)
-	for range 300 {
-		c, err := as.Fork()
-		if err != nil {
-			b.t.Fatal(err)
+	round := func() {
+		var all [3]platform.AddressSpace
+		for i := range all {
+			all[i] = b.space(cat(movEAX(1), sysc)...)
+			b.onThread(all[i], func(th platform.Thread, r *platform.Regs) { b.run(th, r) })
 		}
-		b.onThread(c, func(th platform.Thread, r *platform.Regs) { b.run(th, r) })
-		c.Release()
+		for _, c := range all {
+			c.Release()
+		}
 	}
-	if p, f := len(children(b.t)), openFDs(b.t); p != procs || f != fds {
-		b.t.Errorf("%d processes and %d descriptors, before %d and %d", p, f, procs, fds)
+	count := func() (procs, threads, fds int) {
+		time.Sleep(100 * time.Millisecond) // what is released is made ready for use in the background
+		pids := children(b.t)
+		for _, pid := range pids {
+			threads += threadsOf(b.t, pid)
+		}
+		return len(pids), threads, openFDs(b.t)
+	}
+	for range 20 {
+		round()
+	}
+	procs, threads, fds := count()
+	for range 100 {
+		round()
+	}
+	// A pool that is warm grows no more than by what three spaces at a time can need.
+	if p, th, f := count(); p > procs+3 || th > threads+16 || f != fds {
+		b.t.Errorf("%d processes, %d threads and %d descriptors, before %d, %d and %d", p, th, f, procs, threads, fds)
 	}
 }
 
@@ -456,16 +480,10 @@ func Bench(b *testing.B, mk func() (platform.Platform, error)) {
 			}
 		})
 	})
-	b.Run("ForkRelease", func(tb *testing.B) {
+	b.Run("NewRelease", func(tb *testing.B) {
 		b := newBed(tb, mk)
-		as := b.space(0x90)
-		defer as.Release()
 		for range tb.N {
-			c, err := as.Fork()
-			if err != nil {
-				tb.Fatal(err)
-			}
-			c.Release()
+			b.space(0x90).Release()
 		}
 	})
 	b.Run("MapUnmapFlush", func(tb *testing.B) {

@@ -1,7 +1,6 @@
 package stub
 
 import (
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +15,9 @@ type Area struct {
 	space *Space
 	chunk *chunk
 	addr  uint64 // in the stub
+	tid   int
+	// behind: the thread, while nobody uses it, waits behind a call, not in the handler.
+	behind bool
 }
 
 // States of Control.State.
@@ -48,8 +50,11 @@ type Control struct {
 	_         [4]uint32
 	// What the handler was called with, and the segment bases.
 	Signal, Siginfo, Ucontext, FSBase, GSBase uint64
-	_, CPU                                    uint32
-	_                                         [3]uint64
+	// tid is the thread's ID if a template made it, or what the host refused that with.
+	tid atomic.Int32
+	// made is 1 once the template, having made the thread, is back in the entry code.
+	made atomic.Uint32
+	_    [3]uint64
 	// altstack is the stack_t that the thread gives sigaltstack(2).
 	altstack [3]uint64
 	// negSelf is the area's address, negated: how a slot finds out whether the GS base is ours.
@@ -91,59 +96,68 @@ func (a *Area) Bytes(addr, n uint64) []byte {
 // Addr is the area's address in the stub.
 func (a *Area) Addr() uint64 { return a.addr }
 
-// newAreaLocked returns an area that is, or with the next batch will be, mapped in the stub.
+// newAreaLocked returns an area and the order that maps it in the stub, if it is not.
 //
 // +checklocks:s.orderMu
-func (s *Space) newAreaLocked() (*Area, error) {
-	var a *Area
-	if n := len(s.areas); n > 0 {
-		a = s.areas[n-1]
-		s.areas = s.areas[:n-1]
-	} else {
-		if s.numAreas >= maxAreas {
-			return nil, unix.EAGAIN
-		}
-		c, err := s.host.newChunk()
-		if err != nil {
-			return nil, err
-		}
-		a = &Area{space: s, chunk: c, addr: areaBase + uint64(s.numAreas)*areaSize}
-		s.numAreas++
-		o := order{nr: unix.SYS_MMAP, args: [6]uint64{a.addr, areaSize, unix.PROT_READ | unix.PROT_WRITE,
-			unix.MAP_SHARED | unix.MAP_FIXED, uint64(s.host.ctlFD), uint64(c.off)}}
-		if err := s.carryOut([]order{o}); err != nil {
-			s.host.freeChunk(c)
-			return nil, err
-		}
+func (s *Space) newAreaLocked() (*Area, []order, error) {
+	if n := len(s.free); n > 0 {
+		a := s.free[n-1]
+		s.free = s.free[:n-1]
+		a.reset()
+		return a, nil, nil
 	}
-	s.usedMu.Lock()
-	if s.used == nil {
-		s.used = map[*Area]struct{}{}
+	if s.numAreas >= maxAreas {
+		return nil, nil, unix.EAGAIN
 	}
-	s.used[a] = struct{}{}
-	s.usedMu.Unlock()
-	clear(a.chunk.mem[:pageSize])
-	a.Control().negSelf = -a.addr
-	a.Control().Opaque.Store(1)
-	a.Control().State.Store(StateRun) // until the thread traps by itself, first of all
-	a.Control().altstack = [3]uint64{a.addr + pageSize, 0, areaSize - pageSize}
-	return a, nil
+	c, err := s.host.newChunk()
+	if err != nil {
+		return nil, nil, err
+	}
+	a := &Area{space: s, chunk: c, addr: areaBase + uint64(s.numAreas)*areaSize}
+	s.numAreas++
+	a.reset()
+	s.areasMu.Lock()
+	s.areas = append(s.areas, a)
+	s.areasMu.Unlock()
+	return a, []order{{nr: unix.SYS_MMAP, args: [6]uint64{a.addr, areaSize, unix.PROT_READ | unix.PROT_WRITE,
+		unix.MAP_SHARED | unix.MAP_FIXED, uint64(s.host.ctlFD), uint64(c.off)}}}, nil
 }
 
-// Release gives the area back after its thread has left it.
-func (a *Area) Release() {
-	s := a.space
-	s.usedMu.Lock()
-	delete(s.used, a)
-	s.usedMu.Unlock()
-	s.orderMu.Lock()
-	defer s.orderMu.Unlock()
-	if s.dead.Load() {
-		s.host.freeChunk(a.chunk)
-		return
-	}
-	s.areas = append(s.areas, a)
+// reset makes a an area whose thread is about to trap by itself, first of all. What another thread left in it goes: its control page and, at the top of
+// the signal stack, the registers of its last signal.
+func (a *Area) reset() {
+	clear(a.chunk.mem[:pageSize])
+	clear(a.chunk.mem[areaSize-frameSize:])
+	c := a.Control()
+	c.negSelf = -a.addr
+	c.Opaque.Store(1)
+	c.State.Store(StateRun)
+	c.altstack = [3]uint64{a.addr + pageSize, 0, areaSize - pageSize}
+	a.tid, a.behind = 0, false
 }
+
+// frameSize is more than the host lays on the signal stack for one signal.
+const frameSize = 12 << 10
+
+// Release gives a thread that waits for the sentry back to its space, for another guest thread of it; behind says that it does so behind a call,
+// where it stays until it is told StateFrame. How it left the area is no secret within an address space.
+func (a *Area) Release(behind bool) {
+	if a.behind = behind; behind {
+		a.Park()
+	}
+	c := a.Control()
+	c.Opaque.Store(1)
+	c.GuestSpin.Store(0)
+	a.space.orderMu.Lock()
+	a.space.idle = append(a.space.idle, a)
+	a.space.orderMu.Unlock()
+}
+
+// Behind reports whether the thread, taken from its space anew, waits behind a call.
+func (a *Area) Behind() bool { return a.behind }
+
+// Lose says that the thread cannot be used again, nor can the stub.
+func (a *Area) Lose() { a.space.broken.Store(true) }
 
 // Spin looks up to n times whether the thread of a waits for the sentry (StateEvent).
 func (a *Area) Spin(n int) bool { return spinUntil(&a.Control().State, StateEvent, n) }
@@ -195,8 +209,8 @@ func (a *Area) AwaitFor(d time.Duration) (done bool, err error) {
 	return c.State.Load() == StateEvent, nil
 }
 
-// exitPatience is how long a thread may take to leave through the entry code.
-const exitPatience = 10 * time.Second
+// aliveCheck is how soon who waits for a batch finds out that the stub has ended, should it miss being told.
+const aliveCheck = 200 * time.Millisecond
 
 // Park lets the thread, if it waits for the sentry, sleep at once.
 func (a *Area) Park() { a.Control().State.CompareAndSwap(StateEvent, StatePark) }
@@ -209,34 +223,6 @@ func (a *Area) Resume(s uint32) (woken bool) {
 		futexWake(&c.State)
 	}
 	return woken
-}
-
-// Leave tells the thread to exit and waits until it has and the host no longer writes to its area; false if the stub died instead.
-func (a *Area) Leave() bool {
-	c := a.Control()
-	for v := c.State.Load(); v != stateEnded && !c.State.CompareAndSwap(v, StateExit); v = c.State.Load() {
-	}
-	if c.GuestSleeps.Load() != 0 {
-		futexWake(&c.State)
-	}
-	for i := 0; ; i++ {
-		v := c.State.Load()
-		if v == stateEnded {
-			return true
-		}
-		if a.space.dead.Load() {
-			return false
-		}
-		if i < 100 {
-			runtime.Gosched()
-			continue
-		}
-		start := time.Now()
-		futexWait(&c.State, v, exitPatience)
-		if time.Since(start) >= exitPatience {
-			a.space.Kill() // guest code took the thread away from the entry code
-		}
-	}
 }
 
 var _ platform.Platform = (*Host)(nil)

@@ -13,6 +13,12 @@ func handlerCodeAddr() *byte
 
 func callCodeAddr() *byte
 
+func templateCodeAddr() *byte
+
+func spawnCodeAddr() *byte
+
+func codeEndAddr() *byte
+
 //go:noescape
 func enterStub(code, order, reply uintptr)
 
@@ -70,6 +76,7 @@ func child(z *zygote) {
 	syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
 	if !mapAt(codeAddr, pageSize, unix.PROT_READ|unix.PROT_EXEC, z.codeFD, 0) ||
 		!mapAt(progAddr, pageSize, unix.PROT_READ, z.codeFD, pageSize) ||
+		!mapAt(spawnAddr, pageSize, unix.PROT_READ|unix.PROT_EXEC, z.codeFD, 2*pageSize) ||
 		!mapAt(orderAddr, orderSize, unix.PROT_READ, z.ctlFD, z.orderOff) ||
 		!mapAt(replyAddr, replySize, unix.PROT_READ|unix.PROT_WRITE, z.ctlFD, z.replyOff) ||
 		!mapAt(WindowBase, WindowTexts-WindowBase, unix.PROT_READ|unix.PROT_EXEC, z.windowFD, 0) ||

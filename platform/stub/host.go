@@ -2,8 +2,11 @@ package stub
 
 import (
 	"fmt"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -24,8 +27,9 @@ type Config struct {
 
 // Host makes stubs: a platform.Platform.
 type Host struct {
-	cfg   Config
-	ctlFD int // the control file: order and reply pages of all stubs
+	cfg    Config
+	ctlFD  int // the control file: order and reply pages of all stubs, and areas
+	codeFD int // the entry code, the filters, and the code of the template
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -48,6 +52,16 @@ type Host struct {
 	forks uint64
 	// +checklocks:mu
 	early map[int]uint64
+	// ready are stubs for use; coming is how many more there will be.
+	// +checklocks:mu
+	ready []*Space
+	// +checklocks:mu
+	coming int
+	// +checklocks:mu
+	closed bool
+
+	// resultMu is held while a helper tells of a result, by the control file's position.
+	resultMu sync.Mutex
 
 	// window is what all stubs have mapped at WindowBase, up to WindowTexts.
 	window []byte
@@ -65,13 +79,16 @@ const minUser = 0x10000
 // New starts the platform: it forks the first stub, so it must be called before the sentry's filter forbids that.
 func New(cfg Config) (*Host, error) {
 	h := &Host{cfg: cfg, spaces: map[int]*Space{}, early: map[int]uint64{}, quit: make(chan struct{})}
-	code, err := memfile("moat-stub", append(codePage(), filterPage(cfg.Guest)...))
-	if err != nil {
-		return nil, fmt.Errorf("stub: the stub's code: %w", err)
-	}
-	defer unix.Close(code)
+	var err error
 	if h.ctlFD, err = memfile("moat-control", nil); err != nil {
 		return nil, fmt.Errorf("stub: the control file: %w", err)
+	}
+	guest := cfg.Guest
+	if cfg.Handlers {
+		guest = slices.Concat(guest, SpawnRules())
+	}
+	if h.codeFD, err = memfile("moat-stub", codePages(filterPage(guest, h.ctlFD))); err != nil {
+		return nil, fmt.Errorf("stub: the stub's code: %w", err)
 	}
 	sl, err := h.newSlot()
 	if err != nil {
@@ -88,7 +105,7 @@ func New(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stub: the window: %w", err)
 	}
-	z := &zygote{codeFD: uintptr(code), windowFD: uintptr(window), ctlFD: uintptr(h.ctlFD), orderOff: uintptr(sl.off), replyOff: uintptr(sl.off) + orderSize}
+	z := &zygote{codeFD: uintptr(h.codeFD), windowFD: uintptr(window), ctlFD: uintptr(h.ctlFD), orderOff: uintptr(sl.off), replyOff: uintptr(sl.off) + orderSize}
 	if cfg.Handlers {
 		z.setHandlers()
 	}
@@ -112,7 +129,7 @@ func New(cfg Config) (*Host, error) {
 		close(h.quit)
 		return nil, fmt.Errorf("stub: forking the first stub: %w", r.e)
 	}
-	h.zygote = &Space{host: h, pid: r.pid, slot: sl}
+	h.zygote = &Space{host: h, pid: r.pid, slot: sl, cpu: -1}
 	h.mu.Lock()
 	h.spaces[r.pid] = h.zygote
 	h.mu.Unlock()
@@ -156,18 +173,30 @@ func (*Host) Reserved() hostarch.AddrRange {
 }
 
 // NewAddressSpace implements platform.Platform.
-func (h *Host) NewAddressSpace() (platform.AddressSpace, error) { return h.zygote.Fork() }
+func (h *Host) NewAddressSpace() (platform.AddressSpace, error) {
+	s, err := h.take()
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
 
 // Close implements platform.Platform.
 func (h *Host) Close() {
 	h.mu.Lock()
-	all := make([]*Space, 0, len(h.spaces))
-	for _, s := range h.spaces {
-		all = append(all, s)
+	h.closed = true
+	for h.coming > 0 {
+		h.mu.Unlock()
+		time.Sleep(time.Millisecond)
+		h.mu.Lock()
 	}
+	h.ready = nil
+	all := slices.Collect(maps.Values(h.spaces))
 	h.mu.Unlock()
 	for _, s := range all {
-		s.Release()
+		if !s.released.Swap(true) {
+			s.kill()
+		}
 	}
 	select {
 	case <-h.quit:
@@ -200,7 +229,9 @@ func (h *Host) newSlot() (*slot, error) {
 // freeSlot takes back the pages of a stub that has been reaped.
 func (h *Host) freeSlot(sl *slot) {
 	sl.order.seq.Store(0)
-	sl.reply.seq.Store(0)
+	sl.order.ack.Store(0)
+	sl.order.waits.Store(0)
+	sl.order.spawn.Store(0)
 	sl.reply.ready.Store(0)
 	clear(sl.bases[:sl.texts])
 	sl.texts = 0

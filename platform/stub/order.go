@@ -3,13 +3,17 @@ package stub
 import (
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The stub's own pages (stub_amd64.s has the layout too).
 const (
-	stubBase  = 0x7fff_0000_0000
-	codeAddr  = stubBase
-	progAddr  = stubBase + pageSize
+	stubBase = 0x7fff_0000_0000
+	codeAddr = stubBase
+	progAddr = stubBase + pageSize
+	// spawnAddr is where the template finds how to make guest threads, while there are none.
+	spawnAddr = stubBase + 2*pageSize
 	orderAddr = stubBase + 0x10000
 	orderSize = 32768
 	replyAddr = orderAddr + orderSize
@@ -64,17 +68,25 @@ type order struct {
 type orderPage struct {
 	seq atomic.Uint32
 	n   uint32
-	_   [56]byte
-	ops [maxOrders]order
+	// ctl is the control file's descriptor, ackOff where ack lies in it.
+	ctl uint32
+	// waits says that the sentry sleeps on ack and must be woken.
+	waits  atomic.Uint32
+	ackOff uint64
+	// ack is the number of the last batch done, which the helper writes through the control file.
+	ack atomic.Uint32
+	// spawn, when it changes, tells the template to make a guest thread on area.
+	spawn atomic.Uint32
+	area  uint64
+	_     [24]byte
+	ops   [maxOrders]order
 }
 
-// replyPage is writable in the stub: nothing in it is believed beyond what the package comment says.
+// replyPage is writable in the stub. ready says that a thread may be seized: a guest that forges that is seized before it has its own filter,
+// which PTRACE_SYSEMU does not need.
 type replyPage struct {
-	seq   atomic.Uint32
-	_     uint32
+	_     [2]uint32
 	ready atomic.Uint32
-	_     uint32
-	ret   atomic.Int64
 }
 
 // GoneError says that the stub's process ended.
@@ -84,27 +96,62 @@ func (e GoneError) Error() string { return "stub: the stub process is gone: " + 
 
 // carryOut gives the orders to the helper and waits for it. A helper that meets an error ends its process.
 //
-// Preconditions: s.orderMu is held; len(ops) <= maxOrders.
+// The helper runs on the CPU that this is called on: to switch there costs 4 us, to wake another CPU ten times as much.
+//
+// Preconditions: len(ops) <= maxOrders.
+//
+// +checklocks:s.orderMu
 func (s *Space) carryOut(ops []order) error {
 	if s.dead.Load() {
 		return s.gone()
 	}
-	copy(s.slot.order.ops[:], ops)
-	s.slot.order.n = uint32(len(ops))
-	seq := s.slot.order.seq.Add(1)
-	futexWake(&s.slot.order.seq)
-	return s.await(&s.slot.reply.seq, 50*time.Millisecond, func(v uint32) bool { return v == seq })
+	o := s.slot.order
+	copy(o.ops[:], ops)
+	o.n = uint32(len(ops))
+	s.follow()
+	seq := o.seq.Add(1)
+	o.waits.Store(1)
+	futexWake(&o.seq)
+	for {
+		v := o.ack.Load()
+		if v == seq {
+			break
+		}
+		if s.dead.Load() {
+			return s.gone()
+		}
+		futexWait(&o.ack, v, aliveCheck)
+	}
+	o.waits.Store(0)
+	return nil
 }
 
-// await waits until ok of the word holds, or the stub ends. It looks every poll in case no wake comes: from a stub that was
-// killed, or a new thread, which may no longer call futex.
-func (s *Space) await(word *atomic.Uint32, poll time.Duration, ok func(uint32) bool) error {
-	// No Gosched: it would hand the locked thread over, which costs more than the wait.
-	for i := 0; i < 2000; i++ {
-		if ok(word.Load()) {
-			return nil
+// follow puts the helper on the CPU that the caller runs on. Threads that a helper makes inherit its place, so that of the zygote is left alone.
+//
+// +checklocks:s.orderMu
+func (s *Space) follow() {
+	if cpu := thisCPU(); cpu != s.cpu && s.settled {
+		s.cpu = cpu
+		pin(s.pid, cpu)
+	}
+}
+
+// pin lets a thread run on one CPU only, or on all if cpu is negative.
+func pin(tid, cpu int) {
+	var set unix.CPUSet
+	if cpu >= 0 {
+		set.Set(cpu)
+	} else {
+		for i := range set {
+			set[i] = ^set[i]
 		}
 	}
+	_ = unix.SchedSetaffinity(tid, &set) // only slower if it fails
+}
+
+// await waits until ok of the word holds, or the stub ends. It looks every poll in case no wake comes, as from a new thread, which may no
+// longer call futex.
+func (s *Space) await(word *atomic.Uint32, poll time.Duration, ok func(uint32) bool) error {
 	for {
 		v := word.Load()
 		if ok(v) {

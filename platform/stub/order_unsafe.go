@@ -51,22 +51,32 @@ func mapSlot(fd int, off int64) (*slot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stub: mapping a stub's control pages: %w", err)
 	}
-	return &slot{off: off, mem: mem, order: (*orderPage)(unsafe.Pointer(&mem[0])), reply: (*replyPage)(unsafe.Pointer(&mem[orderSize])),
-		bases: unsafe.Slice((*uint64)(unsafe.Pointer(&mem[orderSize+replySize])), MaxTexts)}, nil
+	sl := &slot{off: off, mem: mem, order: (*orderPage)(unsafe.Pointer(&mem[0])), reply: (*replyPage)(unsafe.Pointer(&mem[orderSize])),
+		bases: unsafe.Slice((*uint64)(unsafe.Pointer(&mem[orderSize+replySize])), MaxTexts)}
+	sl.order.ctl, sl.order.ackOff = uint32(fd), uint64(off)+uint64(unsafe.Offsetof(sl.order.ack))
+	return sl, nil
 }
 
-// codePage is a page with the entry code, copied from the sentry's own text: the helper's and the threads' at 0, the signal handler at handlerOff.
-func codePage() []byte {
-	b := make([]byte, pageSize)
-	copy(b, unsafe.Slice(stubCodeAddr(), handlerOff))
-	copy(b[handlerOff:], unsafe.Slice(handlerCodeAddr(), callOff-handlerOff))
-	copy(b[callOff:], unsafe.Slice(callCodeAddr(), pageSize-callOff))
+// codePages are the pages with the entry code, the filters, and the code by which the template makes threads, copied from the sentry's own text.
+func codePages(filters []byte) []byte {
+	b := make([]byte, 3*pageSize)
+	at, end := [...]int{0, templateOff, 2 * pageSize, handlerOff, callOff}, [...]int{templateOff, handlerOff, 3 * pageSize, callOff, pageSize}
+	for i, code := range [...]*byte{stubCodeAddr(), templateCodeAddr(), spawnCodeAddr(), handlerCodeAddr(), callCodeAddr()} {
+		next := [...]*byte{templateCodeAddr(), spawnCodeAddr(), handlerCodeAddr(), callCodeAddr(), codeEndAddr()}[i]
+		n := int(uintptr(unsafe.Pointer(next)) - uintptr(unsafe.Pointer(code)))
+		if n <= 0 || n > end[i]-at[i] {
+			panic("stub: the entry code does not fit its place")
+		}
+		copy(b[at[i]:], unsafe.Slice(code, n))
+	}
+	copy(b[pageSize:], filters)
 	return b
 }
 
 const (
-	handlerOff = 2048
-	callOff    = 3072
+	templateOff = 1536
+	handlerOff  = 2048
+	callOff     = 3072
 	// CallAddr is where a slot jumps to in a stub.
 	CallAddr = codeAddr + callOff
 )
@@ -91,3 +101,6 @@ func (c *chunk) control() *Control { return (*Control)(unsafe.Pointer(&c.mem[0])
 //
 //go:noescape
 func spinUntil(word *atomic.Uint32, v uint32, n int) bool
+
+// thisCPU is the CPU that the caller runs on, or just did.
+func thisCPU() int

@@ -2,6 +2,7 @@ package stub
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,16 +22,18 @@ type Space struct {
 	end  atomic.Pointer[string]
 	// diedOnce is for died.
 	diedOnce sync.Once
+	// broken: the stub may not be used for another address space.
+	broken atomic.Bool
 
 	// lifeMu is held by whoever reaps the stub, and by those who kill it: its process ID is not another's meanwhile.
 	lifeMu sync.Mutex
 	// +checklocks:lifeMu
 	reaped bool
 
-	// usedMu guards used, the areas of the threads that there are.
-	usedMu sync.Mutex
-	// +checklocks:usedMu
-	used map[*Area]struct{}
+	// areasMu guards areas, all that are mapped: those in use, idle or free.
+	areasMu sync.Mutex
+	// +checklocks:areasMu
+	areas []*Area
 
 	// orderMu serialises batches.
 	orderMu sync.Mutex
@@ -40,6 +43,11 @@ type Space struct {
 	// failed is the error of a batch: the stub is gone.
 	// +checklocks:orderMu
 	failed error
+	// cpu is where the helper is kept. It is moved only once the stub is settled: has its template.
+	// +checklocks:orderMu
+	cpu int
+	// +checklocks:orderMu
+	settled bool
 
 	// queued says without a lock whether anything waits.
 	queued atomic.Bool
@@ -49,13 +57,16 @@ type Space struct {
 	// +checklocks:queueMu
 	queue []order
 
-	// areas are those mapped and not in use.
+	// idle are areas with a thread that waits to be used, free those without one.
 	// +checklocks:orderMu
-	areas []*Area
+	idle, free []*Area
 	// +checklocks:orderMu
 	numAreas int
+	// tids are the guest threads made, of which some may have ended.
+	// +checklocks:orderMu
+	tids []int
 
-	release sync.Once
+	released atomic.Bool
 }
 
 func protOf(at hostarch.AccessType) uint64 {
@@ -196,89 +207,121 @@ func (s *Space) flushLocked() error {
 	return s.failed
 }
 
-// Fork implements platform.AddressSpace.
-func (s *Space) Fork() (platform.AddressSpace, error) {
-	sl, err := s.host.newSlot()
-	if err != nil {
-		return nil, err
-	}
-	fork := s.host.beginFork()
-	defer s.host.endFork()
-	s.orderMu.Lock()
-	var pid int
-	if err = s.flushLocked(); err == nil {
-		sl.texts = copy(sl.bases, s.slot.bases[:s.slot.texts])
-		pid, err = s.spawn(order{nr: orderFork, args: [6]uint64{forkFlags, uint64(s.host.ctlFD), uint64(sl.off), uint64(sl.off) + orderSize}})
-	}
-	s.orderMu.Unlock()
-	if err != nil {
-		s.host.freeSlot(sl)
-		return nil, err
-	}
-	c := &Space{host: s.host, pid: pid, slot: sl}
-	s.host.enter(c, fork)
-	if err := c.await(&sl.reply.ready, 50*time.Microsecond, func(v uint32) bool { return v != 0 }); err != nil {
-		c.Release()
-		return nil, err
-	}
-	return c, nil
-}
-
-// spawn carries out an order that makes a process or a thread and returns its ID.
+// result is what the helper tells of the one order of the last batch: an ID, or an errno.
 //
 // +checklocks:s.orderMu
-func (s *Space) spawn(o order) (int, error) {
+// +checklocks:s.host.resultMu
+func (s *Space) result() (int, error) {
+	n, err := unix.Seek(s.host.ctlFD, 0, unix.SEEK_CUR)
+	if err != nil {
+		return 0, err
+	}
+	if id := int(int32(n)); id >= 0 {
+		return id, nil
+	}
+	return 0, unix.Errno(-int32(n))
+}
+
+// makeLocked makes a thread by the helper: a guest thread on area a, which may be 0, or a template.
+//
+// +checklocks:s.orderMu
+func (s *Space) makeLocked(a uint64, template bool) (int, error) {
+	o := order{nr: orderThread, args: [6]uint64{helperFlags, a, 0}}
+	if template {
+		o.args[2] = 1
+	}
+	s.host.resultMu.Lock()
+	defer s.host.resultMu.Unlock()
 	if err := s.carryOut([]order{o}); err != nil {
 		return 0, err
 	}
-	n := s.slot.reply.ret.Load()
-	if n < 0 && n > -4096 {
-		return 0, unix.Errno(-n)
+	tid, err := s.result()
+	if err == nil && s.settled {
+		pin(tid, -1) // not the helper's CPU
 	}
-	// The word is the guest's to forge; an ID that is no child of the sentry's fails in wait4 and ptrace.
-	if n <= 1 || n > 1<<22 {
-		return 0, GoneError{What: "it answered with nonsense"}
-	}
-	return int(n), nil
+	return tid, err
 }
 
 // NewThread implements platform.AddressSpace.
 func (s *Space) NewThread() (platform.Thread, error) {
 	s.orderMu.Lock()
-	defer s.orderMu.Unlock()
-	var a *Area
-	o := order{nr: orderThread, args: [6]uint64{threadFlags}}
-	if s.host.cfg.Handlers {
-		var err error
-		if a, err = s.newAreaLocked(); err != nil {
-			return nil, err
-		}
-		o.args[1], o.args[2] = a.addr, 1
+	if n := len(s.idle); n > 0 {
+		a := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		s.orderMu.Unlock()
+		return s.host.cfg.NewThread(s, a.tid, a)
 	}
-	s.slot.reply.ready.Store(0)
-	tid, err := s.spawn(o)
+	tid, a, err := s.newThreadLocked()
+	s.orderMu.Unlock()
 	if err != nil {
 		return nil, err
-	}
-	if a == nil { // with an area the thread tells of itself by its first trap
-		if err = s.await(&s.slot.reply.ready, 50*time.Microsecond, func(v uint32) bool { return v != 0 }); err != nil {
-			return nil, err
-		}
 	}
 	return s.host.cfg.NewThread(s, tid, a)
 }
 
-// Release implements platform.AddressSpace.
-func (s *Space) Release() {
-	s.release.Do(func() {
-		s.dead.Store(true)
-		s.reap()
-		s.host.freeSlot(s.slot)
-		s.orderMu.Lock()
-		for _, a := range s.areas {
-			s.host.freeChunk(a.chunk)
+// +checklocks:s.orderMu
+func (s *Space) newThreadLocked() (int, *Area, error) {
+	s.forgetLocked()
+	if !s.host.cfg.Handlers {
+		s.slot.reply.ready.Store(0)
+		tid, err := s.makeLocked(0, false)
+		if err == nil {
+			s.tids = append(s.tids, tid)
+			err = s.await(&s.slot.reply.ready, 50*time.Microsecond, func(v uint32) bool { return v != 0 })
 		}
-		s.areas = nil
-		s.orderMu.Unlock()
-	})
+		return tid, nil, err
+	}
+	a, orders, err := s.newAreaLocked()
+	if err != nil {
+		return 0, nil, err
+	}
+	if orders != nil {
+		if err := s.carryOut(orders); err != nil {
+			return 0, nil, err
+		}
+	}
+	// The thread tells of itself by its first trap.
+	if a.tid, err = s.makeLocked(a.addr, false); err != nil {
+		s.free = append(s.free, a)
+		return 0, nil, err
+	}
+	s.tids = append(s.tids, a.tid)
+	return a.tid, a, nil
+}
+
+// forgetLocked drops the IDs of threads that have ended, once there are many.
+//
+// +checklocks:s.orderMu
+func (s *Space) forgetLocked() {
+	if n := len(s.tids); n >= 64 && n&(n-1) == 0 {
+		s.tids = slices.DeleteFunc(s.tids, s.ended)
+	}
+}
+
+// ended reports whether a guest thread has ended, for which the host alone is believed.
+func (s *Space) ended(tid int) bool { return unix.Tgkill(s.pid, tid, 0) == unix.ESRCH }
+
+// Release implements platform.AddressSpace. When it returns, no guest thread can reach what was mapped.
+func (s *Space) Release() {
+	if s.released.Swap(true) {
+		return
+	}
+	if s.host.want() && s.empty() {
+		go s.renew()
+		return
+	}
+	s.kill()
+}
+
+// kill ends the stub.
+func (s *Space) kill() {
+	s.dead.Store(true)
+	s.reap()
+	s.host.freeSlot(s.slot)
+	s.areasMu.Lock()
+	for _, a := range s.areas {
+		s.host.freeChunk(a.chunk)
+	}
+	s.areas = nil
+	s.areasMu.Unlock()
 }

@@ -6,9 +6,11 @@
 // Entered with AX = 0 by the zygote: R12 = order page, R13 = reply page.
 // Entered with AX = 1 by a guest thread that ends.
 
+#define SYS_lseek 8
 #define SYS_mmap 9
 #define SYS_mprotect 10
 #define SYS_munmap 11
+#define SYS_pwrite64 18
 #define SYS_pause 34
 #define SYS_clone 56
 #define SYS_exit 60
@@ -23,11 +25,12 @@
 // The layout of order.go.
 #define STUB_BASE 0x7fff00000000
 #define STUB_END 0x7fff90000000
-#define AREA_BASE 0x7fff10000000
 #define AREA_MASK (-0x8000)
 #define USER_END 0x7ffffffff000
 #define HELPER_PROG 0x7fff00001000
 #define GUEST_PROG 0x7fff00001010
+#define TEMPLATE_CODE 0x7fff00000600
+#define SPAWN_CODE 0x7fff00002000
 #define ORDER_SIZE 32768
 #define REPLY_SIZE 4096
 #define WIN_BASE 0x7f600000
@@ -35,10 +38,26 @@
 #define WIN_END 0x7f800000
 #define BASES_SIZE 32768
 
+// orderPage, read-only here.
+#define ORD_SEQ 0
+#define ORD_N 4
+#define ORD_CTL 8
+#define ORD_WAITS 12
+#define ORD_ACKOFF 16
+#define ORD_ACK 24
+#define ORD_SPAWN 28
+#define ORD_AREA 32
+#define ORD_OPS 64
+
+#define SPAWN_FLAGS 0x310b00 // threadFlags | CLONE_PARENT_SETTID
+
 #define SIGUSR2 12
 #define UC_RIP 168 // struct ucontext: uc_mcontext.gregs[REG_RIP]
 
-// stub.Control, as far as callCode uses it.
+// stub.Control, as far as it is used here.
+#define CTL_TID 72
+#define CTL_MADE 76
+#define CTL_ALTSTACK 104
 #define CTL_KIND 140
 #define CTL_RIP 144
 #define CTL_RSP 152
@@ -101,17 +120,12 @@ zygote:
 	JNE  die
 	XORL R14, R14              // number of the last batch done
 
+	// The sentry waits on the helper's own CPU: to look for orders for a while before sleeping would only delay it.
 wait:
-	MOVL $3000, BX
-spin:
-	MOVL 0(R12), AX
+	MOVL ORD_SEQ(R12), AX
 	CMPL AX, R14
 	JNE  batch
-	PAUSE
-	DECL BX
-	JNZ  spin
-	// futex(&order.seq, FUTEX_WAIT, R14, NULL)
-	MOVQ R12, DI
+	MOVQ R12, DI               // futex(&order.seq, FUTEX_WAIT, R14, NULL)
 	XORL SI, SI
 	MOVL R14, DX
 	XORL R10, R10
@@ -123,9 +137,8 @@ spin:
 
 batch:
 	MOVL AX, R14
-	MOVL 4(R12), BX            // number of orders
-	LEAQ 64(R12), R15          // the first order: {nr, a0..a5, unused}
-	MOVQ $0, 16(R13)
+	MOVL ORD_N(R12), BX        // number of orders
+	LEAQ ORD_OPS(R12), R15     // the first order: {nr, a0..a5, unused}
 
 next:
 	TESTL BX, BX
@@ -144,20 +157,41 @@ next:
 	SYSCALL
 	CMPQ AX, $-4095
 	JCC  die                   // unsigned >=: an errno
-advance:
 	ADDQ $64, R15
 	DECL BX
 	JMP  next
 
+	// Nothing that guest threads can write tells of the end: the number of the batch is written to order.ack through the control
+	// file, of which they have no descriptor.
 done:
-	MOVL R14, 0(R13)
-	// futex(&reply.seq, FUTEX_WAKE, 1)
-	MOVQ R13, DI
+	MOVL ORD_CTL(R12), DI      // pwrite64(ctl, &order.seq, 4, ackOff)
+	MOVQ R12, SI
+	MOVL $4, DX
+	MOVQ ORD_ACKOFF(R12), R10
+	MOVL $SYS_pwrite64, AX
+	SYSCALL
+	CMPQ AX, $4
+	JNE  die
+	MFENCE
+	CMPL ORD_WAITS(R12), $0
+	JEQ  wait
+	LEAQ ORD_ACK(R12), DI      // futex(&order.ack, FUTEX_WAKE, 1)
 	MOVL $1, SI
 	MOVL $1, DX
 	MOVL $SYS_futex, AX
 	SYSCALL
 	JMP  wait
+
+	// The result of the one order of a batch, a process or thread ID or an errno, becomes the control file's position.
+told:
+	MOVL ORD_CTL(R12), DI      // lseek(ctl, result, SEEK_SET)
+	MOVL AX, SI
+	XORL DX, DX
+	MOVL $SYS_lseek, AX
+	SYSCALL
+	TESTQ AX, AX
+	JLT  die
+	JMP  done
 
 fork:
 	// clone(a0): a1 = descriptor, a2 and a3 = offsets of the child's order and reply pages. They travel in the
@@ -170,13 +204,8 @@ fork:
 	MOVL $SYS_clone, AX
 	SYSCALL
 	TESTQ AX, AX
-	JZ   child
-	MOVQ AX, 16(R13)
-	CMPQ AX, $-4095
-	JCS  advance
-	JMP  done                  // out of memory or processes: told, not fatal
+	JNZ  told
 
-child:
 	MOVQ DX, BX
 	MOVQ R10, R14
 	MOVQ R12, DI
@@ -204,50 +233,40 @@ child:
 	SYSCALL
 	CMPQ AX, $WIN_BASES
 	JNE  die
-	MOVQ $AREA_BASE, DI        // the parent's threads' areas
-	MOVQ $(STUB_END-AREA_BASE), SI
-	MOVL $SYS_munmap, AX
-	SYSCALL
-	TESTQ AX, AX
-	JNE  die
 	MOVL $1, DI                // prctl(PR_SET_PDEATHSIG, SIGKILL)
 	MOVL $9, SI
 	MOVL $SYS_prctl, AX
 	SYSCALL
 	XORL R14, R14
-	MOVL $1, 8(R13)            // up
 	JMP  wait
 
 thread:
-	// clone(a0): a1 = the thread's area, or 0. The host clears its first word, the state, when the thread has ended, and wakes who waits there.
+	// clone(a0): a1 = the thread's area, or 0; a2 = 1 for the template. The host clears the area's first word, the state, when the thread
+	// has ended, and wakes who waits there.
 	MOVQ 8(R15), DI
 	XORL SI, SI
 	MOVQ 16(R15), DX
 	MOVQ DX, R10
-	XORL R8, R8
+	MOVQ 24(R15), R8
 	MOVL $SYS_clone, AX
 	SYSCALL
 	TESTQ AX, AX
-	JZ   guest
-	MOVQ AX, 16(R13)
-	CMPQ AX, $-4095
-	JCS  advance
-	JMP  done
+	JNZ  told
 
-guest:
-	MOVQ DX, R12               // the area
-	TESTQ R12, R12
+	MOVQ DX, R15               // the area
+	MOVQ R8, BX
+	TESTQ R15, R15
 	JZ   bare
-	LEAQ 104(R12), DI          // sigaltstack(&control.altstack, NULL)
+	LEAQ CTL_ALTSTACK(R15), DI // sigaltstack(&control.altstack, NULL)
 	XORL SI, SI
 	MOVL $SYS_sigaltstack, AX
 	SYSCALL
 	TESTQ AX, AX
 	JNE  die
 bare:
-	XORL DI, DI                // close_range(0, ~0, 0)
+	XORL DI, DI                // close_range(0, ~0, CLOSE_RANGE_UNSHARE)
 	MOVL $-1, SI
-	XORL DX, DX
+	MOVL $2, DX
 	MOVL $SYS_close_range, AX
 	SYSCALL
 	TESTQ AX, AX
@@ -259,8 +278,14 @@ bare:
 	SYSCALL
 	TESTQ AX, AX
 	JNE  die
+	TESTL BX, BX
+	JZ   guest
+	XORL R14, R14
+	MOVQ $TEMPLATE_CODE, AX
+	JMP  AX
+guest:
 	MOVL $1, 8(R13)            // ready to be seized
-	TESTQ R12, R12
+	TESTQ R15, R15
 	JZ   idle
 	MOVL $-1, AX               // trapped: the handler waits for the first registers
 	SYSCALL
@@ -273,6 +298,56 @@ idle:
 die:
 	MOVL $97, DI
 	MOVL $SYS_exit_group, AX
+	SYSCALL
+	HLT
+
+// What the template does, a thread that is under the guests' filter but runs no guest code: it waits for order.spawn to change from R14, its
+// last value, and then makes a guest thread on order.area. R12 = order page, R15 = the area of the last thread that it made, or 0.
+TEXT ·templateCode(SB), NOSPLIT|NOFRAME, $0-0
+	TESTQ R15, R15
+	JZ   wait
+	MOVL $1, CTL_MADE(R15)     // back from spawnCode
+wait:
+	MOVL ORD_SPAWN(R12), AX
+	CMPL AX, R14
+	JNE  make
+	LEAQ ORD_SPAWN(R12), DI    // futex(&order.spawn, FUTEX_WAIT, R14, NULL)
+	XORL SI, SI
+	MOVL R14, DX
+	XORL R10, R10
+	XORL R8, R8
+	XORL R9, R9
+	MOVL $SYS_futex, AX
+	SYSCALL
+	JMP  wait
+make:
+	MOVL AX, R14
+	MOVQ ORD_AREA(R12), R15
+	MOVQ $SPAWN_CODE, AX
+	JMP  AX
+
+// How the template makes a guest thread. The page with this code is mapped only while no guest thread can run in the stub.
+TEXT ·spawnCode(SB), NOSPLIT|NOFRAME, $0-0
+	MOVL $SPAWN_FLAGS, DI      // clone(flags, 0, &control.tid, &control.state)
+	XORL SI, SI
+	LEAQ CTL_TID(R15), DX
+	MOVQ R15, R10
+	XORL R8, R8
+	MOVL $SYS_clone, AX
+	SYSCALL
+	TESTQ AX, AX
+	JZ   guest
+	JGT  made
+	MOVL AX, CTL_TID(R15)      // an errno
+made:
+	MOVQ $TEMPLATE_CODE, AX
+	JMP  AX
+guest:
+	LEAQ CTL_ALTSTACK(R15), DI // sigaltstack(&control.altstack, NULL)
+	XORL SI, SI
+	MOVL $SYS_sigaltstack, AX
+	SYSCALL
+	MOVL $-1, AX               // trapped: the handler waits for the first registers
 	SYSCALL
 	HLT
 
@@ -449,6 +524,28 @@ leave:
 	SYSCALL
 	HLT
 
+// What ends callCode.
+TEXT ·codeEnd(SB), NOSPLIT|NOFRAME, $0-0
+	HLT
+
+// func codeEndAddr() *byte
+TEXT ·codeEndAddr(SB), NOSPLIT, $0-8
+	MOVQ $·codeEnd(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+// func templateCodeAddr() *byte
+TEXT ·templateCodeAddr(SB), NOSPLIT, $0-8
+	MOVQ $·templateCode(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+// func spawnCodeAddr() *byte
+TEXT ·spawnCodeAddr(SB), NOSPLIT, $0-8
+	MOVQ $·spawnCode(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
+
 // func callCodeAddr() *byte
 TEXT ·callCodeAddr(SB), NOSPLIT, $0-8
 	MOVQ $·callCode(SB), AX
@@ -491,4 +588,13 @@ spin:
 	RET
 found:
 	MOVB $1, ret+24(FP)
+	RET
+
+// func thisCPU() int
+// The CPU's number is in the limit of a segment that Linux keeps for that (GDT_ENTRY_CPUNODE), as its vDSO uses it.
+TEXT ·thisCPU(SB), NOSPLIT, $0-8
+	MOVL $0x7b, AX
+	BYTE $0x0f; BYTE $0x03; BYTE $0xc0 // LSL EAX, AX
+	ANDL $0xfff, AX
+	MOVQ AX, ret+0(FP)
 	RET

@@ -89,12 +89,13 @@ func (s *Space) Died(how string) {
 	s.diedOnce.Do(func() {
 		s.end.Store(&how)
 		released := s.dead.Swap(true)
-		s.usedMu.Lock()
-		for a := range s.used {
+		s.areasMu.Lock()
+		for _, a := range s.areas {
 			a.Control().State.Store(StateGone)
 			futexWake(&a.Control().State)
 		}
-		s.usedMu.Unlock()
+		s.areasMu.Unlock()
+		futexWake(&s.slot.order.ack)
 		s.host.mu.Lock()
 		gone := s.host.gone
 		s.host.mu.Unlock()

@@ -45,20 +45,34 @@ type thread struct {
 	released bool
 
 	clock *platform.Stopwatch
+	// lost: the thread does not do as it is told, or is gone.
+	lost bool
 }
 
 func (p *Platform) newThread(s *stub.Space, tid int, a *stub.Area) (platform.Thread, error) {
 	t := &thread{space: s, slots: p.slots, tid: tid, area: a, pair: pair{cpu: -1}, clock: platform.NewStopwatch()}
-	if _, err := a.Await(spinLooks); err != nil {
-		return nil, err
-	}
-	if err := t.locate(); err != nil {
+	err := t.begin()
+	if err != nil {
+		a.Lose()
 		return nil, err
 	}
 	if busy.Load() > 0 {
 		t.join()
 	}
-	return t, t.SetFPState(nil)
+	return t, nil
+}
+
+// begin brings a thread that is new, or was another guest thread's, to where it can be given its first registers.
+func (t *thread) begin() error {
+	if !t.area.Behind() {
+		if _, err := t.area.Await(spinLooks); err != nil {
+			return err
+		}
+		if err := t.locate(); err != nil {
+			return err
+		}
+	}
+	return t.SetFPState(nil)
 }
 
 // locate finds the frame of the signal that the handler was called for. What the area says of it is the guest's to forge.
@@ -93,6 +107,12 @@ func (t *thread) frame() error {
 
 // Run implements platform.Thread.
 func (t *thread) Run(regs *platform.Regs) (platform.Event, error) {
+	ev, err := t.run(regs)
+	t.lost = t.lost || err != nil
+	return ev, err
+}
+
+func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 	if regs.Fs_base >= taskSize || regs.Gs_base >= taskSize {
 		return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: siKernel}, nil
 	}
@@ -315,7 +335,7 @@ func (t *thread) SetIdentity(id platform.Identity) {
 	c.Opaque.Store(0)
 }
 
-// Release implements platform.Thread: the thread leaves through the entry code.
+// Release implements platform.Thread: another guest thread of the space may get the host's.
 func (t *thread) Release() {
 	t.mu.Lock()
 	if t.released {
@@ -325,7 +345,9 @@ func (t *thread) Release() {
 	t.released = true
 	t.mu.Unlock()
 	t.part()
-	if t.area.Leave() {
-		t.area.Release()
+	if t.lost {
+		t.area.Lose()
+		return
 	}
+	t.area.Release(t.uc == nil)
 }

@@ -74,16 +74,7 @@ func (f *fakeAS) Protect(ar hostarch.AddrRange, at hostarch.AccessType) {
 	}
 }
 
-func (f *fakeAS) Flush() error { return nil }
-func (f *fakeAS) Fork() (platform.AddressSpace, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := &fakeAS{pages: make(map[uint64]fakePage, len(f.pages)), flat: f.flat}
-	for a, p := range f.pages {
-		n.pages[a] = p
-	}
-	return n, nil
-}
+func (f *fakeAS) Flush() error                        { return nil }
 func (f *fakeAS) NewThread() (platform.Thread, error) { return nil, nil }
 func (f *fakeAS) Release()                            {}
 

@@ -8,23 +8,23 @@ import (
 // Fork returns a copy of the address space with one user (kernel/fork.c dup_mmap). Private pages are shared until one side writes.
 // It is called by a task of the space; other tasks of it may be running guest code.
 func (mm *MemoryManager) Fork() (*MemoryManager, error) {
-	child := &MemoryManager{p: mm.p, mf: mm.mf, lim: mm.lim, keep: mm.keep}
-	child.users.Store(1)
-	child.denyWX.Store(mm.denyWX.Load())
-	child.Dumpable.Store(mm.Dumpable.Load())
-	mm.mu.Lock()
-	mm.shareForFork()
-	as, err := mm.as.Fork()
+	child, err := New(mm.p, mm.mf, mm.texts)
 	if err != nil {
-		mm.unlock()
 		return nil, err
 	}
-	mm.drainLocked() // Fork has flushed
-	mm.hostQueued = false
-	child.as = as
+	child.Dumpable.Store(mm.Dumpable.Load())
+	child.denyWX.Store(mm.denyWX.Load())
+	mm.mu.Lock()
+	mm.shareForFork()
+	// The child's mappings are queued, so the files behind them must stay open.
+	child.hostQueued = true
 	child.layout = mm.layout
 	mm.forkTexts(child)
 	err = mm.copyVMAs(child)
+	// A thread that runs meanwhile must not write to what the child is to see as it was. If there is none, the caller's own return does.
+	if mm.users.Load() > 1 {
+		mm.flush = true
+	}
 	mm.unlock()
 
 	mm.metaMu.Lock()
@@ -85,7 +85,6 @@ func (mm *MemoryManager) copyVMAs(child *MemoryManager) error {
 		sp := mm.vmas.At(it)
 		v := sp.Val
 		if v.flags&vmDontFork != 0 {
-			child.as.Unmap(addrRange(sp.Start, sp.End))
 			continue
 		}
 		if v.flags&vmAccount != 0 {
@@ -108,7 +107,6 @@ func (mm *MemoryManager) copyVMAs(child *MemoryManager) error {
 		child.stat.add(&v, sp.Len())
 		child.vmas.InsertAt(endOf(&child.vmas), spans.Span[vma]{Start: sp.Start, End: sp.End, Val: v})
 		if v.flags&vmWipeOnFork != 0 {
-			child.as.Unmap(addrRange(sp.Start, sp.End))
 			continue
 		}
 		mm.copyPMAs(child, sp.Start, sp.End)
@@ -125,6 +123,7 @@ func (mm *MemoryManager) copyPMAs(child *MemoryManager, start, end uint64) {
 		p := sp.Val
 		p.off = fr.Start
 		child.account(&p, int64(b-a))
+		child.mapRun(a, b, &p, false)
 		child.pmas.InsertAt(endOf(&child.pmas), spans.Span[pma]{Start: a, End: b, Val: p})
 	}
 }

@@ -326,15 +326,15 @@ func (mm *MemoryManager) mapText(start, end uint64, p pma) {
 	}
 }
 
-// forkTexts gives child, whose platform side is a fork of mm's, the same bases.
+// forkTexts gives child, a fork of mm, the same bases.
 func (mm *MemoryManager) forkTexts(child *MemoryManager) {
-	child.texts = mm.texts
 	if len(mm.bases) == 0 {
 		return
 	}
 	child.bases = make(map[*text]uint64, len(mm.bases))
 	for tx, base := range mm.bases {
 		child.bases[tx] = base
+		child.as.SetText(tx.num, hostarch.Addr(base))
 		mm.texts.mu.Lock()
 		mm.texts.useLocked(tx)
 		mm.texts.mu.Unlock()

@@ -205,7 +205,7 @@ func TestForbidden(t *testing.T) {
 			r := background(t, p)
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
-			pid := r.stubs[len(r.stubs)-1]
+			pid := r.stubOf(t, "sleep")
 			tr := seize(t, pid)
 			at := syscallAt(t, pid, stub.CodeAddr)
 			if ret, st := tr.call(at, hostCall{"munmap", unix.SYS_MUNMAP, [6]uint64{1}}); ret != -int64(unix.EINVAL) || st.StopSignal() != unix.SIGTRAP {
@@ -240,7 +240,7 @@ func TestForbidden(t *testing.T) {
 			r := background(t, p)
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
-			pid := r.stubs[len(r.stubs)-1]
+			pid := r.stubOf(t, "sleep")
 			entry := syscallAt(t, pid, stub.CodeAddr)
 			tid := guestThread(t, pid, p)
 			if fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/task/%d/fd", pid, tid)); err != nil || len(fds) != 0 {
@@ -296,8 +296,8 @@ func guestThread(t *testing.T, pid int, platform string) int {
 		t.Fatal("the entry code makes no thread")
 	}
 	c := hostCall{"clone of a thread", unix.SYS_CLONE, [6]uint64{}}
-	for _, r := range stub.HelperRules() {
-		if r.Nr == unix.SYS_CLONE && r.Args[0].Value&unix.CLONE_THREAD != 0 {
+	for _, r := range stub.HelperRules(0) {
+		if r.Nr == unix.SYS_CLONE && !r.Spawn && r.Args[0].Value&unix.CLONE_THREAD != 0 {
 			c.args[0] = uint64(r.Args[0].Value)
 		}
 	}
@@ -330,7 +330,7 @@ func TestSurface(t *testing.T) {
 				t.Errorf("guest threads may call %s from anywhere", r.Name)
 			}
 		}
-		for _, r := range stub.HelperRules() {
+		for _, r := range stub.HelperRules(0) {
 			helper[r.Nr] = true
 		}
 		sentry := len(filter.Rules(p, false))

@@ -20,6 +20,7 @@ var stubs = []Rule{
 		args{free, eq(futexWake)},
 	}, "hand-over to a stub's helper thread"},
 	{"mmap", unix.SYS_MMAP, args{eq(0), free, eq(rw), eq(unix.MAP_SHARED)}, "order pages of stubs"},
+	{"sched_setaffinity", unix.SYS_SCHED_SETAFFINITY, all, "a stub's thread and the one that it works with on one CPU"},
 	{"ftruncate", unix.SYS_FTRUNCATE, all, "more order pages"},
 }
 
@@ -33,7 +34,5 @@ func init() {
 		}, "running guest threads"},
 	}
 	Platforms["ptrace"] = append(Platforms["ptrace"], stubs...)
-	Platforms["trap"] = append([]Rule{
-		{"sched_setaffinity", unix.SYS_SCHED_SETAFFINITY, all, "a guest thread and the one that serves it on one CPU"},
-	}, stubs...)
+	Platforms["trap"] = stubs
 }

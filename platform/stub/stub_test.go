@@ -1,0 +1,145 @@
+package stub
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
+
+	"moat/platform"
+)
+
+// bareThread is a guest thread as its area has it.
+type bareThread struct {
+	platform.Thread
+	a *Area
+}
+
+const (
+	codeAt = 0x400000
+	dataAt = 0x600000
+)
+
+// newGuest starts a host whose one guest thread runs code at codeAt, with registers that the test does not care about, and the data page at dataAt in RDI.
+func newGuest(t *testing.T, code []byte) (*Host, *Space, *Area) {
+	t.Helper()
+	h, err := New(Config{Name: "test", Handlers: true, Guest: []Rule{
+		{Nr: unix.SYS_RT_SIGRETURN, Entry: true}, {Nr: unix.SYS_FUTEX, Entry: true}, {Nr: unix.SYS_EXIT, Entry: true}},
+		NewThread: func(_ *Space, _ int, a *Area) (platform.Thread, error) { return bareThread{a: a}, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Close)
+	fd, err := memfile("test", append(append(code, make([]byte, pageSize-len(code))...), make([]byte, pageSize)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	as, err := h.NewAddressSpace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := as.(*Space)
+	s.Map(hostarch.AddrRange{Start: codeAt, End: codeAt + pageSize}, fd, 0, hostarch.ReadExecute)
+	s.Map(hostarch.AddrRange{Start: dataAt, End: dataAt + pageSize}, fd, pageSize, hostarch.ReadWrite)
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	th, err := s.NewThread()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := th.(bareThread).a
+	uc := a.Bytes(a.Control().Ucontext, 304)
+	if uc == nil {
+		t.Fatal("no frame")
+	}
+	set := func(off int, v uint64) {
+		for i := range 8 {
+			uc[off+i] = byte(v >> (8 * i))
+		}
+	}
+	set(ucRIP, codeAt)
+	set(ucRDI, dataAt)
+	a.Resume(StateRun)
+	return h, s, a
+}
+
+// Offsets in struct ucontext.
+const ucRDI, ucRIP = 104, 168
+
+// TestForgedAcknowledgement: a guest cannot write what the helper tells that a batch is done by, so pages that it has lost are lost before they can
+// get another owner.
+func TestForgedAcknowledgement(t *testing.T) {
+	for _, target := range []uint64{orderAddr, orderAddr + 24} {
+		// mov rbx, target; l: add dword [rbx], 1; jmp l
+		code := append([]byte{0x48, 0xbb}, le64(target)...)
+		_, s, a := newGuest(t, append(code, 0x83, 0x03, 0x01, 0xeb, 0xfb))
+		if done, err := a.AwaitFor(5 * time.Second); err != nil || !done {
+			t.Fatalf("the guest goes on after writing to %#x: %v", target, err)
+		}
+		if sig := unix.Signal(a.Control().Signal); sig != unix.SIGSEGV {
+			t.Fatalf("writing to %#x: %v", target, sig)
+		}
+		s.orderMu.Lock()
+		if seq, ack := s.slot.order.seq.Load(), s.slot.order.ack.Load(); seq != ack {
+			t.Errorf("batch %d, acknowledged %d", seq, ack)
+		}
+		s.orderMu.Unlock()
+	}
+}
+
+// TestStaleThread: a stub whose guest thread does not end when it is told is not used again.
+func TestStaleThread(t *testing.T) {
+	// The thread forges that it waits, and waits in the handler indeed, but on another word than the sentry writes to.
+	area := uint64(areaBase + areaSize*(firstThreads-1))
+	look := bytes.Index(codePages(nil)[handlerOff:callOff], []byte{0x41, 0x8b, 0x5c, 0x24, 12}) // MOVL 12(R12), BX
+	if look < 0 {
+		t.Fatal("the handler does not look as it did")
+	}
+	code := append([]byte{0x49, 0xbc}, le64(area+0x2000)...)                                   // mov r12, area+0x2000
+	code = append(append(code, 0x41, 0xc7, 0x04, 0x24, 1, 0, 0, 0, 0x48, 0xbb), le64(area)...) // mov dword [r12], 1; mov rbx, area
+	code = append(append(code, 0xc7, 0x03, 1, 0, 0, 0, 0x48, 0xb8), le64(codeAddr+handlerOff+uint64(look))...)
+	h, s, a := newGuest(t, append(code, 0xff, 0xe0)) // mov dword [rbx], 1; mov rax, look; jmp rax
+	for a.Control().State.Load() != StateEvent {
+		time.Sleep(time.Millisecond)
+	}
+	a.Release(false)
+	s.Release()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		h.mu.Lock()
+		coming := h.coming
+		h.mu.Unlock()
+		if coming == 0 || time.Now().After(deadline) {
+			break
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if slices.Contains(h.ready, s) {
+		t.Error("a stub is ready for the next address space while a guest thread of the last runs in it")
+	}
+	if !s.dead.Load() {
+		t.Error("the stub is still there")
+	}
+}
+
+// TestSpawnPage: guest threads cannot reach the code that makes threads: there is none where it was.
+func TestSpawnPage(t *testing.T) {
+	// mov rbx, spawnAddr; jmp rbx
+	code := append([]byte{0x48, 0xbb}, le64(spawnAddr)...)
+	_, _, a := newGuest(t, append(code, 0xff, 0xe3))
+	if done, err := a.AwaitFor(5 * time.Second); err != nil || !done || unix.Signal(a.Control().Signal) != unix.SIGSEGV {
+		t.Errorf("done %v, error %v, signal %d", done, err, a.Control().Signal)
+	}
+}
+
+func le64(v uint64) (b []byte) {
+	for i := range 8 {
+		b = append(b, byte(v>>(8*i)))
+	}
+	return b
+}
