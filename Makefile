@@ -5,7 +5,7 @@ FUZZTIME ?= 20s
 comma := ,
 export GOFLAGS ?= -mod=mod
 
-.PHONY: all build run test unit workloads lint size fuzz bench bench-quick clean deps conformance
+.PHONY: all build run test unit workloads lint size fuzz bench bench-quick clean deps conformance fuzz-raw
 
 all: build
 
@@ -49,6 +49,10 @@ bench: build
 
 bench-quick: build
 	./scripts/bench.sh -rounds 1 -parts calls -platforms trap
+
+# Random system calls on moat alone: it must answer, never die, never grow.
+fuzz-raw:
+	$(GO) run ./tests/fuzz -raw -seconds $(or $(SECONDS),60) -seed $(or $(SEED),1) -platform $(firstword $(PLATFORMS))
 
 clean:
 	rm -rf bin build

@@ -56,6 +56,10 @@ func report(err error, otherwise int) int {
 	fmt.Fprintln(os.Stderr, "moat:", text)
 	var start *container.StartError
 	var failure *container.Failure
+	if errors.As(err, &failure) && failure.Words != failure.Text && global.debug {
+		// A goroutine dump, for who debugs.
+		fmt.Fprintln(os.Stderr, failure.Words)
+	}
 	switch {
 	case errors.As(err, &failure) && failure.Code > 128:
 		return failure.Code

@@ -264,7 +264,7 @@ func (tg *ThreadGroup) endLocked() {
 		return
 	}
 	reap := parent.autoReap
-	if sig := tg.exitSignal; sig != 0 {
+	if sig := tg.exitSignal; sig != 0 && sig <= linux.SignalMaximum { // clone(2) takes any number up to 255
 		why := int32(linux.CLD_EXITED)
 		st := int32(tg.exitStatus.ExitStatus())
 		if tg.exitStatus.Signaled() {
