@@ -12,6 +12,7 @@
 //	FSContext.mu, vfs and mm locks are never held while calling into this package, except by file implementations
 //	that send signals or notify waiters: those use only the locks marked (leaf-callable).
 //
+//	oomKiller.mu        the choice of a process to be killed for want of memory
 //	Kernel.tasksMu      the process tree: parents, children, PID tables, groups, sessions, ttys' job control, exit states
 //	  ThreadGroup.sigMu (leaf-callable) pending signals, masks, group stop, exit code of one thread group
 //	    SignalHandlers.mu  the actions (shared by CLONE_SIGHAND)

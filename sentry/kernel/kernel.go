@@ -76,6 +76,7 @@ type Kernel struct {
 	// init is the first process.
 	init *ThreadGroup // +checklocks:tasksMu
 
+	oom      oomKiller
 	load     loadAverage
 	forks    atomic.Uint64
 	running  sync.WaitGroup // task goroutines

@@ -138,6 +138,10 @@ func (t *Task) syscall() {
 		return
 	}
 	errno := toErrno(err)
+	// A copy that gets no memory for the guest's page is EFAULT. A call with such an error has had no effect, so it can be made again.
+	if (errno == unix.ENOMEM || errno == unix.EFAULT) && t.k.memory.Exhausted() && t.outOfMemory() {
+		errno = linuxerr.ERESTARTNOINTR
+	}
 	r.Rax = uint64(-int64(errno))
 	if errno >= linuxerr.ERESTARTSYS {
 		t.work.Or(workRestart)
@@ -195,8 +199,7 @@ func (t *Task) handleFault(ev *platform.Event) {
 	t.fault.valid = false
 	fe, ok := err.(*mm.FaultError)
 	if !ok {
-		t.k.log.Warn("out of memory", zap.Int32("pid", t.PID()), zap.String("name", t.name), zap.Error(err))
-		t.tg.SendSignal(kernelInfo(linux.SIGKILL))
+		t.outOfMemory() // if t lives on, it makes the access again
 		return
 	}
 	t.trap = signal.Trap{Number: 14, Error: pageFaultError(ev.Access, fe), CR2: uint64(ev.Addr)}

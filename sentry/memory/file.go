@@ -137,6 +137,9 @@ func (f *File) Peak() uint64 { return uint64(f.peak.Load()) }
 // Pressed reports whether so much of the limit is in use that caches should shrink and faults should map single pages.
 func (f *File) Pressed() bool { l := f.limit.Load(); return f.used.Load() > l-l/16 }
 
+// Exhausted reports whether the limit has been reached, give or take what others free meanwhile.
+func (f *File) Exhausted() bool { return f.limit.Load()-f.used.Load() < 64*PageSize }
+
 // Slices implements memmap.File.
 func (f *File) Slices(fr memmap.FileRange, fn func([]byte) error) error {
 	return fn(f.Bytes(fr.Start, fr.Length()))

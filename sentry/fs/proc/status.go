@@ -376,15 +376,12 @@ func genCgroup(s subject, _ vfs.Context, b *bytes.Buffer) error {
 	return nil
 }
 
-// genOOMScore is proc_oom_score: what the process uses of the memory, in thousandths, and its adjustment.
+// genOOMScore is proc_oom_score.
 func genOOMScore(s subject, _ vfs.Context, b *bytes.Buffer) error {
-	adj := int64(s.t.ThreadGroup().OOMScoreAdj().Load())
 	score := int64(0)
 	if m := s.mm(); m != nil {
-		if adj != -1000 {
-			total := max(int64(s.f.k.Memory().Limit()), 1)
-			points := int64(m.RSS())*1000/total + adj
-			score = max(0, (1000+points)*2/3)
+		if points, ok := s.f.k.OOMBadness(m, s.t.ThreadGroup().OOMScoreAdj().Load()); ok {
+			score = max(0, (1000+points*1000/max(1, s.f.k.OOMTotal()))*2/3)
 		}
 		m.DecUsers()
 	}

@@ -179,7 +179,7 @@ func (in *Instances) stat(b *bytes.Buffer) {
 func (in *Instances) vmstat(b *bytes.Buffer) {
 	_, free, used := in.memory()
 	fmt.Fprintf(b, "nr_free_pages %d\nnr_zone_inactive_anon 0\nnr_zone_active_anon %d\nnr_mlock 0\nnr_anon_pages %d\nnr_mapped 0\nnr_file_pages 0\nnr_dirty 0\nnr_writeback 0\n", free>>12, used>>12, used>>12)
-	b.WriteString("pgpgin 0\npgpgout 0\npswpin 0\npswpout 0\npgfault 0\npgmajfault 0\noom_kill 0\n")
+	fmt.Fprintf(b, "pgpgin 0\npgpgout 0\npswpin 0\npswpout 0\npgfault 0\npgmajfault 0\noom_kill %d\n", in.k.OOMKills())
 }
 
 // cpuinfo is the host's, cut to the CPUs that guests see.

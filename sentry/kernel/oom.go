@@ -1,0 +1,103 @@
+package kernel
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"moat/sentry/mm"
+)
+
+// oomKiller is the OOM killer's state (mm/oom_kill.c).
+type oomKiller struct {
+	// mu serialises the choice; tasksMu and others are taken under it.
+	mu sync.Mutex
+	// victim is the process that was killed last.
+	victim *ThreadGroup // +checklocks:mu
+	kills  atomic.Uint64
+}
+
+// OOMKills is the number of processes that were killed for want of memory (/proc/vmstat oom_kill).
+func (k *Kernel) OOMKills() uint64 { return k.oom.kills.Load() }
+
+// oomScoreAdjMin is the oom_score_adj of a process that is never chosen.
+const oomScoreAdjMin = -1000
+
+// OOMBadness is oom_badness: how many pages the end of a process with address space m and adjustment adj would free, weighed by adj; false if it
+// may not be chosen.
+func (k *Kernel) OOMBadness(m *mm.MemoryManager, adj int32) (points int64, ok bool) {
+	if adj == oomScoreAdjMin {
+		return 0, false
+	}
+	return int64(m.RSS())/hostarch.PageSize + int64(adj)*(k.OOMTotal()/1000), true
+}
+
+// OOMTotal is the number of pages that the points of OOMBadness are a part of.
+func (k *Kernel) OOMTotal() int64 { return int64(k.memory.Limit() / hostarch.PageSize) }
+
+// worstLocked is the process with the most points (select_bad_process) and its address space; nil if none may be chosen.
+//
+// Preconditions: tasksMu is held.
+func (k *Kernel) worstLocked() (worst *ThreadGroup, of *mm.MemoryManager) {
+	most := int64(0)
+	for _, p := range k.rootPIDNS.pids {
+		if p.group == nil {
+			continue
+		}
+		for _, t := range p.group.tasks {
+			m := t.mm.Load()
+			if m == nil {
+				continue
+			}
+			if n, ok := k.OOMBadness(m, p.group.oomScoreAdj.Load()); ok && (worst == nil || n > most) {
+				worst, of, most = p.group, m, n
+			}
+			break
+		}
+	}
+	return worst, of
+}
+
+// chooseVictim kills the process that is to give its memory back, with all that share it, and returns it; or the one killed before, if it
+// has not ended yet. nil: there is none.
+func (k *Kernel) chooseVictim() *ThreadGroup {
+	o := &k.oom
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.victim != nil {
+		select {
+		case <-o.victim.done:
+		default:
+			return o.victim
+		}
+	}
+	k.tasksMu.RLock()
+	defer k.tasksMu.RUnlock()
+	victim, m := k.worstLocked()
+	o.victim = victim
+	if victim == nil {
+		return nil
+	}
+	o.kills.Add(1)
+	k.log.Warn("out of memory: killed process", zap.Int32("pid", victim.pid.nums[0]), zap.String("name", victim.leader.Name()),
+		zap.Uint64("rss_kb", m.RSS()>>10), zap.Int32("oom_score_adj", victim.oomScoreAdj.Load()))
+	for _, p := range k.rootPIDNS.pids {
+		if p.task != nil && (p.task.tg == victim || p.task.mm.Load() == m) {
+			p.task.tg.SendSignal(kernelInfo(linux.SIGKILL))
+		}
+	}
+	return victim
+}
+
+// outOfMemory is called where t got no memory and holds no locks: a process is killed, and once it has ended t may try again. False: t itself is
+// killed.
+func (t *Task) outOfMemory() bool {
+	victim := t.k.chooseVictim()
+	if victim == nil {
+		t.tg.SendSignal(kernelInfo(linux.SIGKILL))
+		return false
+	}
+	return victim != t.tg && t.BlockKillable(victim.done) == nil
+}
