@@ -141,10 +141,11 @@ func (b *sandbox) makeKernel(host *Host) (err error) {
 
 func (b *sandbox) registerFileSystems(host *Host) error {
 	tmpfs.Register(b.mem)
-	if _, err := proc.NewInstances(b.k, proc.Options{CPUInfo: host.CPUInfo, Cmdline: host.Cmdline}); err != nil {
+	if _, err := proc.NewInstances(b.k, proc.Options{CPUInfo: host.CPUInfo, Cmdline: host.Cmdline, Net: inet.ProcNet(),
+		Sysctl: inet.Of(b.k.RootNamespaces().Net).Sysctl}); err != nil {
 		return fmt.Errorf("procfs: %w", err)
 	}
-	sys.Register(b.k)
+	sys.Register(b.k, b.netDevs()...)
 	pipe.Register()
 	devpts.Register(b.k)
 	return dev.Register(b.mem)

@@ -6,7 +6,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"moat/sentry/fs/sys"
 	"moat/sentry/net/inet"
+	_ "moat/sentry/net/netlink" // AF_NETLINK
 )
 
 // addLinks gives the stack the links of the configuration, whose descriptors the command line has sent.
@@ -30,6 +32,19 @@ func (b *sandbox) addLinks(s *inet.Stack) error {
 		pcap = os.NewFile(uintptr(c.Pcap), "pcap")
 	}
 	return s.AddLinks(c.Links, pcap)
+}
+
+// netDevs are the interfaces that the container begins with, for sysfs.
+func (b *sandbox) netDevs() (l []sys.NetDev) {
+	s := inet.Of(b.k.RootNamespaces().Net)
+	add := func(name string, id int) {
+		l = append(l, sys.NetDev{Name: name, Attrs: inet.SysAttrs, Attr: func(a string) string { return s.SysAttr(id, a) }})
+	}
+	add("lo", 1)
+	for i := range b.c.Links {
+		add(b.c.Links[i].Name, b.c.Links[i].Index)
+	}
+	return l
 }
 
 // receiveFiles takes n descriptors from one message on the socket fd.

@@ -125,3 +125,30 @@ func TestNetworkFlag(t *testing.T) {
 		oneLine(t, command(t, time.Minute, "", "", moat, "do", "--network=sandbox", "--", "true"), 125, "--network sandbox", "host's network namespace")
 	}
 }
+
+// TestNetTools: ip, ss and /proc/net tell of interfaces and sockets, and of those of a new namespace.
+func TestNetTools(t *testing.T) {
+	need(t, "ip", "ss", "python3", "unshare")
+	checks(t, time.Minute, `set -e
+		ip -4 -o addr show | grep -q 'lo *inet 127.0.0.1/8 scope host'
+		ip -6 -o addr show | grep -q 'lo *inet6 ::1/128'
+		ip link show lo | grep -q 'LOOPBACK,UP,LOWER_UP.*mtu 65536'
+		! ip route get 192.0.2.1
+		ip addr add 10.9.8.7/24 dev lo; ip -4 addr show lo | grep -q 10.9.8.7/24; ip addr del 10.9.8.7/24 dev lo; ! ip addr del 10.9.8.7/24 dev lo
+		[ "$(cat /sys/class/net/lo/mtu) $(cat /sys/class/net/lo/operstate)" = "65536 unknown" ]
+		python3 -c '
+import os, socket, subprocess
+l = socket.socket(); l.bind(("127.0.0.1", 0)); l.listen(); p = l.getsockname()[1]
+c = socket.create_connection(("127.0.0.1", p)); a, _ = l.accept()
+out = subprocess.check_output(["ss", "-Htan"], text=True)
+assert "LISTEN" in out and out.count("ESTAB") == 2, out
+ino = os.readlink("/proc/self/fd/%d" % l.fileno())[8:-1]
+line = [x for x in open("/proc/net/tcp") if x.split()[1] == "0100007F:%04X" % p and x.split()[3] == "0A"][0]
+assert line.split()[9] == ino, (line, ino)
+assert socket.if_nameindex() == [(1, "lo")]
+assert [x for x in open("/proc/net/dev") if x.strip().startswith("lo:") and int(x.split()[1]) > 0]'
+		unshare -n sh -ec '! ping -c1 127.0.0.1 2>/dev/null; ip link set lo up; ping -c1 -W9 127.0.0.1 >/dev/null; [ -z "$(ss -Htan)" ]'
+		echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start
+		setpriv --reuid 1000 --clear-groups python3 -c 'import socket; socket.socket().bind(("", 80))'
+		echo fine`, "fine")
+}

@@ -30,6 +30,8 @@ type Options struct {
 	Cmdline string
 	// Net prints /proc/PID/net/NAME for a network namespace; nil leaves the tables empty.
 	Net map[string]func(ns *kernel.NetNamespace, b *bytes.Buffer)
+	// Sysctl is told of a value below /proc/sys that was written, by its path there.
+	Sysctl func(path, value string)
 	// SysVIPC prints /proc/sysvipc/NAME ("msg", "sem", "shm") below the heading.
 	SysVIPC map[string]func(ns *kernel.IPCNamespace, b *bytes.Buffer)
 }

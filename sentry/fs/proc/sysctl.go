@@ -29,6 +29,8 @@ type sysctl struct {
 type sysctls struct {
 	k    *kernel.Kernel
 	list []sysctl
+	// changed is Options.Sysctl.
+	changed func(path, value string)
 
 	mu     sync.Mutex
 	values map[string]string // +checklocks:mu
@@ -66,6 +68,9 @@ func (y *sysctls) kept(path, value string, check func(string) (string, error)) {
 		y.mu.Lock()
 		y.values[path] = v
 		y.mu.Unlock()
+		if y.changed != nil {
+			y.changed(path, v)
+		}
 		return nil
 	}})
 }
@@ -95,7 +100,7 @@ func uuid() string {
 
 // +checklocksignore: nobody else has y yet.
 func (y *sysctls) init(in *Instances) {
-	y.k, y.values = in.k, map[string]string{}
+	y.k, y.values, y.changed = in.k, map[string]string{}, in.opts.Sysctl
 	y.kernel(in)
 	y.vm(in)
 	y.fs()
@@ -270,7 +275,7 @@ func (y *sysctls) net() {
 		{"core/somaxconn", "4096"}, {"core/rmem_default", "212992"}, {"core/rmem_max", "212992"}, {"core/wmem_default", "212992"},
 		{"core/wmem_max", "212992"}, {"core/optmem_max", "131072"}, {"core/netdev_max_backlog", "1000"}, {"core/busy_poll", "0"}, {"core/busy_read", "0"},
 		{"ipv4/ip_forward", "0"}, {"ipv4/ip_local_port_range", "32768\t60999"}, {"ipv4/ip_local_reserved_ports", ""}, {"ipv4/ip_default_ttl", "64"},
-		{"ipv4/ip_nonlocal_bind", "0"}, {"ipv4/ip_unprivileged_port_start", "1024"}, {"ipv4/ping_group_range", "1\t0"},
+		{"ipv4/ip_nonlocal_bind", "0"}, {"ipv4/ip_unprivileged_port_start", "1024"}, {"ipv4/ping_group_range", "0\t2147483647"},
 		{"ipv4/tcp_rmem", "4096\t131072\t6291456"}, {"ipv4/tcp_wmem", "4096\t16384\t4194304"}, {"ipv4/tcp_mem", "190000\t253335\t380000"},
 		{"ipv4/tcp_keepalive_time", "7200"}, {"ipv4/tcp_keepalive_intvl", "75"}, {"ipv4/tcp_keepalive_probes", "9"}, {"ipv4/tcp_fin_timeout", "60"},
 		{"ipv4/tcp_syn_retries", "6"}, {"ipv4/tcp_synack_retries", "5"}, {"ipv4/tcp_retries1", "3"}, {"ipv4/tcp_retries2", "15"},

@@ -17,13 +17,20 @@ import (
 	"moat/sentry/vfs"
 )
 
+// NetDev is an interface of the container's network namespace. Attr prints the file of /sys/class/net/NAME that is called name, one of Attrs.
+type NetDev struct {
+	Name  string
+	Attrs []string
+	Attr  func(name string) string
+}
+
 // Register makes "sysfs" known to mount(2).
-func Register(k *kernel.Kernel) {
-	vfs.RegisterFileSystem("sysfs", func(vfs.Context, string, string) (vfs.FileSystem, error) { return New(k), nil })
+func Register(k *kernel.Kernel, net ...NetDev) {
+	vfs.RegisterFileSystem("sysfs", func(vfs.Context, string, string) (vfs.FileSystem, error) { return New(k, net...), nil })
 }
 
 // New returns an instance.
-func New(k *kernel.Kernel) *genfs.FS {
+func New(k *kernel.Kernel, net ...NetDev) *genfs.FS {
 	fs := genfs.New("sysfs", linux.SYSFS_MAGIC)
 	t := genfs.NewTree(fs)
 	for _, d := range []string{"block", "bus", "class/block", "class/net", "class/tty", "class/mem", "class/misc", "class/power_supply", "class/thermal",
@@ -32,6 +39,9 @@ func New(k *kernel.Kernel) *genfs.FS {
 	}
 	addCPUs(t, k.NumCPUs())
 	addNode(t, k)
+	for _, d := range net {
+		addNet(t, d)
+	}
 	t.AddText("kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n")
 	t.AddText("kernel/mm/transparent_hugepage/defrag", "always defer defer+madvise [madvise] never\n")
 	t.AddText("kernel/mm/transparent_hugepage/shmem_enabled", "always within_size advise [never] deny force\n")
@@ -104,6 +114,19 @@ func addCPUs(t *genfs.Tree, n int) {
 		t.AddLink(cpu+"subsystem", "../../../../bus/cpu")
 	}
 	t.Add("bus/cpu", nil)
+}
+
+// addNet shows one interface.
+func addNet(t *genfs.Tree, d NetDev) {
+	dir := "devices/virtual/net/" + d.Name
+	for _, a := range d.Attrs {
+		t.AddFile(dir+"/"+a, 0o444, func(_ vfs.Context, b *bytes.Buffer) error {
+			b.WriteString(d.Attr(a))
+			return nil
+		})
+	}
+	t.AddLink(dir+"/subsystem", "../../../../class/net")
+	t.AddLink("class/net/"+d.Name, "../../"+dir)
 }
 
 // addNode shows one memory node.

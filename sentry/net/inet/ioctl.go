@@ -39,15 +39,15 @@ func Ioctl(_ vfs.Context, ns *kernel.NetNamespace, io usermem.IO, req uint32, ar
 }
 
 // find is the interface that a struct ifreq names.
-func (s *Stack) find(req uint32, r []byte) (nic, error) {
+func (s *Stack) find(req uint32, r []byte) (NIC, error) {
 	name, _, _ := bytes.Cut(r[:unix.IFNAMSIZ], []byte{0})
 	index := tcpip.NICID(int32(binary.LittleEndian.Uint32(r[16:])))
-	for _, n := range s.nics() {
-		if req == unix.SIOCGIFNAME && n.id == index || req != unix.SIOCGIFNAME && n.Name == string(name) {
+	for _, n := range s.NICs() {
+		if req == unix.SIOCGIFNAME && n.ID == index || req != unix.SIOCGIFNAME && n.Name == string(name) {
 			return n, nil
 		}
 	}
-	return nic{}, unix.ENODEV
+	return NIC{}, unix.ENODEV
 }
 
 func (s *Stack) ifreq(req uint32, r []byte) error {
@@ -74,12 +74,12 @@ func (s *Stack) ifreq(req uint32, r []byte) error {
 	sub := a.Subnet()
 	switch req {
 	case unix.SIOCGIFINDEX:
-		le.PutUint32(v, uint32(n.id))
+		le.PutUint32(v, uint32(n.ID))
 	case unix.SIOCGIFNAME:
 		clear(r[:unix.IFNAMSIZ])
 		copy(r[:unix.IFNAMSIZ-1], n.Name)
 	case unix.SIOCGIFFLAGS:
-		le.PutUint16(v, uint16(n.flags()))
+		le.PutUint16(v, uint16(n.LinuxFlags()))
 	case unix.SIOCGIFMTU:
 		le.PutUint32(v, n.MTU)
 	case unix.SIOCGIFMETRIC:
@@ -89,7 +89,7 @@ func (s *Stack) ifreq(req uint32, r []byte) error {
 	case unix.SIOCGIFMAP:
 		clear(v[:24])
 	case unix.SIOCGIFHWADDR:
-		le.PutUint16(v, n.arphrd())
+		le.PutUint16(v, n.HardwareType())
 		clear(v[2:16])
 		copy(v[2:16], n.LinkAddress)
 	case unix.SIOCGIFADDR:
@@ -108,10 +108,10 @@ func (s *Stack) ifreq(req uint32, r []byte) error {
 	return nil
 }
 
-// flags are IFF_*.
-func (n *nic) flags() uint32 {
+// LinuxFlags are IFF_*.
+func (n *NIC) LinuxFlags() uint32 {
 	var f uint32
-	if n.Flags.Up {
+	if n.Flags.Running { // netstack calls every interface up
 		f |= linux.IFF_UP
 	}
 	if n.Flags.Running {
@@ -128,8 +128,8 @@ func (n *nic) flags() uint32 {
 	return f
 }
 
-// arphrd is ARPHRD_*.
-func (n *nic) arphrd() uint16 {
+// HardwareType is ARPHRD_*.
+func (n *NIC) HardwareType() uint16 {
 	if n.ARPHardwareType == header.ARPHardwareLoopback {
 		return unix.ARPHRD_LOOPBACK
 	}
@@ -144,7 +144,7 @@ func (s *Stack) ifconf(io usermem.IO, arg hostarch.Addr) error {
 	}
 	size, buf := int32(binary.LittleEndian.Uint32(c[:])), hostarch.Addr(binary.LittleEndian.Uint64(c[8:]))
 	var out []byte
-	for _, n := range s.nics() {
+	for _, n := range s.NICs() {
 		for _, p := range n.ProtocolAddresses {
 			if p.Protocol != ipv4.ProtocolNumber {
 				continue

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -60,33 +62,55 @@ func protoOf(a tcpip.Address) tcpip.NetworkProtocolNumber {
 	return ipv6.ProtocolNumber
 }
 
-// nics are the interfaces in order of their indices.
-func (s *Stack) nics() []nic {
-	var l []nic
+// NICs are the interfaces in order of their indices.
+func (s *Stack) NICs() []NIC {
+	var l []NIC
 	for id, i := range s.tcpip().NICInfo() {
-		l = append(l, nic{id, i})
+		l = append(l, NIC{id, i})
 	}
-	slices.SortFunc(l, func(a, b nic) int { return int(a.id - b.id) })
+	slices.SortFunc(l, func(a, b NIC) int { return int(a.ID - b.ID) })
 	return l
 }
 
-type nic struct {
-	id tcpip.NICID
+// NIC is an interface as it is now.
+type NIC struct {
+	ID tcpip.NICID
 	stack.NICInfo
 }
 
 // byName finds an interface.
 func (s *Stack) byName(name string) (tcpip.NICID, bool) {
-	for _, n := range s.nics() {
+	for _, n := range s.NICs() {
 		if n.Name == name {
-			return n.id, true
+			return n.ID, true
 		}
 	}
 	return 0, false
 }
 
 // unprivileged is net.ipv4.ip_unprivileged_port_start.
-func (s *Stack) unprivileged() int32 { return 1024 }
+func (s *Stack) unprivileged() int32 { return s.firstPort.Load() }
+
+// Sysctl is told of values below /proc/sys, of which these have an effect here.
+func (s *Stack) Sysctl(path, value string) {
+	v, err := strconv.Atoi(strings.Fields(value + " x")[0])
+	if err != nil {
+		return
+	}
+	switch path {
+	case "net/ipv4/ip_unprivileged_port_start":
+		s.firstPort.Store(int32(min(max(v, 0), 65536)))
+	case "net/ipv4/ip_local_port_range":
+		if hi, err := strconv.Atoi(strings.Fields(value + " x x")[1]); err == nil && v > 0 && v <= hi && hi <= 65535 {
+			_ = s.tcpip().SetPortRange(uint16(v), uint16(hi)) // the bounds are right
+		}
+	case "net/ipv4/ip_forward":
+		_ = s.tcpip().SetForwardingDefaultAndAllNICs(ipv4.ProtocolNumber, v != 0) // there is IPv4
+	case "net/ipv4/ip_default_ttl":
+		ttl := tcpip.DefaultTTLOption(min(max(v, 1), 255))
+		_ = s.tcpip().SetNetworkProtocolOption(ipv4.ProtocolNumber, &ttl)
+	}
+}
 
 // addLinks makes the interfaces, with what they have.
 func (s *Stack) addLinks(n *stack.Stack, links []Link, pcap *os.File) error {

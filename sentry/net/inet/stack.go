@@ -49,6 +49,8 @@ type Stack struct {
 	net  *stack.Stack
 
 	open atomic.Int64
+	// firstPort is the first that everybody may bind to.
+	firstPort atomic.Int32
 
 	mu sync.Mutex
 	// socks are the open sockets. +checklocks:mu
@@ -64,7 +66,11 @@ type Config struct {
 }
 
 // New returns a stack. Nothing is made of it before it is used.
-func New(c Config) *Stack { return &Stack{conf: c, socks: make(map[*sock]struct{})} }
+func New(c Config) *Stack {
+	s := &Stack{conf: c, socks: make(map[*sock]struct{})}
+	s.firstPort.Store(1024)
+	return s
+}
 
 // AddLinks gives the stack interfaces beside lo, which answer their neighbours from now on. What they carry is written to pcap if that is not nil. It takes
 // over the descriptors, and is called while the host may still be asked for more than the filter allows.
