@@ -1,7 +1,7 @@
 // Package fsgofer is the gofer's server: it serves directory trees of the host to the sentry (see fsgofer/wire), in a
 // process of its own.
 //
-// The sentry is not trusted. It names files by handles that the gofer gave out and by single names below them; every
+// The sentry is not trusted. It names files by handles that the gofer gave out and by paths below them; every
 // name is checked, and opened with openat2(RESOLVE_BENEATH|RESOLVE_NO_MAGICLINKS|RESOLVE_NO_SYMLINKS). A handle is an O_PATH
 // descriptor, so that finding a file never opens a device or a FIFO. Only regular files are opened for data: by way of
 // the descriptor itself (the working directory is /proc/self/fd, and "7" reopens descriptor 7), never by name again, so

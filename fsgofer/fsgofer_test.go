@@ -96,7 +96,7 @@ func startWith(t testing.TB, what string) *env {
 
 func (e *env) attach(t testing.TB, id uint32) wire.Handle {
 	var rep wire.AttachRep
-	if _, err := e.Call(wire.OpAttach, &wire.AttachReq{Mount: id}, &rep); err != nil {
+	if err := e.Call(wire.OpAttach, &wire.AttachReq{Mount: id}, &rep); err != nil {
 		t.Fatal("attach", err)
 	}
 	return rep.Root
@@ -104,13 +104,33 @@ func (e *env) attach(t testing.TB, id uint32) wire.Handle {
 
 func (e *env) walk(dir wire.Handle, names ...string) (*wire.WalkRep, error) {
 	rep := &wire.WalkRep{}
-	_, err := e.Call(wire.OpWalk, &wire.WalkReq{Dir: dir, Handle: true, Names: names}, rep)
+	err := e.Call(wire.OpWalk, &wire.WalkReq{Dir: wire.Ref{H: dir}, Handle: true, Names: names}, rep)
+	if err == nil && len(rep.Nodes) == 0 {
+		err = unix.Errno(rep.Errno)
+	}
 	return rep, err
+}
+
+// callFD is a call that is answered with a descriptor.
+func (e *env) callFD(op wire.Op, req, rep wire.Message) (int, error) {
+	var fd [1]int
+	n, err := e.CallFDs(op, req, rep, fd[:])
+	if err == nil && n != 1 {
+		err = errors.New("no descriptor")
+	}
+	return fd[0], err
+}
+
+// open opens path, below the handle if it is not empty.
+func (e *env) open(r wire.Ref, write bool) (int, wire.Attr, error) {
+	var rep wire.OpenRep
+	fd, err := e.callFD(wire.OpOpen, &wire.OpenReq{Ref: r, Write: write}, &rep)
+	return fd, rep.Attr, err
 }
 
 func (e *env) create(t testing.TB, dir wire.Handle, name string) int {
 	var rep wire.NodeRep
-	fd, err := e.Call(wire.OpCreate, &wire.CreateReq{Dir: dir, Name: name, Mode: 0644}, &rep)
+	fd, err := e.callFD(wire.OpCreate, &wire.CreateReq{Dir: dir, Name: name, Mode: 0644}, &rep)
 	if err != nil || rep.Node.Attr.Mode != unix.S_IFREG|0644 {
 		t.Fatalf("create %s: %v %#o", name, err, rep.Node.Attr.Mode)
 	}
@@ -119,7 +139,7 @@ func (e *env) create(t testing.TB, dir wire.Handle, name string) int {
 
 func (e *env) make(dir wire.Handle, name string, mode uint32, target string, rdev uint64) (wire.Node, error) {
 	var rep wire.NodeRep
-	_, err := e.Call(wire.OpMake, &wire.MakeReq{Dir: dir, Name: name, Mode: mode, Target: target, Rdev: rdev, UID: 7, GID: 8}, &rep)
+	err := e.Call(wire.OpMake, &wire.MakeReq{Dir: dir, Name: name, Mode: mode, Target: target, Rdev: rdev, UID: 7, GID: 8}, &rep)
 	return rep.Node, err
 }
 
@@ -153,9 +173,9 @@ func TestFiles(t *testing.T) {
 	_, err = e.walk(e.root, "nothing")
 	want(t, "walk", err, unix.ENOENT)
 	var a wire.AttrRep
-	_, err = e.Call(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: d.Handle, Name: "p"}, Write: true}, &a)
+	_, _, err = e.open(wire.Ref{H: d.Handle, Path: "p"}, true)
 	want(t, "open of a FIFO", err, unix.EINVAL)
-	fd, err = e.Call(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: e.root, Name: "f"}}, &a)
+	fd, a.Attr, err = e.open(wire.Ref{H: e.root, Path: "f"}, false)
 	want(t, "open", err, nil)
 	b := make([]byte, 10)
 	if n, _ := unix.Pread(fd, b, 0); string(b[:n]) != "hello" || a.Attr.Size != 5 {
@@ -165,41 +185,41 @@ func TestFiles(t *testing.T) {
 		t.Errorf("a read-only descriptor can be written: %v", err)
 	}
 	unix.Close(fd)
-	_, err = e.Call(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: e.root, Name: "f", Ino: a.Attr.Ino + 1}}, &a)
+	_, _, err = e.open(wire.Ref{H: e.root, Path: "f", Ino: a.Attr.Ino + 1}, false)
 	want(t, "open of another inode", err, unix.ESTALE)
 
 	var h wire.GoneRep
-	_, err = e.Call(wire.OpUnlink, &wire.UnlinkReq{Dir: e.root, Name: "f", Keep: true}, &h)
+	err = e.Call(wire.OpUnlink, &wire.UnlinkReq{Dir: e.root, Name: "f", Keep: true}, &h)
 	want(t, "unlink", err, nil)
-	_, err = e.Call(wire.OpSetAttr, &wire.SetAttrReq{Ref: wire.Ref{H: h.Handle}, Valid: wire.SetMode | wire.SetSize | wire.SetMtime, Mode: 04711, Size: 3, Mtime: -1}, &a)
+	err = e.Call(wire.OpSetAttr, &wire.SetAttrReq{Ref: wire.Ref{H: h.Handle}, Valid: wire.SetMode | wire.SetSize | wire.SetMtime, Mode: 04711, Size: 3, Mtime: -1}, &a)
 	if err != nil || a.Attr.Mode != unix.S_IFREG|04711 || a.Attr.Size != 3 || a.Attr.Mtime != -1 || a.Attr.Nlink != 0 {
 		t.Errorf("setattr of an unlinked file: %v %+v", err, a.Attr)
 	}
-	fd, err = e.Call(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: h.Handle}, Write: true}, &a)
+	fd, a.Attr, err = e.open(wire.Ref{H: h.Handle}, true)
 	want(t, "open of an unlinked file", err, nil)
 	unix.Close(fd)
-	_, err = e.Call(wire.OpSetXattr, &wire.XattrReq{Ref: wire.Ref{H: h.Handle}, Name: "user.x", Value: []byte("v")}, &wire.Empty{})
+	err = e.Call(wire.OpSetXattr, &wire.XattrReq{Ref: wire.Ref{H: h.Handle}, Name: "user.x", Value: []byte("v")}, &wire.Empty{})
 	if err != nil && err != unix.EOPNOTSUPP {
 		t.Error("setxattr", err)
 	}
-	_, err = e.Call(wire.OpSetXattr, &wire.XattrReq{Ref: wire.Ref{H: h.Handle}, Name: "trusted.x"}, &wire.Empty{})
+	err = e.Call(wire.OpSetXattr, &wire.XattrReq{Ref: wire.Ref{H: h.Handle}, Name: "trusted.x"}, &wire.Empty{})
 	want(t, "setxattr trusted", err, unix.EOPNOTSUPP)
 	e.CloseHandle(h.Handle, true)
 	var sf wire.StatFSRep
-	_, err = e.Call(wire.OpStatFS, &wire.RefReq{Ref: wire.Ref{H: e.root}}, &sf)
+	err = e.Call(wire.OpStatFS, &wire.RefReq{Ref: wire.Ref{H: e.root}}, &sf)
 	want(t, "statfs", err, nil)
-	_, err = e.Call(wire.OpSync, &wire.SyncReq{Ref: wire.Ref{H: e.root}}, &wire.Empty{})
+	err = e.Call(wire.OpSync, &wire.SyncReq{Ref: wire.Ref{H: e.root}}, &wire.Empty{})
 	want(t, "fsync", err, nil)
-	_, err = e.Call(wire.OpSetAttr, &wire.SetAttrReq{Ref: wire.Ref{H: d.Handle, Name: "l"}, Valid: wire.SetMtime, Mtime: 5e9}, &a)
+	err = e.Call(wire.OpSetAttr, &wire.SetAttrReq{Ref: wire.Ref{H: d.Handle, Path: "l"}, Valid: wire.SetMtime, Mtime: 5e9}, &a)
 	if err != nil || a.Attr.Mtime != 5e9 {
 		t.Error("times of a symlink", err, a.Attr.Mtime)
 	}
 	var l wire.LinkRep
-	_, err = e.Call(wire.OpLink, &wire.LinkReq{Target: wire.Ref{H: d.Handle, Name: "l"}, Dir: e.root, Name: "l2"}, &l)
+	err = e.Call(wire.OpLink, &wire.LinkReq{Target: wire.Ref{H: d.Handle, Path: "l"}, Dir: e.root, Name: "l2"}, &l)
 	if err != nil || l.Attr.Nlink != 2 {
 		t.Error("link of a symlink", err, l.Attr.Nlink)
 	}
-	fd, err = e.Call(wire.OpCreate, &wire.CreateReq{Dir: e.root, Mode: 0600}, &wire.NodeRep{})
+	fd, err = e.callFD(wire.OpCreate, &wire.CreateReq{Dir: e.root, Mode: 0600}, &wire.NodeRep{})
 	if err != unix.EOPNOTSUPP {
 		want(t, "tmpfile", err, nil)
 		unix.Close(fd)
@@ -212,17 +232,16 @@ func TestReadOnlyAndShared(t *testing.T) {
 	unix.Close(e.create(t, e.root, "f"))
 	_, err := e.make(ro, "d", unix.S_IFDIR, "", 0)
 	want(t, "mkdir", err, unix.EROFS)
-	var a wire.AttrRep
-	_, err = e.Call(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: ro, Name: "f"}, Write: true}, &a)
+	_, _, err = e.open(wire.Ref{H: ro, Path: "f"}, true)
 	want(t, "open for writing", err, unix.EROFS)
-	fd, err := e.Call(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: ro, Name: "f"}}, &a)
+	fd, _, err := e.open(wire.Ref{H: ro, Path: "f"}, false)
 	want(t, "open", err, nil)
 	unix.Close(fd)
-	_, err = e.Call(wire.OpRename, &wire.RenameReq{OldDir: e.root, OldName: "f", NewDir: sh, NewName: "g"}, &wire.GoneRep{})
+	err = e.Call(wire.OpRename, &wire.RenameReq{OldDir: e.root, OldName: "f", NewDir: sh, NewName: "g"}, &wire.GoneRep{})
 	want(t, "rename across mounts", err, unix.EXDEV)
 	_, err = e.make(sh, "dev", unix.S_IFCHR|0666, "", unix.Mkdev(1, 3))
 	want(t, "mknod on a shared mount", err, unix.EPERM)
-	_, err = e.Call(wire.OpAttach, &wire.AttachReq{Mount: 9}, &wire.AttachRep{})
+	err = e.Call(wire.OpAttach, &wire.AttachReq{Mount: 9}, &wire.AttachRep{})
 	want(t, "attach of no mount", err, unix.ENODEV)
 }
 
@@ -237,23 +256,23 @@ func TestReadOnly(t *testing.T) {
 		}
 	}
 	var a wire.AttrRep
-	fd, err := e.Call(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: e.root, Name: "f"}}, &a)
+	fd, _, err := e.open(wire.Ref{H: e.root, Path: "f"}, false)
 	want(t, "open", err, nil)
 	unix.Close(fd)
 	var d wire.ReadDirRep
-	for _, attrs := range []bool{false, true} {
-		_, err = e.Call(wire.OpReadDir, &wire.ReadDirReq{Dir: e.root, Attrs: attrs}, &d)
+	for attrs := range wire.AttrsAll + 1 {
+		err = e.Call(wire.OpReadDir, &wire.ReadDirReq{Dir: wire.Ref{H: e.root}, Attrs: attrs}, &d)
 		want(t, "readdir", err, nil)
 	}
-	_, err = e.Call(wire.OpSync, &wire.SyncReq{Ref: wire.Ref{H: e.root}, All: true}, &wire.Empty{})
+	err = e.Call(wire.OpSync, &wire.SyncReq{Ref: wire.Ref{H: e.root}, All: true}, &wire.Empty{})
 	want(t, "syncfs", err, nil)
-	_, err = e.Call(wire.OpSeek, &wire.SeekReq{Ref: wire.Ref{H: e.root, Name: "f"}}, &wire.SeekRep{})
+	err = e.Call(wire.OpSeek, &wire.SeekReq{Ref: wire.Ref{H: e.root, Path: "f"}}, &wire.SeekRep{})
 	want(t, "seek", err, nil)
-	_, err = e.Call(wire.OpUnlink, &wire.UnlinkReq{Dir: e.root, Name: "f"}, &wire.GoneRep{})
+	err = e.Call(wire.OpUnlink, &wire.UnlinkReq{Dir: e.root, Name: "f"}, &wire.GoneRep{})
 	want(t, "unlink", err, unix.EROFS)
-	_, err = e.Call(wire.OpSetXattr, &wire.XattrReq{Ref: wire.Ref{H: e.root}, Name: "user.x"}, &wire.Empty{})
+	err = e.Call(wire.OpSetXattr, &wire.XattrReq{Ref: wire.Ref{H: e.root}, Name: "user.x"}, &wire.Empty{})
 	want(t, "setxattr", err, unix.EROFS)
-	_, err = e.Call(wire.OpAllocate, &wire.AllocateReq{Ref: wire.Ref{H: e.root, Name: "f"}, Length: 5}, &a)
+	err = e.Call(wire.OpAllocate, &wire.AllocateReq{Ref: wire.Ref{H: e.root, Path: "f"}, Length: 5}, &a)
 	want(t, "fallocate", err, unix.EROFS)
 }
 
@@ -265,15 +284,17 @@ func TestReadDir(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, attrs := range []bool{false, true} {
+	for attrs := range wire.AttrsAll + 1 {
 		seen := map[string]bool{}
 		for off := int64(0); ; {
 			var rep wire.ReadDirRep
-			if _, err := e.Call(wire.OpReadDir, &wire.ReadDirReq{Dir: e.root, Off: off, Attrs: attrs}, &rep); err != nil {
+			if err := e.Call(wire.OpReadDir, &wire.ReadDirReq{Dir: wire.Ref{H: e.root}, Off: off, Attrs: attrs}, &rep); err != nil {
 				t.Fatal(err)
 			}
-			for _, d := range rep.Entries {
-				if seen[d.Name] || attrs && d.Node.Attr.Ino != d.Ino {
+			for at := 0; at < len(rep.Lists[0]); {
+				var d wire.Entry
+				d, at = rep.Lists[0].At(at)
+				if seen[d.Name] || d.HasNode() != (attrs == wire.AttrsAll) || d.HasNode() && d.Node().Attr.Ino != d.Ino {
 					t.Fatalf("%+v", d)
 				}
 				seen[d.Name] = true
@@ -288,6 +309,121 @@ func TestReadDir(t *testing.T) {
 	}
 }
 
+// tree makes d/a/{f,s -> x}, d/b/c/g, d/e.
+func tree(t *testing.T, dir string) {
+	for _, d := range []string{"d/a", "d/b/c", "d/e"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, f := range []string{"d/a/f", "d/b/c/g"} {
+		if err := os.WriteFile(filepath.Join(dir, f), []byte(f), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	os.Symlink("x", filepath.Join(dir, "d/a/s"))
+}
+
+// TestBelow: a listing comes with those of the directories below it.
+func TestBelow(t *testing.T) {
+	e := start(t)
+	tree(t, e.dir)
+	for attrs := range wire.AttrsAll + 1 {
+		for limit, lists := range map[uint32]int{0: 1, 1000: 5} {
+			var rep wire.ReadDirRep
+			if err := e.Call(wire.OpReadDir, &wire.ReadDirReq{Dir: wire.Ref{H: e.root, Path: "d"}, Attrs: attrs, Below: limit}, &rep); err != nil || !rep.EOF || len(rep.Lists) != lists {
+				t.Fatalf("%v %+v", err, rep)
+			}
+			got := map[string]string{}
+			var visit func(i int, path string)
+			visit = func(i int, path string) {
+				for at := 0; at < len(rep.Lists[i]); {
+					var d wire.Entry
+					d, at = rep.Lists[i].At(at)
+					got[path+d.Name] = ""
+					if d.HasNode() {
+						got[path+d.Name] = d.Node().Target
+					}
+					if d.HasNode() != (attrs == wire.AttrsAll || attrs == wire.AttrsDirs && d.Type == unix.DT_DIR) {
+						t.Errorf("attrs %d: %+v", attrs, d)
+					}
+					if d.Sub > 0 {
+						visit(int(d.Sub), path+d.Name+"/")
+					}
+				}
+			}
+			visit(0, "")
+			want := 3
+			if limit > 0 {
+				want = 7
+			}
+			if len(got) != want || attrs == wire.AttrsAll && limit > 0 && got["a/s"] != "x" {
+				t.Errorf("attrs %d, at most %d below: %v", attrs, limit, got)
+			}
+		}
+	}
+}
+
+// TestSiblings: a listing comes with those of directories beside it.
+func TestSiblings(t *testing.T) {
+	e := start(t)
+	tree(t, e.dir)
+	var rep wire.ReadDirRep
+	req := wire.ReadDirReq{Dir: wire.Ref{H: e.root, Path: "d/e"}, Below: 1000, Siblings: []string{"none", "b", "a"}}
+	if err := e.Call(wire.OpReadDir, &req, &rep); err != nil || len(rep.Lists) != 4 || len(rep.Siblings) != 3 || rep.Siblings[0] != 0 || len(rep.Lists[0]) != 0 {
+		t.Fatalf("%v %+v", err, rep)
+	}
+	for i, name := range []string{"", "c", "f"} {
+		if l := rep.Siblings[i]; l != 0 {
+			if d, _ := rep.Lists[l].At(0); d.Name != name && d.Name != "s" {
+				t.Errorf("sibling %d has %q", i, d.Name)
+			}
+		}
+	}
+}
+
+// TestPaths: a path below a handle leads to what is there and never elsewhere; several files are opened at once.
+func TestPaths(t *testing.T) {
+	e := start(t)
+	tree(t, e.dir)
+	os.Symlink("/", filepath.Join(e.dir, "d/out"))
+	os.Symlink("b", filepath.Join(e.dir, "d/in"))
+	fd, _, err := e.open(wire.Ref{H: e.root, Path: "d/b/c/g"}, false)
+	want(t, "open by path", err, nil)
+	unix.Close(fd)
+	for _, p := range []string{"d/out/etc/passwd", "d/in/c/g"} {
+		_, _, err = e.open(wire.Ref{H: e.root, Path: p}, false)
+		want(t, "open through a symlink", err, unix.ELOOP)
+	}
+	var w wire.WalkRep
+	var fds [wire.MaxFDs]int
+	n, err := e.CallFDs(wire.OpWalk, &wire.WalkReq{Dir: wire.Ref{H: e.root, Path: "d/a"}, Handle: true, Open: true, Names: []string{"f"}}, &w, fds[:])
+	if err != nil || n != 1 || w.Dir == 0 || len(w.Nodes) != 1 {
+		t.Fatal("walk that opens", err, n, w)
+	}
+	unix.Close(fds[0])
+	n, err = e.CallFDs(wire.OpWalk, &wire.WalkReq{Dir: wire.Ref{H: w.Dir}, Open: true, Names: []string{"s"}}, &w, fds[:])
+	if err != nil || n != 0 || w.Nodes[0].Target != "x" {
+		t.Error("walk to a symlink", err, n, w)
+	}
+	err = e.Call(wire.OpWalk, &wire.WalkReq{Dir: wire.Ref{H: e.root, Path: "d/b"}, Handle: true, Names: []string{"none", "x"}}, &w)
+	if err != nil || unix.Errno(w.Errno) != unix.ENOENT || len(w.Nodes) != 0 || w.Dir == 0 {
+		t.Error("walk to nowhere", err, w)
+	}
+	os.WriteFile(filepath.Join(e.dir, "d/a/f2"), []byte("22"), 0o600)
+	var o wire.OpenRep
+	n, err = e.CallFDs(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: e.root, Path: "d/a/f"}, More: []string{"s", "f2", "none"}}, &o, fds[:])
+	if err != nil || n != 2 || len(o.More) != 3 || o.More[0].Ino != 0 || o.More[1].Size != 2 || o.More[2].Ino != 0 {
+		t.Fatal("open of several", err, n, o)
+	}
+	b := make([]byte, 10)
+	if n, _ := unix.Pread(fds[1], b, 0); string(b[:n]) != "22" {
+		t.Errorf("the second file reads %q", b[:n])
+	}
+	unix.Close(fds[0])
+	unix.Close(fds[1])
+}
+
 func TestConcurrent(t *testing.T) {
 	e := start(t)
 	var wg sync.WaitGroup
@@ -298,7 +434,7 @@ func TestConcurrent(t *testing.T) {
 			for i := range 50 {
 				name := fmt.Sprintf("%d-%d", g, i)
 				var rep wire.NodeRep
-				fd, err := e.Call(wire.OpCreate, &wire.CreateReq{Dir: e.root, Name: name, Mode: 0600}, &rep)
+				fd, err := e.callFD(wire.OpCreate, &wire.CreateReq{Dir: e.root, Name: name, Mode: 0600}, &rep)
 				if err != nil {
 					t.Error(err)
 					return
@@ -309,7 +445,7 @@ func TestConcurrent(t *testing.T) {
 					t.Error("another reply", err)
 					return
 				}
-				if _, err := e.Call(wire.OpUnlink, &wire.UnlinkReq{Dir: e.root, Name: name}, &wire.GoneRep{}); err != nil {
+				if err := e.Call(wire.OpUnlink, &wire.UnlinkReq{Dir: e.root, Name: name}, &wire.GoneRep{}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -358,7 +494,7 @@ func TestBadRequest(t *testing.T) {
 	for _, name := range []string{"..", "a/b", "/x", "a\x00", "."} {
 		b := make([]byte, 1000)
 		fill := strings.Repeat("z", len(name))
-		n, err := wire.Encode(b, wire.Header{Op: wire.OpWalk}, &wire.WalkReq{Dir: 1, Names: []string{fill}})
+		n, err := wire.Encode(b, wire.Header{Op: wire.OpWalk}, &wire.WalkReq{Dir: wire.Ref{H: 1}, Names: []string{fill}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -371,11 +507,11 @@ func TestBadRequest(t *testing.T) {
 
 func FuzzRequest(f *testing.F) {
 	b := make([]byte, wire.MaxMessage)
-	n, _ := wire.Encode(b, wire.Header{Op: wire.OpWalk}, &wire.WalkReq{Dir: 1, Handle: true, Names: []string{"a", "b"}})
+	n, _ := wire.Encode(b, wire.Header{Op: wire.OpWalk}, &wire.WalkReq{Dir: wire.Ref{H: 1}, Handle: true, Names: []string{"a", "b"}})
 	f.Add(uint16(wire.OpWalk), append([]byte(nil), b[8:n]...))
-	n, _ = wire.Encode(b, wire.Header{}, &wire.XattrReq{Ref: wire.Ref{H: 1, Name: "a"}, Name: "user.x", Value: []byte("y")})
+	n, _ = wire.Encode(b, wire.Header{}, &wire.XattrReq{Ref: wire.Ref{H: 1, Path: "a"}, Name: "user.x", Value: []byte("y")})
 	f.Add(uint16(wire.OpSetXattr), append([]byte(nil), b[8:n]...))
-	n, _ = wire.Encode(b, wire.Header{}, &wire.ReadDirReq{Dir: 1})
+	n, _ = wire.Encode(b, wire.Header{}, &wire.ReadDirReq{Dir: wire.Ref{H: 1, Path: "a/b"}, Below: 9})
 	f.Add(uint16(wire.OpReadDir), append([]byte(nil), b[8:n]...))
 	n, _ = wire.Encode(b, wire.Header{}, &wire.RenameReq{OldDir: 1, NewDir: 1, OldName: "a", NewName: "b", Keep: true})
 	f.Add(uint16(wire.OpRename), append([]byte(nil), b[8:n]...))
@@ -394,7 +530,10 @@ func FuzzRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, op uint16, body []byte) {
 		s.addHandle(m.file)
 		msg := append(make([]byte, wire.HeaderLen), body...)
-		_, fd, _ := s.handle(wire.Op(op), msg)
+		rep, fd, _ := s.handle(wire.Op(op), msg)
+		if o, ok := rep.(*opened); ok {
+			closeAll(o.fds)
+		}
 		if fd >= 0 {
 			unix.Close(fd)
 		}

@@ -117,8 +117,8 @@ func (s *Server) resolve(r *wire.Ref, change bool) (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.Name != "" {
-		fd, err := openPath(e.fd, r.Name)
+	if r.Path != "" {
+		fd, err := openPath(e.fd, r.Path)
 		m := e.mount
 		s.put(e)
 		if err != nil {
@@ -138,16 +138,18 @@ func (s *Server) resolve(r *wire.Ref, change bool) (*handle, error) {
 	return e, nil
 }
 
-// below is how every name is opened: it cannot lead out of dirfd nor through a link.
+// below is how every name or path is opened: it cannot lead out of dirfd nor through a link.
 func below(dirfd int, name string, flags uint64, mode uint32) (int, error) {
-	how := unix.OpenHow{
-		Flags:   flags | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Mode:    uint64(mode),
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_SYMLINKS,
-	}
+	return openBelow(dirfd, name, &unix.OpenHow{Flags: flags, Mode: uint64(mode)})
+}
+
+// openBelow is below with more ways to resolve the name.
+func openBelow(dirfd int, name string, how *unix.OpenHow) (int, error) {
+	how.Flags |= unix.O_NOFOLLOW | unix.O_CLOEXEC
+	how.Resolve |= unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_SYMLINKS
 	for {
 		// EAGAIN: a rename elsewhere kept the kernel from being sure that the walk stayed beneath.
-		fd, err := unix.Openat2(dirfd, name, &how)
+		fd, err := unix.Openat2(dirfd, name, how)
 		if err != unix.EINTR && err != unix.EAGAIN {
 			return fd, err
 		}
@@ -207,12 +209,17 @@ func stat(dirfd int, name string) (wire.Attr, string, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		return a, "", nil
 	}
+	return a, readLink(dirfd, name), nil
+}
+
+// readLink returns the target of the symlink name in dirfd (dirfd itself if name is empty). "": it changed, the next look will tell.
+func readLink(dirfd int, name string) string {
 	var buf [wire.MaxPath + 1]byte
 	n, err := unix.Readlinkat(dirfd, name, buf[:])
 	if err != nil || n > wire.MaxPath {
-		return a, "", nil // it changed: the next look will tell
+		return ""
 	}
-	return a, string(buf[:n]), nil
+	return string(buf[:n])
 }
 
 func nano(t unix.StatxTimestamp) int64 { return t.Sec*1e9 + int64(t.Nsec) }

@@ -1,6 +1,8 @@
 package fsgofer
 
 import (
+	"strings"
+
 	"golang.org/x/sys/unix"
 
 	"moat/fsgofer/wire"
@@ -9,14 +11,28 @@ import (
 // walk looks up names one below the other. What stops it before the end is part of the answer: the nodes found so far
 // are good.
 func (s *Server) walk(r *wire.WalkReq) (wire.Message, int, error) {
-	cur, err := s.get(r.Dir)
+	cur, err := s.resolve(&r.Dir, false)
 	if err != nil {
 		return nil, -1, err
 	}
 	defer func() { s.put(cur) }()
 	rep := &wire.WalkRep{}
+	if r.Handle && r.Dir.Path != "" {
+		if rep.Dir, err = s.addHandle(cur); err != nil {
+			return nil, -1, err
+		}
+	}
+	data := -1
 	for i, name := range r.Names {
-		n, fd, err := walkOne(cur.fd, name, r.Handle || i < len(r.Names)-1)
+		var n wire.Node
+		var fd int
+		if last := i == len(r.Names)-1; !last {
+			n, fd, err = walkOne(cur.fd, name, true)
+		} else if r.Open {
+			n, fd, data, err = walkOpen(cur.fd, name)
+		} else {
+			n, fd, err = walkLast(cur.fd, name, r.Handle)
+		}
 		if err == nil && fd >= 0 {
 			// Our own reference holds it whatever the sentry does with a handle that it guesses.
 			next := &handle{mount: cur.mount, fd: fd, dir: -1, refs: 1}
@@ -35,32 +51,54 @@ func (s *Server) walk(r *wire.WalkReq) (wire.Message, int, error) {
 			break
 		}
 	}
-	if rep.Errno != 0 && len(rep.Nodes) == 0 {
-		return nil, -1, unix.Errno(rep.Errno)
-	}
-	return rep, -1, nil
+	return rep, data, nil
 }
 
-// walkOne looks name up in dirfd. With open, a directory comes with a descriptor, else fd is -1.
-func walkOne(dirfd int, name string, open bool) (n wire.Node, fd int, err error) {
-	n.Attr, n.Target, err = stat(dirfd, name)
-	if err != nil || !open || n.Attr.Mode&unix.S_IFMT != unix.S_IFDIR {
+// walkOne opens name in dirfd. fd is an O_PATH descriptor of it if it is a directory (or anything, unless onlyDir), else -1.
+func walkOne(dirfd int, name string, onlyDir bool) (n wire.Node, fd int, err error) {
+	if fd, err = openPath(dirfd, name); err != nil {
 		return n, -1, err
 	}
-	fd, err = openPath(dirfd, name)
-	if err != nil {
-		return n, -1, err
-	}
-	// What was opened is what is described, whatever happened to the name in between.
-	if n.Attr, n.Target, err = stat(fd, ""); err == nil && n.Attr.Mode&unix.S_IFMT != unix.S_IFDIR {
-		unix.Close(fd)
-		return n, -1, nil
-	}
-	if err != nil {
+	if n.Attr, n.Target, err = stat(fd, ""); err != nil || onlyDir && n.Attr.Mode&unix.S_IFMT != unix.S_IFDIR {
 		unix.Close(fd)
 		fd = -1
 	}
 	return n, fd, err
+}
+
+// walkLast is walkOne for a name that is probably not a directory; without open, one comes without a descriptor.
+func walkLast(dirfd int, name string, open bool) (n wire.Node, fd int, err error) {
+	n.Attr, n.Target, err = stat(dirfd, name)
+	if err != nil || !open || n.Attr.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return n, -1, err
+	}
+	// What is opened is what is described, whatever happened to the name in between.
+	return walkOne(dirfd, name, true)
+}
+
+// walkOpen is walkOne for a name that is about to be opened: data is a descriptor for reading, or -1.
+func walkOpen(dirfd int, name string) (n wire.Node, fd, data int, err error) {
+	n, fd, err = walkOne(dirfd, name, false)
+	if err != nil {
+		return n, -1, -1, err
+	}
+	switch n.Attr.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return n, fd, -1, nil
+	case unix.S_IFREG:
+		data, err = reopen(fd, unix.O_RDONLY)
+	}
+	unix.Close(fd)
+	if n.Attr.Mode&unix.S_IFMT != unix.S_IFREG || err != nil {
+		data = -1 // an open of its own will tell why
+	}
+	return n, -1, data, nil
+}
+
+// opened is a wire.OpenRep with the descriptors of OpenRep.More.
+type opened struct {
+	wire.OpenRep
+	fds []int
 }
 
 func (s *Server) open(r *wire.OpenReq) (wire.Message, int, error) {
@@ -73,7 +111,36 @@ func (s *Server) open(r *wire.OpenReq) (wire.Message, int, error) {
 	if err != nil {
 		return nil, -1, err
 	}
-	return &wire.AttrRep{Attr: a}, fd, nil
+	rep := &opened{OpenRep: wire.OpenRep{Attr: a}}
+	if len(r.More) > 0 {
+		s.openMore(r, rep)
+	}
+	return rep, fd, nil
+}
+
+// parentPath is path without its last name.
+func parentPath(path string) string { return path[:max(strings.LastIndexByte(path, '/'), 0)] }
+
+// openMore opens what r.More says. Without luck the answer is without it.
+func (s *Server) openMore(r *wire.OpenReq, rep *opened) {
+	d, err := s.resolve(&wire.Ref{H: r.Ref.H, Path: parentPath(r.Ref.Path)}, false)
+	if err != nil {
+		return
+	}
+	defer s.put(d)
+	for _, name := range r.More {
+		a := wire.Attr{}
+		if p, err := openPath(d.fd, name); err == nil {
+			var fd int
+			if fd, a, err = reopenFile(p, false); err == nil {
+				rep.fds = append(rep.fds, fd)
+			} else {
+				a = wire.Attr{}
+			}
+			unix.Close(p)
+		}
+		rep.More = append(rep.More, a)
+	}
 }
 
 func (s *Server) getAttr(r *wire.RefReq) (wire.Message, int, error) {

@@ -29,7 +29,7 @@ func eq(v uintptr) seccomp.ValueMatcher { return seccomp.EqualTo(v) }
 func Rules(writable bool) []Rule {
 	rules := []Rule{
 		// Talking to the sentry.
-		{"recvmsg", unix.SYS_RECVMSG, args{free, free, seccomp.BitsAllowlist(unix.MSG_CMSG_CLOEXEC | unix.MSG_DONTWAIT)}, "requests"},
+		{"recvmsg", unix.SYS_RECVMSG, args{free, free, eq(unix.MSG_CMSG_CLOEXEC)}, "requests"},
 		{"sendmsg", unix.SYS_SENDMSG, args{free, free, eq(unix.MSG_NOSIGNAL)}, "replies and donated descriptors"},
 		{"close", unix.SYS_CLOSE, seccomp.MatchAll{}, "handles and donated descriptors"},
 		// Finding files.

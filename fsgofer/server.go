@@ -43,16 +43,12 @@ const (
 	maxReading = 64
 )
 
-// spin is how long the gofer looks for the next request before it sleeps.
-const spin = 50 * time.Microsecond
-
 // Server serves one sentry.
 type Server struct {
 	conn       int
 	mounts     map[uint32]*mount
-	baton      chan struct{}  // who takes it receives
-	recv       *wire.Receiver // of the baton's holder
-	lifeline   int            // the sentry's end, until Hello
+	baton      chan struct{} // who takes it receives
+	lifeline   int           // the sentry's end, until Hello
 	maxHandles int
 
 	mu sync.Mutex
@@ -74,7 +70,7 @@ type mount struct {
 // request it raises RLIMIT_NOFILE, makes /proc/self/fd its working directory, clears the umask and installs the filter: it is
 // for a process of its own.
 func Serve(opts Options) error {
-	s := &Server{conn: opts.Conn, baton: make(chan struct{}, 1), recv: wire.NewReceiver(spin), mounts: map[uint32]*mount{}, handles: map[wire.Handle]*handle{}}
+	s := &Server{conn: opts.Conn, baton: make(chan struct{}, 1), mounts: map[uint32]*mount{}, handles: map[wire.Handle]*handle{}}
 	for _, m := range opts.Mounts {
 		if s.mounts[m.ID] != nil {
 			return fmt.Errorf("gofer: two mounts with ID %d", m.ID)
@@ -167,9 +163,9 @@ func (s *Server) work() error {
 			<-s.baton
 			holds = true
 		}
-		n, fd, err := s.recv.Recv(b, s.conn)
-		if fd >= 0 {
-			unix.Close(fd) // nobody sends us descriptors
+		n, fds, err := b.Recv(s.conn)
+		if len(fds) > 0 {
+			closeAll(fds) // nobody sends us descriptors
 			err = unix.EBADMSG
 		}
 		if err == unix.ECONNRESET || err == nil && n == 0 {
@@ -210,10 +206,18 @@ func (s *Server) answer(b *wire.Buffer, h wire.Header, n int) (done bool, _ erro
 		h.Errno = uint32(unix.EOVERFLOW)
 		n, _ = wire.Encode(b.B, h, nil)
 	}
-	err = b.Send(s.conn, n, fd)
+	var fds []int
 	if fd >= 0 {
-		unix.Close(fd)
+		fds = append(fds, fd)
 	}
+	switch r := rep.(type) {
+	case *opened:
+		fds = append(fds, r.fds...)
+	case *listed:
+		r.release()
+	}
+	err = b.Send(s.conn, n, fds)
+	closeAll(fds)
 	if err == unix.EPIPE || err == unix.ECONNRESET {
 		return true, nil
 	}
@@ -221,6 +225,12 @@ func (s *Server) answer(b *wire.Buffer, h wire.Header, n int) (done bool, _ erro
 		return true, fmt.Errorf("gofer: send: %w", err)
 	}
 	return false, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
 }
 
 func errnoOf(err error) uint32 {

@@ -74,9 +74,9 @@ func openProgram(t *kernel.Task, args *kernel.ExecArgs, dirfd int32, path string
 		}
 		args.Inaccessible = cloexec
 	}
-	follow := uint32(vfs.Follow)
+	follow := uint32(vfs.Follow | vfs.WillOpen)
 	if flags&unix.AT_SYMLINK_NOFOLLOW != 0 {
-		follow = 0
+		follow = vfs.WillOpen
 	}
 	var p vfs.Path
 	if path == "" {

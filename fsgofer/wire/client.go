@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,10 +28,9 @@ type Client struct {
 	// pending has the calls in flight by tag.
 	// +checklocks:mu
 	pending [inFlight]*call
-	// leading: a goroutine is in recvmsg. It alone uses spin.
+	// leading: a goroutine is in recvmsg.
 	// +checklocks:mu
 	leading bool
-	spin    spinner
 	// +checklocks:mu
 	onDeath func(error)
 	// dead is why no further call can be made.
@@ -44,15 +44,19 @@ type Client struct {
 	MaxHandles int
 	// Requests counts the calls made.
 	Requests atomic.Uint64
+	byOp     [OpMax]opCount
 }
+
+// opCount is how many calls of an operation were made, and how long (ns) they took together.
+type opCount struct{ n, ns atomic.Int64 }
 
 // call is one request; it owns its buffer. wake is signalled when done is set or the call is to lead.
 type call struct {
 	tag  uint16
 	buf  *Buffer
 	n    int
-	fd   int
-	full bool // the descriptor was lost: our table is full
+	fds  []int // in buf
+	full bool  // the descriptors were lost: our table is full
 	done bool
 	wake chan struct{}
 }
@@ -60,20 +64,21 @@ type call struct {
 // NewClient starts the conversation over the socket conn, which the Client owns from now on. onDeath is called once, from a goroutine of its
 // own, when the gofer is gone or breaks the protocol; all calls then return EIO.
 func NewClient(conn int, onDeath func(error)) (*Client, error) {
-	c := &Client{conn: conn, onDeath: onDeath, slots: make(chan *call, inFlight), spin: spinner{limit: 50 * time.Microsecond}}
+	c := &Client{conn: conn, onDeath: onDeath, slots: make(chan *call, inFlight)}
 	for i := range inFlight {
 		c.slots <- &call{tag: uint16(i), wake: make(chan struct{}, 1)}
 	}
 	var rep HelloRep
-	lifeline, err := c.Call(OpHello, &HelloReq{Version}, &rep)
+	var lifeline [1]int
+	n, err := c.CallFDs(OpHello, &HelloReq{Version}, &rep, lifeline[:])
 	if err != nil {
 		return nil, fmt.Errorf("gofer did not answer: %w", err)
 	}
-	if lifeline < 0 || rep.MaxHandles < 64 {
+	if n == 0 || rep.MaxHandles < 64 {
 		return nil, fmt.Errorf("gofer: bad hello")
 	}
 	c.MaxHandles = int(min(rep.MaxHandles, 1<<20))
-	go c.watch(lifeline)
+	go c.watch(lifeline[0])
 	return c, nil
 }
 
@@ -111,19 +116,45 @@ func (k *call) signal() {
 	}
 }
 
-// Call sends req and waits for the reply, which is decoded into rep. It returns the descriptor that came with it, or -1.
-// The error is the gofer's errno, or EIO if the connection is broken.
-func (c *Client) Call(op Op, req, rep Message) (int, error) {
+// Call sends req and waits for the reply, which is decoded into rep. The error is the gofer's errno, or EIO if the connection is broken.
+func (c *Client) Call(op Op, req, rep Message) error {
+	_, err := c.CallFDs(op, req, rep, nil)
+	return err
+}
+
+// CallFDs is Call for a reply with descriptors, which it stores in fds, and returns how many there are. EMFILE: there is no room for them, in fds or
+// in the sentry's table.
+func (c *Client) CallFDs(op Op, req, rep Message, fds []int) (int, error) {
 	c.Requests.Add(1)
+	start := time.Now()
 	k := <-c.slots
 	if k.buf == nil {
 		k.buf = NewBuffer()
 	}
-	fd, err := c.call(k, op, req, rep)
+	n, err := c.call(k, op, req, rep)
+	if n > len(fds) {
+		closeAll(k.fds)
+		n, err = 0, unix.EMFILE
+	}
+	copy(fds, k.fds[:n])
 	c.slots <- k
-	return fd, err
+	c.byOp[op].n.Add(1)
+	c.byOp[op].ns.Add(int64(time.Since(start)))
+	return n, err
 }
 
+// Counts says for each operation that was asked for how often, and how long answers took on average: "Walk 12 (31us) Open 3 (40us)".
+func (c *Client) Counts() string {
+	var b strings.Builder
+	for op := range c.byOp {
+		if n := c.byOp[op].n.Load(); n > 0 {
+			fmt.Fprintf(&b, " %v %d (%v)", Op(op), n, time.Duration(c.byOp[op].ns.Load()/n).Round(time.Microsecond))
+		}
+	}
+	return strings.TrimPrefix(b.String(), " ")
+}
+
+// call makes the call k; the descriptors that it returns the number of are k.fds.
 func (c *Client) call(k *call, op Op, req, rep Message) (int, error) {
 	h := Header{Tag: k.tag, Op: op}
 	if c.busy.Add(1) > 1 {
@@ -132,9 +163,9 @@ func (c *Client) call(k *call, op Op, req, rep Message) (int, error) {
 	defer c.busy.Add(-1)
 	n, err := Encode(k.buf.B, h, req)
 	if err != nil {
-		return -1, err
+		return 0, err
 	}
-	k.done, k.full, k.fd, k.n = false, false, -1, 0
+	k.done, k.full, k.fds, k.n = false, false, nil, 0
 	select {
 	case <-k.wake:
 	default:
@@ -142,50 +173,46 @@ func (c *Client) call(k *call, op Op, req, rep Message) (int, error) {
 	c.mu.Lock()
 	if c.dead != nil {
 		c.mu.Unlock()
-		return -1, unix.EIO
+		return 0, unix.EIO
 	}
 	c.pending[k.tag] = k
 	c.mu.Unlock()
-	if err := k.buf.Send(c.conn, n, -1); err != nil {
+	if err := k.buf.Send(c.conn, n, nil); err != nil {
 		c.mu.Lock()
 		c.die(fmt.Errorf("send to the gofer: %w", err))
 		c.pending[k.tag] = nil
 		c.mu.Unlock()
-		return -1, unix.EIO
+		return 0, unix.EIO
 	}
 	if !c.wait(k) {
-		return -1, unix.EIO
+		return 0, unix.EIO
 	}
 	h, err = DecodeHeader(k.buf.B[:k.n])
 	if err == nil && h.Op != op {
 		err = unix.EBADMSG
 	}
 	if err == nil && h.Errno != 0 {
-		if k.fd >= 0 {
-			unix.Close(k.fd)
-		}
+		closeAll(k.fds)
 		// Only errnos; the restart codes and beyond are the sentry's own.
 		if h.Errno >= 512 {
-			return -1, unix.EIO
+			return 0, unix.EIO
 		}
-		return -1, unix.Errno(h.Errno)
+		return 0, unix.Errno(h.Errno)
 	}
 	if err == nil {
 		err = DecodeBody(k.buf.B[:k.n], rep)
 	}
 	if err != nil {
-		if k.fd >= 0 {
-			unix.Close(k.fd)
-		}
+		closeAll(k.fds)
 		c.mu.Lock()
-		c.die(fmt.Errorf("the gofer sent a bad reply to operation %d", op))
+		c.die(fmt.Errorf("the gofer sent a bad reply to operation %v", op))
 		c.mu.Unlock()
-		return -1, unix.EIO
+		return 0, unix.EIO
 	}
 	if k.full {
-		return -1, unix.EMFILE
+		return 0, unix.EMFILE
 	}
-	return k.fd, nil
+	return len(k.fds), nil
 }
 
 // wait returns when k is done; false if the connection is dead instead.
@@ -202,10 +229,10 @@ func (c *Client) wait(k *call) bool {
 		c.leading = true
 		buf := k.buf
 		c.mu.Unlock()
-		n, fd, err := buf.recv(c.conn, &c.spin)
+		n, fds, err := buf.Recv(c.conn)
 		c.mu.Lock()
 		c.leading = false
-		c.dispatch(k, n, fd, err)
+		c.dispatch(k, n, fds, err)
 	}
 	c.pending[k.tag] = nil
 	if !c.leading {
@@ -221,7 +248,7 @@ func (c *Client) wait(k *call) bool {
 
 // dispatch gives the message in leader's buffer to the call it answers.
 // +checklocks:c.mu
-func (c *Client) dispatch(leader *call, n, fd int, err error) {
+func (c *Client) dispatch(leader *call, n int, fds []int, err error) {
 	full := err == unix.EMFILE
 	if err != nil && !full {
 		c.die(fmt.Errorf("receive from the gofer: %w", err))
@@ -233,15 +260,13 @@ func (c *Client) dispatch(leader *call, n, fd int, err error) {
 	}
 	h, err := DecodeHeader(leader.buf.B[:n])
 	if err != nil || h.Tag >= inFlight || c.pending[h.Tag] == nil || c.pending[h.Tag].done {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
+		closeAll(fds)
 		c.die(fmt.Errorf("the gofer answered a question that nobody asked"))
 		return
 	}
 	k := c.pending[h.Tag]
 	k.buf, leader.buf = leader.buf, k.buf
-	k.n, k.fd, k.full, k.done = n, fd, full, true
+	k.n, k.fds, k.full, k.done = n, fds, full, true
 	if k != leader {
 		k.signal()
 	}
@@ -278,7 +303,7 @@ func (c *Client) FlushCloses() {
 		req.Handles = req.Handles[len(part.Handles):]
 		n, err := Encode(k.buf.B, Header{Tag: k.tag, Op: OpClose}, &part)
 		if err == nil {
-			err = k.buf.Send(c.conn, n, -1)
+			err = k.buf.Send(c.conn, n, nil)
 		}
 		if err != nil {
 			c.mu.Lock()

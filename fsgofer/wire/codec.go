@@ -24,8 +24,8 @@ const (
 	MaxXattrValue = 64 << 10
 	// MaxCloses is the most handles in one Close.
 	MaxCloses = 1024
-	// MaxFDs is the most descriptors that come with one message.
-	MaxFDs = 1
+	// MaxFDs is the most descriptors that come with one message; an even number, so that their control message needs no padding.
+	MaxFDs = 16
 )
 
 var le = binary.LittleEndian
@@ -194,6 +194,24 @@ func (c *Coder) name(s *string) {
 // ValidName reports whether s is one component of a path and leads nowhere but down.
 func ValidName(s string) bool {
 	return s != "" && s != "." && s != ".." && len(s) <= MaxName && strings.IndexByte(s, '/') < 0 && strings.IndexByte(s, 0) < 0
+}
+
+// ValidPath reports whether s is one or more components, at most MaxNames, that lead nowhere but down.
+func ValidPath(s string) bool {
+	if len(s) > MaxPath {
+		return false
+	}
+	for range MaxNames {
+		name, rest, more := strings.Cut(s, "/")
+		if !ValidName(name) {
+			return false
+		}
+		if !more {
+			return true
+		}
+		s = rest
+	}
+	return false
 }
 
 // cstr is a string without NUL.

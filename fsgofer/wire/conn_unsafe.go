@@ -12,7 +12,8 @@ type Buffer struct {
 	B   []byte // MaxMessage long
 	msg unix.Msghdr
 	iov unix.Iovec
-	ctl [24]byte // CMSG_SPACE of MaxFDs descriptors
+	ctl [16 + 4*MaxFDs]byte // CMSG_SPACE of MaxFDs descriptors
+	fds [MaxFDs]int
 }
 
 // NewBuffer returns a Buffer.
@@ -24,16 +25,18 @@ func (b *Buffer) set(n int) {
 	b.msg = unix.Msghdr{Iov: &b.iov, Iovlen: 1}
 }
 
-// Send sends the first n bytes of b.B, with descriptor fd if it is not negative.
-func (b *Buffer) Send(conn, n, fd int) error {
+// Send sends the first n bytes of b.B, with at most MaxFDs descriptors.
+func (b *Buffer) Send(conn, n int, fds []int) error {
 	b.set(n)
-	if fd >= 0 {
+	if len(fds) > 0 {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&b.ctl[0]))
 		h.Level, h.Type = unix.SOL_SOCKET, unix.SCM_RIGHTS
-		h.SetLen(unix.CmsgLen(4))
-		*(*int32)(unsafe.Pointer(&b.ctl[unix.CmsgLen(0)])) = int32(fd)
+		h.SetLen(unix.CmsgLen(4 * len(fds)))
+		for i, fd := range fds {
+			*(*int32)(unsafe.Pointer(&b.ctl[unix.CmsgLen(4*i)])) = int32(fd)
+		}
 		b.msg.Control = &b.ctl[0]
-		b.msg.SetControllen(unix.CmsgSpace(4))
+		b.msg.SetControllen(unix.CmsgSpace(4 * len(fds)))
 	}
 	for {
 		r, _, e := unix.Syscall(unix.SYS_SENDMSG, uintptr(conn), uintptr(unsafe.Pointer(&b.msg)), unix.MSG_NOSIGNAL)
@@ -50,61 +53,45 @@ func (b *Buffer) Send(conn, n, fd int) error {
 	}
 }
 
-// Recv receives a message into b.B and returns its length and the descriptor that came with it, or -1.
-// Length 0 is the end of the connection. EBADMSG: the datagram was too long, or had more descriptors than MaxFDs (those are closed).
-func (b *Buffer) Recv(conn int) (n, fd int, err error) { return b.recv(conn, nil) }
-
-func (b *Buffer) recv(conn int, s *spinner) (n, fd int, err error) {
+// Recv receives a message into b.B and returns its length and the descriptors that came with it, in memory of b. Length 0 is the end of the
+// connection. EBADMSG: the datagram was too long. EMFILE: some of the descriptors did not fit into our table (or were more than MaxFDs); the
+// rest are closed and the message is whole.
+func (b *Buffer) Recv(conn int) (n int, fds []int, err error) {
 	b.set(len(b.B))
 	b.msg.Control = &b.ctl[0]
 	b.msg.SetControllen(len(b.ctl))
-	for spin := s.begin(); ; {
-		var r uintptr
-		var e unix.Errno
-		if spin {
-			r, _, e = unix.RawSyscall(unix.SYS_RECVMSG, uintptr(conn), uintptr(unsafe.Pointer(&b.msg)), unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
-			if e == unix.EAGAIN {
-				spin = s.again()
-				continue
-			}
-			if e == 0 {
-				s.hit()
-			}
-		} else {
-			r, _, e = unix.Syscall(unix.SYS_RECVMSG, uintptr(conn), uintptr(unsafe.Pointer(&b.msg)), unix.MSG_CMSG_CLOEXEC)
-		}
+	for {
+		r, _, e := unix.Syscall(unix.SYS_RECVMSG, uintptr(conn), uintptr(unsafe.Pointer(&b.msg)), unix.MSG_CMSG_CLOEXEC)
 		runtime.KeepAlive(b)
-		if e == unix.EINTR {
-			continue
+		if e == 0 {
+			n = int(r)
+			break
 		}
-		if e != 0 {
-			return 0, -1, e
+		if e != unix.EINTR {
+			return 0, nil, e
 		}
-		n = int(r)
-		break
 	}
-	// The control buffer has room for exactly MaxFDs (= 1, and padding for a second) descriptors.
-	fd = -1
-	extra := false
 	if b.msg.Controllen >= uint64(unix.CmsgLen(4)) {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&b.ctl[0]))
-		if h.Level == unix.SOL_SOCKET && h.Type == unix.SCM_RIGHTS && h.Len >= uint64(unix.CmsgLen(4)) {
-			fd = int(*(*int32)(unsafe.Pointer(&b.ctl[unix.CmsgLen(0)])))
-			if h.Len >= uint64(unix.CmsgLen(8)) {
-				unix.Close(int(*(*int32)(unsafe.Pointer(&b.ctl[unix.CmsgLen(4)]))))
-				extra = true
+		if h.Level == unix.SOL_SOCKET && h.Type == unix.SCM_RIGHTS {
+			for i := 0; i < MaxFDs && h.Len >= uint64(unix.CmsgLen(4*(i+1))); i++ {
+				b.fds[i] = int(*(*int32)(unsafe.Pointer(&b.ctl[unix.CmsgLen(4*i)])))
+				fds = b.fds[:i+1]
 			}
 		}
 	}
-	if extra || b.msg.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
-		// A descriptor table that is full truncates the control data of a message that is whole.
-		if !extra && b.msg.Flags&unix.MSG_TRUNC == 0 {
-			return n, -1, unix.EMFILE
-		}
-		return 0, -1, unix.EBADMSG
+	if b.msg.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) == 0 {
+		return n, fds, nil
 	}
-	return n, fd, nil
+	closeAll(fds)
+	if b.msg.Flags&unix.MSG_TRUNC != 0 {
+		return 0, nil, unix.EBADMSG
+	}
+	return n, nil, unix.EMFILE
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
 }

@@ -6,7 +6,10 @@
 // come in any order and carry the tag of their request. OpClose alone has no reply.
 //
 // The gofer hands out handles for directories and for files that have lost their name. Every other file is named by a
-// Ref: a directory handle, one name in it, and the inode number that the client believes it has.
+// Ref: a directory handle, a path of one or more names below it, and the inode number that the client believes it has.
+//
+// One request does much: a walk of several names, with a descriptor of what it ends at; a listing with attributes, of a directory and of those
+// below; descriptors of a file and of those that will be opened next.
 //
 // Neither side trusts the other's bytes: each length is checked against the datagram and its own bound, names are
 // checked to be single components, and what follows a message is an error. A broken message ends the connection.

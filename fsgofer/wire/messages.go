@@ -8,8 +8,8 @@ const (
 	OpNone        Op = iota
 	OpHello          // HelloReq -> HelloRep, a descriptor: the lifeline
 	OpAttach         // AttachReq -> AttachRep
-	OpWalk           // WalkReq -> WalkRep
-	OpOpen           // OpenReq -> AttrRep, a descriptor
+	OpWalk           // WalkReq -> WalkRep, perhaps a descriptor
+	OpOpen           // OpenReq -> OpenRep, descriptors
 	OpCreate         // CreateReq -> NodeRep, a descriptor
 	OpMake           // MakeReq -> NodeRep
 	OpLink           // LinkReq -> LinkRep
@@ -31,6 +31,12 @@ const (
 	OpMax
 )
 
+var opNames = [OpMax]string{"None", "Hello", "Attach", "Walk", "Open", "Create", "Make", "Link", "Rename", "Unlink", "GetAttr", "SetAttr", "ReadDir", "Readlink",
+	"GetXattr", "SetXattr", "ListXattr", "RemoveXattr", "StatFS", "Sync", "Allocate", "Seek", "Close"}
+
+// String is the operation's name.
+func (o Op) String() string { return opNames[o] }
+
 // Version is the protocol's version; both sides are one binary, so it only finds a wrong binary.
 const Version = 1
 
@@ -39,19 +45,19 @@ type Handle uint32
 
 func (c *Coder) handle(h *Handle) { c.u32((*uint32)(h)) }
 
-// Ref names a file: the file of handle H if Name is empty, else Name in the directory H.
-// If Ino is not 0 and the file found has another inode number, the answer is ESTALE.
+// Ref names a file: the file of handle H if Path is empty, else what Path, names separated by single slashes, leads to from the directory
+// H. No symlink is followed, and the file may be one itself. If Ino is not 0 and the file found has another inode number, the answer is ESTALE.
 type Ref struct {
 	H    Handle
 	Ino  uint64
-	Name string
+	Path string
 }
 
 func (c *Coder) ref(r *Ref) {
 	c.handle(&r.H)
 	c.u64(&r.Ino)
-	c.str(&r.Name, MaxName)
-	if r.Name != "" && !ValidName(r.Name) {
+	c.str(&r.Path, MaxPath)
+	if r.Path != "" && !ValidPath(r.Path) {
 		c.bad = true
 	}
 }
@@ -118,16 +124,19 @@ func (m *AttachRep) code(c *Coder) {
 	c.attr(&m.Attr)
 }
 
-// WalkReq walks Names from directory Dir. With Handle directories come with handles.
+// WalkReq walks Names from directory Dir. With Handle directories come with handles, Dir too if it has a path. With Open what the last name
+// is comes with a descriptor for reading, if it is a regular file that can be opened.
 type WalkReq struct {
-	Dir    Handle
+	Dir    Ref
 	Handle bool
+	Open   bool
 	Names  []string
 }
 
 func (m *WalkReq) code(c *Coder) {
-	c.handle(&m.Dir)
+	c.ref(&m.Dir)
 	c.bool(&m.Handle)
+	c.bool(&m.Open)
 	list(c, &m.Names, MaxNames, (*Coder).name)
 }
 
@@ -145,26 +154,45 @@ func (c *Coder) node(n *Node) {
 }
 
 // WalkRep has the nodes found, in order. If there are fewer than names, Errno says what stopped the walk, or it is 0: the
-// last node is not a directory.
+// last node is not a directory. Dir is WalkReq.Dir's handle, if one was asked for and is new.
 type WalkRep struct {
+	Dir   Handle
 	Nodes []Node
 	Errno uint32
 }
 
 func (m *WalkRep) code(c *Coder) {
+	c.handle(&m.Dir)
 	list(c, &m.Nodes, MaxNames, (*Coder).node)
 	c.u32(&m.Errno)
 }
 
-// OpenReq opens a regular file for reading, or for reading and writing.
+// OpenReq opens a regular file for reading, or for reading and writing. More are names in the directory of Ref.Path: files to be
+// opened for reading along with it.
 type OpenReq struct {
 	Ref   Ref
 	Write bool
+	More  []string
 }
 
 func (m *OpenReq) code(c *Coder) {
 	c.ref(&m.Ref)
 	c.bool(&m.Write)
+	list(c, &m.More, MaxFDs-1, (*Coder).name)
+	if len(m.More) > 0 && m.Ref.Path == "" {
+		c.bad = true
+	}
+}
+
+// OpenRep has the attributes of the file, and of each of OpenReq.More. What could not be opened of those has Ino 0 and no descriptor.
+type OpenRep struct {
+	Attr Attr
+	More []Attr
+}
+
+func (m *OpenRep) code(c *Coder) {
+	c.attr(&m.Attr)
+	list(c, &m.More, MaxFDs-1, (*Coder).attr)
 }
 
 // AttrRep is the file's attributes after the operation.
@@ -324,71 +352,6 @@ func (m *SetAttrReq) code(c *Coder) {
 		c.bad = true
 	}
 }
-
-// ReadDirReq reads entries of Dir from Off: 0, or the Off of an entry read before. With Attrs each comes with its node.
-type ReadDirReq struct {
-	Dir   Handle
-	Off   int64
-	Attrs bool
-}
-
-func (m *ReadDirReq) code(c *Coder) {
-	c.handle(&m.Dir)
-	c.i64(&m.Off)
-	c.bool(&m.Attrs)
-}
-
-// Dirent is a directory entry; "." and ".." are left out. Node is set only if attributes were asked for and could be had
-// (Attr.Ino is not 0 then).
-type Dirent struct {
-	Ino  uint64
-	Off  int64
-	Type uint8
-	Name string
-	Node Node
-}
-
-const maxDirents = MaxMessage / 16
-
-// ReadDirRep has the next entries. Next is the offset to go on from; EOF: there are no more.
-type ReadDirRep struct {
-	Attrs   bool
-	EOF     bool
-	Next    int64
-	Entries []Dirent
-}
-
-func (m *ReadDirRep) code(c *Coder) {
-	c.bool(&m.Attrs)
-	c.bool(&m.EOF)
-	c.i64(&m.Next)
-	list(c, &m.Entries, maxDirents, func(c *Coder, e *Dirent) { c.dirent(e, m.Attrs) })
-}
-
-func (c *Coder) dirent(e *Dirent, attrs bool) {
-	c.u64(&e.Ino)
-	c.i64(&e.Off)
-	c.u8(&e.Type)
-	c.name(&e.Name)
-	if attrs {
-		c.node(&e.Node)
-	}
-}
-
-// DirentLen is the encoded length of e.
-func DirentLen(e *Dirent, attrs bool) int {
-	n := 8 + 8 + 1 + 4 + len(e.Name)
-	if attrs {
-		n += 4 + attrLen + 4 + len(e.Node.Target)
-	}
-	return n
-}
-
-// attrLen is the encoded length of an Attr, and ReadDirFixed that of a ReadDirRep without entries and its header.
-const (
-	attrLen      = 8*2 + 4*4 + 8*3 + 4 + 8*5
-	ReadDirFixed = HeaderLen + 1 + 1 + 8 + 4
-)
 
 // StringRep is a symlink's target.
 type StringRep struct{ S string }

@@ -11,13 +11,13 @@ import (
 func all() []Message {
 	a := Attr{Ino: 1, Dev: 2, Mode: 3, Size: -4, Mtime: 1 << 60}
 	n := Node{Handle: 7, Attr: a, Target: "t"}
-	r := Ref{H: 1, Ino: 2, Name: "n"}
+	r := Ref{H: 1, Ino: 2, Path: "n/m"}
 	return []Message{
-		&HelloReq{1}, &HelloRep{2}, &AttachReq{3}, &AttachRep{1, true, a}, &WalkReq{1, true, []string{"a", "b"}}, &WalkRep{[]Node{n, n}, 2},
-		&OpenReq{r, true}, &AttrRep{a}, &CreateReq{1, 2, 3, 4, "x"}, &NodeRep{n, a}, &MakeReq{1, 2, 3, 4, 5, "x", "y"}, &LinkReq{r, 1, "x"},
+		&HelloReq{1}, &HelloRep{2}, &AttachReq{3}, &AttachRep{1, true, a}, &WalkReq{r, true, true, []string{"a", "b"}}, &WalkRep{3, []Node{n, n}, 2},
+		&OpenReq{r, true, []string{"o"}}, &OpenRep{a, []Attr{a}}, &AttrRep{a}, &CreateReq{1, 2, 3, 4, "x"}, &NodeRep{n, a}, &MakeReq{1, 2, 3, 4, 5, "x", "y"}, &LinkReq{r, 1, "x"},
 		&RenameReq{1, 2, 3, true, "a", "b"}, &UnlinkReq{1, true, true, "a"}, &GoneRep{3, a, a}, &LinkRep{a, a}, &RefReq{r},
-		&SetAttrReq{r, 3, 4, 5, 6, 7, 8, 9}, &ReadDirReq{1, 2, true},
-		&ReadDirRep{true, false, 5, []Dirent{{1, 2, 3, "e", n}}}, &ReadDirRep{false, true, 5, []Dirent{{1, 2, 3, "e", Node{}}}},
+		&SetAttrReq{r, 3, 4, 5, 6, 7, 8, 9}, &ReadDirReq{r, 2, AttrsAll, 7, []string{"s"}},
+		&ReadDirRep{1, true, 5, []Entries{entries(&n), entries(nil)}, []uint32{1}}, &ReadDirRep{0, false, 5, []Entries{""}, []uint32{}},
 		&StringRep{"s"}, &XattrReq{r, 1, "n", []byte("v")}, &BytesRep{[]byte("b")}, &StatFSRep{Type: 1, Flags: 2}, &SyncReq{r, true},
 		&AllocateReq{r, 1, 2, 3}, &SeekReq{r, 1, true}, &SeekRep{4}, &CloseReq{[]Handle{1, 2}}, &Empty{},
 	}
@@ -41,12 +41,36 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("%T without its last byte is accepted", m)
 		}
 	}
-	d := Dirent{Name: "abc", Node: Node{Target: "xyz"}}
-	for _, attrs := range []bool{false, true} {
-		n, _ := Encode(b, Header{}, &ReadDirRep{Attrs: attrs, Entries: []Dirent{d}})
-		if n != ReadDirFixed+DirentLen(&d, attrs) {
-			t.Errorf("DirentLen: %d, want %d", ReadDirFixed+DirentLen(&d, attrs), n)
-		}
+	n, _ := Encode(b, Header{}, &ReadDirRep{Lists: []Entries{entries(nil)}})
+	if n != ReadDirFixed+len(entries(nil)) {
+		t.Errorf("ReadDirFixed: %d, want %d", ReadDirFixed, n-len(entries(nil)))
+	}
+}
+
+// entries are two entries, the second with a node if n is not nil.
+func entries(n *Node) Entries {
+	b := AppendEntry(make([]byte, 0, 1000), 1, 2, 3, "one", nil)
+	return Entries(AppendEntry(b, 4, 5, 6, "two", n))
+}
+
+func TestEntries(t *testing.T) {
+	n := Node{Attr: Attr{Ino: 4, Dev: 2, Mode: 3, Mtime: -1, Attributes: 1 << 40}, Target: "to"}
+	s := entries(&n)
+	one, next := s.At(0)
+	if one.Name != "one" || one.Ino != 1 || one.Off != 2 || one.Type != 3 || one.Sub != 0 || one.HasNode() {
+		t.Errorf("%+v", one)
+	}
+	two, next := s.At(next)
+	if two.Name != "two" || two.Ino != 4 || two.Off != 5 || two.Type != 6 || !two.HasNode() || two.Node() != n || next != len(s) {
+		t.Errorf("%+v", two)
+	}
+	b := []byte(s)
+	SetSub(b, 258)
+	if one, _ = Entries(b).At(0); one.Sub != 258 {
+		t.Error(one.Sub)
+	}
+	if l := EntryLen("one", nil) + EntryLen("two", &n); l != len(s) {
+		t.Errorf("EntryLen: %d, want %d", l, len(s))
 	}
 }
 
@@ -87,17 +111,17 @@ func FuzzReply(f *testing.F) {
 		c.slots <- &call{wake: make(chan struct{}, 1)}
 		srv := NewBuffer()
 		copy(srv.B, msg)
-		fd := -1
+		var fds []int
 		if withFD {
-			fd = p[1]
+			fds = []int{p[1], p[1]}
 		}
-		if err := srv.Send(p[1], len(msg), fd); err != nil {
+		if err := srv.Send(p[1], len(msg), fds); err != nil {
 			t.Fatal(err)
 		}
 		var rep WalkRep
-		fd, err = c.Call(OpWalk, &WalkReq{Dir: 1, Names: []string{"x"}}, &rep)
-		if err == nil && fd >= 0 {
-			unix.Close(fd)
+		var got [1]int
+		if n, err := c.CallFDs(OpWalk, &WalkReq{Dir: Ref{H: 1}, Names: []string{"x"}}, &rep, got[:]); err == nil && n > 0 {
+			unix.Close(got[0])
 		}
 		unix.Close(p[0])
 		unix.Close(p[1])

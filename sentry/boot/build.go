@@ -156,6 +156,7 @@ func (b *sandbox) wait() ExitStatus {
 	<-b.k.Done()
 	b.k.Kill()
 	b.k.Wait()
+	b.log.Debug("gofer", zap.Uint64("requests", b.gofer.Requests.Load()), zap.String("by operation", b.gofer.Counts()))
 	return b.init.wait()
 }
 

@@ -88,7 +88,7 @@ func (a *ExecArgs) basename() string {
 
 // openExec opens a program by path, as open_exec does.
 func (t *Task) openExec(path string) (*vfs.FileDescription, error) {
-	p, err := vfs.Resolve(t, t.Cwd(), path, vfs.Follow)
+	p, err := vfs.Resolve(t, t.Cwd(), path, vfs.Follow|vfs.WillOpen)
 	if err != nil {
 		return nil, err
 	}

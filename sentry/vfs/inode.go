@@ -159,8 +159,9 @@ type Revalidator interface {
 
 // Prefetcher is implemented by directories for which it is cheaper to find several names at once.
 type Prefetcher interface {
-	// Prefetch is told that Lookup(name) comes next, and that rest, a path, is to be walked from what it finds (symlinks and permissions allowing).
-	Prefetch(ctx Context, name, rest string)
+	// Prefetch is told that Lookup(name) comes next, and that rest, a path, is to be walked from what it finds (symlinks and permissions
+	// allowing); open: and what is there will be opened for reading.
+	Prefetch(ctx Context, name, rest string, open bool)
 }
 
 // PermissionChecker is implemented by inodes whose permission is not decided by mode bits alone.

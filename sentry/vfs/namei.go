@@ -22,6 +22,8 @@ const (
 	Directory = 0x200
 	// EmptyPath lets "" name the start (AT_EMPTY_PATH).
 	EmptyPath = 0x400
+	// WillOpen tells that what is found will be opened for reading.
+	WillOpen = 0x800
 )
 
 const maxLinks = 40 // MAXSYMLINKS
@@ -255,8 +257,8 @@ func (d *Dentry) child(ctx Context, name, rest string, flags uint32) (*Dentry, e
 		return nil, unix.EAGAIN
 	}
 	d.dir.ops.RLock()
-	if p, ok := d.inode.(Prefetcher); ok && rest != "" {
-		p.Prefetch(ctx, name, rest)
+	if p, ok := d.inode.(Prefetcher); ok && (rest != "" || flags&WillOpen != 0) {
+		p.Prefetch(ctx, name, rest, flags&WillOpen != 0)
 	}
 	c, err := d.lookup(ctx, name)
 	d.dir.ops.RUnlock()

@@ -24,6 +24,9 @@ func Open(ctx Context, start Path, path string, o OpenOptions) (*FileDescription
 	if o.Flags&unix.O_DIRECTORY != 0 {
 		flags |= Directory
 	}
+	if o.Flags&(unix.O_ACCMODE|unix.O_PATH|unix.O_DIRECTORY|unix.O_TRUNC) == unix.O_RDONLY {
+		flags |= WillOpen
+	}
 	if err := w.begin(ctx, start, path, flags); err != nil {
 		return nil, err
 	}

@@ -91,10 +91,7 @@ var kernel = []Rule{
 	{"ioctl", unix.SYS_IOCTL, seccomp.Or{args{free, eq(unix.TCGETS)}, args{free, eq(unix.TIOCGWINSZ)}, args{free, eq(0x541b)}},
 		"asking a terminal (TCGETS, TIOCGWINSZ) or pipe (FIONREAD) that is standard input or output"},
 	{"sendmsg", unix.SYS_SENDMSG, args{free, free, eq(unix.MSG_NOSIGNAL)}, "requests to the gofer"},
-	{"recvmsg", unix.SYS_RECVMSG, seccomp.Or{
-		args{free, free, eq(unix.MSG_CMSG_CLOEXEC)},
-		args{free, free, eq(unix.MSG_CMSG_CLOEXEC | unix.MSG_DONTWAIT)},
-	}, "the gofer's answers and donated descriptors"},
+	{"recvmsg", unix.SYS_RECVMSG, args{free, free, eq(unix.MSG_CMSG_CLOEXEC)}, "the gofer's answers and donated descriptors"},
 	{"close", unix.SYS_CLOSE, all, "donated descriptors"},
 	{"accept4", unix.SYS_ACCEPT4, args{eq(listenFD), eq(0), eq(0), eq(unix.SOCK_CLOEXEC)}, "control connections of the command line, on the one listening socket"},
 	// The standard input, output and error of processes that `moat exec` starts.

@@ -14,6 +14,7 @@ import (
 type ahead struct {
 	names   []string
 	nodes   []wire.Node
+	fd      int        // of the file that the last name is; -1: none
 	errno   unix.Errno // why there are fewer nodes than names; 0: not known
 	changes uint64
 }
@@ -28,25 +29,31 @@ func (i *inode) setAhead(a *ahead) {
 	}
 }
 
-// drop gives the handles back.
+// drop gives the handles and the descriptor back.
 func (a *ahead) drop(fs *FS) {
+	if a.fd >= 0 {
+		unix.Close(a.fd)
+	}
 	for _, n := range a.nodes {
 		fs.c.CloseHandle(n.Handle, false)
 	}
 }
 
 // Prefetch implements vfs.Prefetcher.
-func (i *inode) Prefetch(_ vfs.Context, name, rest string) {
+func (i *inode) Prefetch(_ vfs.Context, name, rest string, open bool) {
 	if i.fs.shared {
 		return
 	}
-	if l := i.list.Load(); l != nil {
-		if n, absent := l.find(name); n != nil || absent {
-			return
-		}
+	if n, absent := i.known(name); n || absent {
+		return
 	}
 	if a := i.ahead.Load(); a != nil && a.names[0] == name {
 		return // from the walk that comes by here now
+	}
+	if i.missed() {
+		if n, absent := i.known(name); n || absent {
+			return
+		}
 	}
 	names := []string{name}
 	for _, n := range strings.Split(rest, "/") {
@@ -54,30 +61,24 @@ func (i *inode) Prefetch(_ vfs.Context, name, rest string) {
 			continue
 		}
 		if !wire.ValidName(n) || len(names) == maxAhead {
+			open = false
 			break
 		}
 		names = append(names, n)
 	}
-	h, err := i.getHandle()
-	if err != nil || len(names) == 1 {
-		if err == nil {
-			h.decRef()
-		}
+	if len(names) == 1 && !open {
 		return
 	}
-	defer h.decRef()
 	a := &ahead{names: names, changes: i.fs.changes.Load()}
-	var rep wire.WalkRep
-	_, err = i.fs.call(wire.OpWalk, &wire.WalkReq{Dir: h.h, Handle: true, Names: names}, &rep)
-	if err == unix.ENOENT {
-		a.errno = unix.ENOENT
-	} else if err != nil {
+	rep, fd, err := i.walk(names, open)
+	a.fd, a.nodes = fd, rep.Nodes
+	if err != nil {
+		a.drop(i.fs)
 		return
 	}
 	if rep.Errno == uint32(unix.ENOENT) {
 		a.errno = unix.ENOENT
 	}
-	a.nodes = rep.Nodes[:min(len(rep.Nodes), len(names))]
 	i.setAhead(a)
 }
 
@@ -95,12 +96,23 @@ func (i *inode) takeAhead(name string) (c vfs.Inode, err error, ok bool) {
 		return nil, nil, false
 	}
 	if len(a.nodes) == 0 {
+		a.drop(i.fs)
 		return nil, a.errno, true
 	}
 	n := i.fs.inodeOf(&a.nodes[0], i, name)
 	a.names, a.nodes = a.names[1:], a.nodes[1:]
+	if len(a.names) == 0 && a.fd >= 0 {
+		if n.isFile() {
+			n.install(a.fd, false, 0)
+		} else {
+			unix.Close(a.fd)
+		}
+		return n, nil, true
+	}
 	if len(a.names) > 0 && (len(a.nodes) > 0 || a.errno != 0) {
 		n.setAhead(a)
+	} else {
+		a.drop(i.fs)
 	}
 	return n, nil, true
 }

@@ -9,25 +9,18 @@ import (
 
 // Lookup implements vfs.Inode.
 func (i *inode) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
-	if l := i.list.Load(); l != nil {
-		n, absent := l.find(name)
-		if absent {
-			return nil, unix.ENOENT
-		}
-		if n != nil && n.Attr.Ino != 0 && (n.Attr.Nlink == 1 || n.Attr.Mode&unix.S_IFMT == unix.S_IFDIR) {
-			i.prefetched.Add(1)
-			return i.fs.inodeOf(n, i, name), nil
-		}
+	if c, err, ok := i.fromList(name); ok {
+		return c, err
 	}
 	if c, err, ok := i.takeAhead(name); ok {
 		return c, err
 	}
-	h, err := i.getHandle()
-	if err != nil {
-		return nil, err
+	if i.missed() {
+		if c, err, ok := i.fromList(name); ok {
+			return c, err
+		}
 	}
-	defer h.decRef()
-	n, err := i.fs.walk(h.h, name)
+	n, err := i.walkOne(name)
 	if err != nil {
 		return nil, err
 	}
@@ -36,12 +29,7 @@ func (i *inode) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
 
 // Revalidate implements vfs.Revalidator.
 func (i *inode) Revalidate(_ vfs.Context, name string, child vfs.Inode) (bool, error) {
-	h, err := i.getHandle()
-	if err != nil {
-		return false, err
-	}
-	defer h.decRef()
-	n, err := i.fs.walk(h.h, name)
+	n, err := i.walkOne(name)
 	if err != nil {
 		if err == unix.ENOENT {
 			return child == nil, nil
@@ -72,8 +60,11 @@ func (i *inode) changed(a *wire.Attr, name string) {
 func (i *inode) outdate(name string) {
 	i.fs.changes.Add(1)
 	i.changes.Add(1)
-	if l := i.list.Load(); l != nil && !l.outdate(name) {
+	if l := i.list.Load(); l != nil && !l.outdated.add(name) {
 		i.list.CompareAndSwap(l, nil)
+	}
+	if o := i.opened.Load(); o != nil {
+		o.drop(name)
 	}
 }
 
@@ -135,7 +126,7 @@ func (i *inode) make(name, target string, mode uint32, o vfs.CreateOptions) (vfs
 	defer h.decRef()
 	req := wire.MakeReq{Dir: h.h, Name: name, Target: target, Mode: mode, UID: uint32(o.UID), GID: uint32(o.GID), Rdev: o.Rdev}
 	var rep wire.NodeRep
-	if _, err := i.fs.call(wire.OpMake, &req, &rep); err != nil {
+	if err := i.fs.call(wire.OpMake, &req, &rep); err != nil {
 		return nil, err
 	}
 	i.changed(&rep.Dir, name)
@@ -155,7 +146,7 @@ func (i *inode) Link(_ vfs.Context, name string, target vfs.Inode) error {
 	defer h.decRef()
 	err = t.withRef(func(r wire.Ref) error {
 		var rep wire.LinkRep
-		if _, err := i.fs.call(wire.OpLink, &wire.LinkReq{Target: r, Dir: h.h, Name: name}, &rep); err != nil {
+		if err := i.fs.call(wire.OpLink, &wire.LinkReq{Target: r, Dir: h.h, Name: name}, &rep); err != nil {
 			return err
 		}
 		t.adopt(&rep.Attr)
@@ -195,7 +186,7 @@ func (i *inode) remove(name string, child vfs.Inode, rmdir bool) error {
 	defer c.loc.Unlock()
 	req := wire.UnlinkReq{Dir: h.h, Name: name, Rmdir: rmdir, Keep: c.keepLocked(i, name)}
 	var rep wire.GoneRep
-	if _, err := i.fs.call(wire.OpUnlink, &req, &rep); err != nil {
+	if err := i.fs.call(wire.OpUnlink, &req, &rep); err != nil {
 		return err
 	}
 	i.changed(&rep.Dir, name)
@@ -269,10 +260,10 @@ func (i *inode) Rename(_ vfs.Context, name string, child vfs.Inode, newDir vfs.I
 		req.Keep = r.keepLocked(to, newName)
 	}
 	var rep wire.GoneRep
-	_, err = i.fs.call(wire.OpRename, &req, &rep)
+	err = i.fs.call(wire.OpRename, &req, &rep)
 	if err == unix.EINVAL && req.Flags != flags {
 		req.Flags = flags // a host file system without RENAME_NOREPLACE
-		_, err = i.fs.call(wire.OpRename, &req, &rep)
+		err = i.fs.call(wire.OpRename, &req, &rep)
 	}
 	if err != nil {
 		return err

@@ -6,14 +6,22 @@
 // the times: after a write they are asked for again, when someone wants to know them. On a shared mount VFS
 // revalidates each name and attributes are fetched for each use.
 //
-// Directories have a handle in the gofer, kept in a bounded cache and found again by walking from the parent. Other files are
-// named by directory and name; when the name goes away and the file is still in use the gofer gives a handle for it (pinned).
+// Directories that were walked to have a handle in the gofer, kept in a bounded cache. Other files, and directories that were only listed, are
+// named by a path from the nearest directory with one; when the name goes away and the file is still in use the gofer gives a handle for it (pinned).
 // Every request about an inode says which inode number it means, so that a name that another file took on a shared mount is ESTALE, not
 // the wrong file.
 //
+// Fewer requests are more speed than faster ones: each costs tens of microseconds. So one brings what is probably wanted next: a walk the whole
+// path (ahead.go) and a descriptor of what will be opened; a few lookups in a directory list it (listing.go); a listing brings attributes, while
+// they turn out to be used, and the listings of directories below and beside, while a tree is walked; an open the descriptors of the files behind it, while
+// files are opened in the listing's order (openahead.go). What came ahead is dropped when any name of the mount changes, or bound to its inode's key.
+//
+// Bounds, for each mount: 16 MiB of listings, 4096 descriptors that no file uses, and a quarter of the gofer's handles, at most 16384. Inodes are
+// those of VFS's dentries.
+//
 // Special files are names only: VFS opens FIFOs, sockets and devices as the sentry's own.
 //
-// Host calls: recvmsg (MSG_CMSG_CLOEXEC, also with MSG_DONTWAIT) and sendmsg (MSG_NOSIGNAL) on the gofer's socket; preadv2 and pwritev2
+// Host calls: recvmsg (MSG_CMSG_CLOEXEC) and sendmsg (MSG_NOSIGNAL) on the gofer's socket; preadv2 and pwritev2
 // (RWF_APPEND, RWF_SYNC, RWF_DSYNC) on donated descriptors; close.
 //
 // Locks, in order: inode.wmu (writes and changes of size; before any lock of an address space) -> inode.loc (where the inode is;

@@ -119,20 +119,19 @@ func (i *inode) getFD(write bool) (*hostFD, error) {
 	if locked {
 		defer i.wmu.Unlock()
 	}
-	req := wire.OpenReq{Write: write}
+	if !write {
+		if fd := i.takeOpened(); fd >= 0 {
+			return i.install(fd, false, 1), nil
+		}
+	}
 	fd := -1
 	err := i.withRef(func(r wire.Ref) (err error) {
-		req.Ref = r
-		var rep wire.AttrRep
-		fd, err = i.fs.callFD(wire.OpOpen, &req, &rep)
-		if err == unix.ESTALE && !i.fs.shared && r.Name != "" {
+		fd, err = i.open(r, write, locked)
+		if err == unix.ESTALE && !i.fs.shared && r.Path != "" {
 			// Somebody replaced the file, though the mount is the sandbox's alone (the host's own root, say). What is there now
 			// is a better answer than ESTALE.
-			req.Ref.Ino = 0
-			fd, err = i.fs.callFD(wire.OpOpen, &req, &rep)
-		}
-		if err == nil {
-			i.take(&rep.Attr, locked || i.fs.shared)
+			r.Ino = 0
+			fd, err = i.open(r, write, locked)
 		}
 		return err
 	})
@@ -140,6 +139,29 @@ func (i *inode) getFD(write bool) (*hostFD, error) {
 		return nil, err
 	}
 	return i.install(fd, write, 1), nil
+}
+
+// open has the gofer open i, and if it is one of a row, some of those that come next. size: that of the answer is good.
+// +checklocksread:i.loc
+func (i *inode) open(r wire.Ref, write, size bool) (int, error) {
+	req := wire.OpenReq{Ref: r, Write: write}
+	if r.Path != "" && !write && !i.fs.shared {
+		req.More = i.parent.expectOpens(i.name)
+	}
+	var rep wire.OpenRep
+	var fds [wire.MaxFDs]int
+	n, err := i.fs.callFDs(wire.OpOpen, &req, &rep, fds[:])
+	if err == nil && n == 0 {
+		err = unix.EIO
+	}
+	if err != nil {
+		return -1, err
+	}
+	i.take(&rep.Attr, size || i.fs.shared)
+	if n > 1 || len(req.More) > 0 {
+		i.parent.keepOpened(req.More, rep.More, fds[1:n])
+	}
+	return fds[0], nil
 }
 
 // install makes fd, with so many references, the inode's cached descriptor. If there is one by now, fd goes when its user does.

@@ -44,6 +44,12 @@ type FS struct {
 
 	// changes counts changes of any directory.
 	changes atomic.Uint64
+	// statting is above 0 as long as attributes that come with listings turn out to be wanted; below is how many entries of directories below
+	// come with a listing; byName: trees are walked in the order of names; opens is how many opens were in order lately.
+	statting atomic.Int32
+	below    atomic.Int32
+	byName   atomic.Bool
+	opens    atomic.Int32
 
 	mu sync.Mutex
 	// inodes has what VFS knows, and a little more that it is just asking for.
@@ -62,9 +68,11 @@ func Mount(c *Client, id uint32, opts Options) (*FS, error) {
 		fs.fds.max = 4096
 	}
 	fs.handles.max = min(c.MaxHandles/4, 16<<10)
-	fs.lists.max = 64 << 10 // entries
+	fs.lists.max = 16 << 20 // bytes
+	fs.statting.Store(maxStatting)
+	fs.below.Store(minBelow)
 	var rep wire.AttachRep
-	if _, err := c.Call(wire.OpAttach, &wire.AttachReq{Mount: id}, &rep); err != nil {
+	if err := c.Call(wire.OpAttach, &wire.AttachReq{Mount: id}, &rep); err != nil {
 		return nil, fmt.Errorf("gofer: attach mount %d: %w", id, err)
 	}
 	fs.readOnly = rep.ReadOnly

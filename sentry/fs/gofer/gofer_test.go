@@ -453,20 +453,20 @@ func TestAhead(t *testing.T) {
 	os.MkdirAll(filepath.Join(dir, "a/b/c"), 0o700)
 	os.WriteFile(filepath.Join(dir, "a/b/c/f"), []byte("x"), 0o600)
 	was := fs.c.Requests.Load()
-	fs.root.Prefetch(bg, "a", "b/c/none")
+	fs.root.Prefetch(bg, "a", "b/c/none", false)
 	b := lookup(t, lookup(t, fs.root, "a"), "b")
 	c := lookup(t, b, "c")
 	if _, err := c.Lookup(bg, "none"); err != unix.ENOENT || fs.c.Requests.Load() != was+1 {
 		t.Error(err, fs.c.Requests.Load()-was, "requests")
 	}
 	lookup(t, c, "f")
-	b.Prefetch(bg, "c", "f/none")
+	b.Prefetch(bg, "c", "f/none", false)
 	create(t, c, "none")
 	if c2 := lookup(t, b, "c"); c2 != c {
 		t.Error("another inode")
 	}
 	lookup(t, c, "none")
-	b.Prefetch(bg, "c", "none")
+	b.Prefetch(bg, "c", "none", false)
 	if err := c.Unlink(bg, "none", lookup(t, c, "none")); err != nil {
 		t.Error(err)
 	}

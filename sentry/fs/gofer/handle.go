@@ -93,12 +93,7 @@ func (i *inode) findHandle() error {
 	if i.parent == nil || !i.isDir() {
 		return unix.ESTALE
 	}
-	p, err := i.parent.getHandle()
-	if err != nil {
-		return err
-	}
-	defer p.decRef()
-	n, err := i.fs.walk(p.h, i.name)
+	n, err := i.parent.walkOne(i.name)
 	if err != nil {
 		return err
 	}
@@ -110,56 +105,115 @@ func (i *inode) findHandle() error {
 	return nil
 }
 
-// walk looks one name up.
-func (fs *FS) walk(dir wire.Handle, name string) (wire.Node, error) {
-	var rep wire.WalkRep
-	if _, err := fs.call(wire.OpWalk, &wire.WalkReq{Dir: dir, Handle: true, Names: []string{name}}, &rep); err != nil {
+// walkOne looks one name up.
+func (i *inode) walkOne(name string) (wire.Node, error) {
+	rep, _, err := i.walk([]string{name}, false)
+	switch {
+	case err != nil:
 		return wire.Node{}, err
+	case len(rep.Nodes) == 1:
+		return rep.Nodes[0], nil
+	case len(rep.Nodes) == 0 && rep.Errno > 0 && rep.Errno < 512:
+		return wire.Node{}, unix.Errno(rep.Errno)
 	}
-	if len(rep.Nodes) != 1 {
-		return wire.Node{}, unix.EIO
-	}
-	return rep.Nodes[0], nil
+	return wire.Node{}, unix.EIO
 }
 
-// call is a request; when the gofer (or we) ran out of descriptors, caches are emptied and it is tried once more.
-func (fs *FS) call(op wire.Op, req, rep wire.Message) (int, error) {
-	fd, err := fs.c.Call(op, req, rep)
+// walk walks names from the directory i. With open it returns a descriptor of what the last one is if that is a regular file, else -1.
+func (i *inode) walk(names []string, open bool) (rep wire.WalkRep, fd int, err error) {
+	var fds [1]int
+	n := 0
+	err = i.withRef(func(r wire.Ref) (err error) {
+		n, err = i.fs.callFDs(wire.OpWalk, &wire.WalkReq{Dir: r, Handle: true, Open: open, Names: names}, &rep, fds[:])
+		return err
+	})
+	if n == 0 {
+		fds[0] = -1
+	}
+	i.foundHandle(rep.Dir)
+	rep.Nodes = rep.Nodes[:min(len(rep.Nodes), len(names))]
+	return rep, fds[0], err
+}
+
+// foundHandle takes a handle of i that came with an answer.
+func (i *inode) foundHandle(n wire.Handle) {
+	if n != 0 && i.handle.Load() != nil {
+		i.fs.c.CloseHandle(n, false)
+		return
+	}
+	i.setHandle(n, false)
+}
+
+// callFDs is a request whose answer may have descriptors; when the gofer (or we) ran out of descriptors, caches are emptied and it is tried once more.
+func (fs *FS) callFDs(op wire.Op, req, rep wire.Message, fds []int) (int, error) {
+	n, err := fs.c.CallFDs(op, req, rep, fds)
 	if err == unix.EMFILE || err == unix.ENFILE {
 		fs.handles.shrink()
 		fs.fds.shrink()
 		fs.c.FlushCloses()
-		fd, err = fs.c.Call(op, req, rep)
+		n, err = fs.c.CallFDs(op, req, rep, fds)
 	}
-	return fd, err
+	return n, err
+}
+
+func (fs *FS) call(op wire.Op, req, rep wire.Message) error {
+	_, err := fs.callFDs(op, req, rep, nil)
+	return err
 }
 
 // callFD is call for what answers with a descriptor.
 func (fs *FS) callFD(op wire.Op, req, rep wire.Message) (int, error) {
-	fd, err := fs.call(op, req, rep)
-	if err == nil && fd < 0 {
-		return -1, unix.EIO
+	var fd [1]int
+	n, err := fs.callFDs(op, req, rep, fd[:])
+	if err == nil && n == 0 {
+		err = unix.EIO
 	}
-	return fd, err
+	if err != nil {
+		return -1, err
+	}
+	return fd[0], nil
 }
 
 // withRef calls fn with a Ref of i; i stays where it is meanwhile.
-func (i *inode) withRef(fn func(wire.Ref) error) error {
+func (i *inode) withRef(fn func(wire.Ref) error) error { return i.refBelow("", 0, fn) }
+
+// refBelow calls fn with a Ref of what path, of so many names, leads to from i: i's handle, or a longer path from further up. It costs the gofer
+// little to walk a path, and one request less than to get a handle.
+func (i *inode) refBelow(path string, names int, fn func(wire.Ref) error) error {
 	i.loc.RLock()
 	defer i.loc.RUnlock()
 	if h := i.handle.Load(); h != nil && h.tryIncRef() {
 		defer h.decRef()
-		return fn(wire.Ref{H: h.h, Ino: i.key.ino})
+		if !h.used.Load() {
+			h.used.Store(true)
+		}
+		return fn(wire.Ref{H: h.h, Path: path})
 	}
 	if i.parent == nil {
 		return unix.ESTALE
 	}
-	p, err := i.parent.getHandle()
-	if err != nil {
-		return err
+	switch {
+	case path == "":
+		// Where the name leads now is to be this file.
+		inner := fn
+		fn = func(r wire.Ref) error {
+			r.Ino = i.key.ino
+			return inner(r)
+		}
+		path = i.name
+	default:
+		path = i.name + "/" + path
 	}
-	defer p.decRef()
-	return fn(wire.Ref{H: p.h, Ino: i.key.ino, Name: i.name})
+	if names++; i.fs.shared || names == wire.MaxNames || len(path) > wire.MaxPath-wire.MaxName-1 {
+		// Names on a shared mount change: no longer path than it must be.
+		p, err := i.parent.getHandle()
+		if err != nil {
+			return err
+		}
+		defer p.decRef()
+		return fn(wire.Ref{H: p.h, Path: path})
+	}
+	return i.parent.refBelow(path, names, fn)
 }
 
 // requestAttr makes a request about i that is answered with its new attributes.
@@ -169,7 +223,7 @@ func (i *inode) requestAttr(op wire.Op, req wire.Message, ref *wire.Ref) error {
 	return i.withRef(func(r wire.Ref) error {
 		*ref = r
 		var rep wire.AttrRep
-		if _, err := i.fs.call(op, req, &rep); err != nil {
+		if err := i.fs.call(op, req, &rep); err != nil {
 			return err
 		}
 		i.adoptAll(&rep.Attr)
@@ -181,7 +235,6 @@ func (i *inode) requestAttr(op wire.Op, req wire.Message, ref *wire.Ref) error {
 func (i *inode) request(op wire.Op, req, rep wire.Message, ref *wire.Ref) error {
 	return i.withRef(func(r wire.Ref) error {
 		*ref = r
-		_, err := i.fs.call(op, req, rep)
-		return err
+		return i.fs.call(op, req, rep)
 	})
 }

@@ -57,12 +57,19 @@ type inode struct {
 	// +checklocks:mapMu
 	maps memmap.Mappings
 
-	// list is what is known of a directory's entries; changes counts what made it untrue. prefetched counts lookups
-	// that it answered.
-	list       atomic.Pointer[listing]
-	changes    atomic.Uint64
-	prefetched atomic.Uint64
-	ahead      atomic.Pointer[ahead]
+	// list is what is known of a directory's entries; changes counts what made it untrue.
+	list    atomic.Pointer[listing]
+	changes atomic.Uint64
+	// misses counts lookups that took a request; listed: the directory was itself found in a listing.
+	misses atomic.Int32
+	listed atomic.Bool
+	// siblings are listings of directories in this one, lastDir is which of these was read last.
+	siblings atomic.Pointer[siblings]
+	lastDir  atomic.Pointer[visited]
+	ahead    atomic.Pointer[ahead]
+	// opened are descriptors of files in the directory that will probably be opened next; row is why.
+	opened atomic.Pointer[openAhead]
+	row    atomic.Pointer[row]
 	// modified: the attributes are not those with which the inode was found.
 	modified atomic.Bool
 }
@@ -249,6 +256,9 @@ func (i *inode) Evict() {
 		i.loc.RUnlock()
 	}
 	i.setAhead(nil)
+	if o := i.opened.Swap(nil); o != nil {
+		o.close()
+	}
 	if h := i.handle.Swap(nil); h != nil {
 		h.decRef()
 	}

@@ -85,10 +85,10 @@ func (n *node) Lookup(ctx vfs.Context, name string) (vfs.Inode, error) {
 }
 
 // Prefetch implements vfs.Prefetcher.
-func (n *node) Prefetch(ctx vfs.Context, name, rest string) {
+func (n *node) Prefetch(ctx vfs.Context, name, rest string, open bool) {
 	if p, ok := n.lower.(vfs.Prefetcher); ok {
 		if _, changed := n.entry(name); !changed {
-			p.Prefetch(ctx, name, rest)
+			p.Prefetch(ctx, name, rest, open)
 		}
 	}
 }

@@ -1,0 +1,162 @@
+package gofer
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"moat/fsgofer/wire"
+)
+
+// Programs that walk a tree (tar, grep -r, cp -r) open the files of a directory in the order of its listing. After a few opens in that order the gofer
+// is asked for descriptors of the next files with the same request.
+
+// openAhead are descriptors of files in a directory that nobody has opened yet.
+type openAhead struct {
+	dir *inode
+	mu  sync.Mutex
+	// +checklocks:mu
+	files map[string]openedFile
+}
+
+type openedFile struct {
+	fd  int
+	key key
+}
+
+// drop closes that of name, if there is one.
+func (o *openAhead) drop(name string) {
+	if f, ok := o.take(name); ok {
+		unix.Close(f.fd)
+	}
+}
+
+func (o *openAhead) take(name string) (openedFile, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f, ok := o.files[name]
+	delete(o.files, name)
+	return f, ok
+}
+
+// close closes all.
+func (o *openAhead) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, f := range o.files {
+		unix.Close(f.fd)
+	}
+	o.files = nil
+}
+
+// evict implements evictable.
+func (o *openAhead) evict() bool {
+	o.dir.opened.CompareAndSwap(o, nil)
+	o.close()
+	return true
+}
+
+// takeOpened returns a descriptor of i that was opened ahead; -1: none was. (The attributes that it came with are of that time.)
+func (i *inode) takeOpened() int {
+	i.loc.RLock()
+	defer i.loc.RUnlock()
+	if i.parent == nil {
+		return -1
+	}
+	o := i.parent.opened.Load()
+	if o == nil {
+		return -1
+	}
+	f, ok := o.take(i.name)
+	if !ok {
+		return -1
+	}
+	if f.key != i.key {
+		unix.Close(f.fd)
+		return -1
+	}
+	return f.fd
+}
+
+// inRow is how many opens in the order of the listing make it likely that more follow, and gap how many files may be left out.
+const (
+	inRow = 3
+	gap   = 3
+)
+
+// expectOpens notes that the file name in directory i is opened, and returns which are probably opened next.
+func (i *inode) expectOpens(name string) []string {
+	l := i.list.Load()
+	if l == nil {
+		return nil
+	}
+	last := i.row.Load()
+	for _, b := range l.batches {
+		_, at := b.find(name)
+		if at < 0 {
+			continue
+		}
+		r := &row{batch: b, opens: 1}
+		from := 0
+		if last != nil && last.batch == b {
+			from = last.next
+		}
+		switch near := at >= from && b.near(from, at); {
+		case near && (last == nil || last.batch != b):
+			r.opens += int(i.fs.opens.Load()) // as it went in the directory before
+		case near:
+			r.opens += last.opens
+		}
+		i.fs.opens.Store(int32(min(r.opens, inRow)))
+		_, r.next = b.entries.At(at)
+		var more []string
+		for r.opens >= inRow && r.next < len(b.entries) && len(more) < wire.MaxFDs-1 {
+			var e wire.Entry
+			if e, r.next = b.entries.At(r.next); e.Type == unix.DT_REG && !l.outdated.has(e.Name) {
+				more = append(more, e.Name)
+			}
+		}
+		i.row.Store(r)
+		return more
+	}
+	return nil
+}
+
+// row is how many opens came in the order of a batch, and the offset in it at which the next is expected.
+type row struct {
+	batch       *batch
+	next, opens int
+}
+
+// near reports whether the entry at offset to follows on that at from with at most gap files between.
+func (b *batch) near(from, to int) bool {
+	for files := 0; from < to && from < len(b.entries); {
+		var e wire.Entry
+		if e, from = b.entries.At(from); e.Type == unix.DT_REG {
+			if files++; files > gap+1 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// keepOpened keeps the descriptors fds of those of names that have attributes.
+func (i *inode) keepOpened(names []string, attrs []wire.Attr, fds []int) {
+	o := &openAhead{dir: i, files: make(map[string]openedFile, len(fds))}
+	for n := range min(len(names), len(attrs)) {
+		if attrs[n].Ino == 0 || len(fds) == 0 {
+			continue
+		}
+		o.files[names[n]] = openedFile{fds[0], keyOf(&attrs[n])}
+		fds = fds[1:]
+	}
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+	weight := len(o.files)
+	if old := i.opened.Swap(o); old != nil {
+		old.close()
+	}
+	i.fs.fds.add(o, weight)
+}
