@@ -7,6 +7,8 @@
 package platform
 
 import (
+	"sync/atomic"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
 )
@@ -117,8 +119,21 @@ type Thread interface {
 	// SetIdentity publishes what calls answered in place may answer. A platform that answers none ignores it.
 	SetIdentity(id Identity)
 
+	// Signals are the words that calls answered in place may change; nil on a platform that answers none. They are the thread's until Release.
+	Signals() *SignalWords
+
 	// Release ends the host thread. Idempotent.
 	Release()
+}
+
+// SignalWords are a guest thread's signal mask and whether a change of it must be told. The guest may write them at any time: they fool it alone.
+type SignalWords struct {
+	// Mask is the set of blocked signals, which the guest may change in place while Pending is 0.
+	Mask atomic.Uint64
+	// Pending is not 0 while a signal is pending for the thread or its process. Who sets it looks at Mask afterwards; the guest that changes Mask looks at Pending
+	// afterwards and, if it is set, undoes the change and makes the call.
+	Pending atomic.Uint32
+	_       uint32
 }
 
 // Identity is what a guest thread may learn of itself without a hand-over.

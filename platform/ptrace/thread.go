@@ -222,6 +222,9 @@ func (t *thread) Clock() *platform.Stopwatch { return t.clock }
 // Park implements platform.Thread: a stopped thread takes no CPU.
 func (*thread) Park() {}
 
+// Signals implements platform.Thread.
+func (t *thread) Signals() *platform.SignalWords { return nil }
+
 // SetIdentity implements platform.Thread. Nothing is answered in place.
 func (t *thread) SetIdentity(platform.Identity) {}
 

@@ -47,14 +47,10 @@ type Control struct {
 	GuestSleeps, SentrySleeps atomic.Uint32
 	// GuestSpin is how often the handler looks at State before it sleeps.
 	GuestSpin atomic.Uint32
-	_         [4]uint32
+	// Hot are registers of a call, as Regs.
+	Hot HotRegs
 	// What the handler was called with, and the segment bases.
-	Signal, Siginfo, Ucontext, FSBase, GSBase uint64
-	// tid is the thread's ID if a template made it, or what the host refused that with.
-	tid atomic.Int32
-	// made is 1 once the template, having made the thread, is back in the entry code.
-	made atomic.Uint32
-	_    [3]uint64
+	Signal, Siginfo, Ucontext, GSBase, FSBase uint64
 	// altstack is the stack_t that the thread gives sigaltstack(2).
 	altstack [3]uint64
 	// negSelf is the area's address, negated: how a slot finds out whether the GS base is ours.
@@ -63,14 +59,28 @@ type Control struct {
 	// Call is 1 if the thread waits behind a call, with the registers in Regs, and 0 if it waits in the handler.
 	Call atomic.Uint32
 	Regs CallRegs
+	// tid is the thread's ID if a template made it, or what the host refused that with.
+	tid atomic.Int32
+	// made is 1 once the template, having made the thread, is back in the entry code.
+	made atomic.Uint32
+	_    [5]uint64
 	// Opaque is not zero when slots may not answer from Identity.
 	Opaque   atomic.Uint32
 	Identity [7]atomic.Uint32
+	// Return is where a call that answerCode works at returns to.
+	Return uint64
+	// Signals are what answerCode answers rt_sigprocmask(2) from.
+	Signals platform.SignalWords
 }
 
-// CallRegs are a guest's registers as callCode stores and loads them.
+// HotRegs and CallRegs are a guest's registers as callCode stores and loads them.
+type HotRegs struct {
+	RAX, RDI, RSI, RDX, R10, RSP uint64
+}
+
+// CallRegs are the others.
 type CallRegs struct {
-	RIP, RSP, EFlags, RAX, RBX, RCX, RDX, RSI, RDI, RBP, R8, R9, R10, R11, R12, R13, R14, R15 uint64
+	RIP, EFlags, RBX, RCX, RBP, R8, R9, R11, R12, R13, R14, R15 uint64
 }
 
 // Offsets in Control that slots use.
@@ -79,6 +89,7 @@ const (
 	OffNegSelf  = 128
 	OffOpaque   = 288
 	OffIdentity = 292
+	offReturn   = 320
 )
 
 // Control is the area's control page.
@@ -182,6 +193,14 @@ func (a *Area) Await(spin int) (slept bool, err error) {
 	c.SentrySleeps.Store(0)
 	return true, nil
 }
+
+// Told reports whether state v of a thread that was told to run says that it waits for the sentry, or never will.
+//
+//go:nosplit
+func Told(v uint32) bool { return v == StateEvent || v == StateGone || v == stateEnded }
+
+// Over says why the thread will never wait for the sentry; nil if it may.
+func (a *Area) Over() error { return a.over(a.Control().State.Load()) }
 
 // over says why a thread in state v will never wait for the sentry. Who sets State to say so wakes the sentry.
 func (a *Area) over(v uint32) error {

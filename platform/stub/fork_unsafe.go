@@ -19,6 +19,10 @@ func spawnCodeAddr() *byte
 
 func codeEndAddr() *byte
 
+func answerCodeAddr() *byte
+
+func maskCodeAddr() *byte
+
 //go:noescape
 func enterStub(code, order, reply uintptr)
 
@@ -77,6 +81,8 @@ func child(z *zygote) {
 	if !mapAt(codeAddr, pageSize, unix.PROT_READ|unix.PROT_EXEC, z.codeFD, 0) ||
 		!mapAt(progAddr, pageSize, unix.PROT_READ, z.codeFD, pageSize) ||
 		!mapAt(spawnAddr, pageSize, unix.PROT_READ|unix.PROT_EXEC, z.codeFD, 2*pageSize) ||
+		!mapAt(answerAddr, pageSize, unix.PROT_READ|unix.PROT_EXEC, z.codeFD, 3*pageSize) ||
+		!mapAt(tableAddr, pageSize, unix.PROT_READ, z.codeFD, 4*pageSize) ||
 		!mapAt(orderAddr, orderSize, unix.PROT_READ, z.ctlFD, z.orderOff) ||
 		!mapAt(replyAddr, replySize, unix.PROT_READ|unix.PROT_WRITE, z.ctlFD, z.replyOff) ||
 		!mapAt(WindowBase, WindowTexts-WindowBase, unix.PROT_READ|unix.PROT_EXEC, z.windowFD, 0) ||

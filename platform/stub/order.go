@@ -14,10 +14,13 @@ const (
 	progAddr = stubBase + pageSize
 	// spawnAddr is where the template finds how to make guest threads, while there are none.
 	spawnAddr = stubBase + 2*pageSize
-	orderAddr = stubBase + 0x10000
-	orderSize = 32768
-	replyAddr = orderAddr + orderSize
-	replySize = 4096
+	// answerAddr is the page of the code that answers calls in place, tableAddr that of where it goes by number.
+	answerAddr = stubBase + 3*pageSize
+	tableAddr  = stubBase + 4*pageSize
+	orderAddr  = stubBase + 0x10000
+	orderSize  = 32768
+	replyAddr  = orderAddr + orderSize
+	replySize  = 4096
 	// Guest threads' areas.
 	areaBase = stubBase + 0x1000_0000
 	areaSize = 0x8000
@@ -27,14 +30,15 @@ const (
 	userEnd  = 0x7fff_ffff_f000
 	pageSize = 4096
 
-	// The window of rewritten system calls, which lies where 32-bit absolute addresses reach: a table of addresses, slots of code, and
+	// The window of rewritten system calls, which lies where 32-bit absolute addresses reach: a table of addresses, slots of code, the page of bells, and
 	// each stub's own table of where files of code are mapped in it. Byte 2 of every address of the first table is 0x60, an
 	// instruction that no amd64 processor knows (package trap).
 	WindowBase  = 0x7f60_0000
 	WindowSlots = WindowBase + 0x10000
 	SlotSize    = 128
-	MaxSlots    = 8192
-	WindowTexts = WindowSlots + MaxSlots*SlotSize
+	MaxSlots    = 8192 - pageSize/SlotSize
+	windowBells = WindowSlots + MaxSlots*SlotSize
+	WindowTexts = windowBells + pageSize
 	MaxTexts    = 4096
 	windowEnd   = 0x7f80_0000
 	basesSize   = MaxTexts * 8
@@ -87,6 +91,9 @@ type orderPage struct {
 type replyPage struct {
 	_     [2]uint32
 	ready atomic.Uint32
+	_     [244]byte
+	// rung is, for each bell, its count when a thread of this stub last woke the watchman. The sentry does not read it.
+	rung [NumBells]uint32
 }
 
 // GoneError says that the stub's process ended.

@@ -1,8 +1,10 @@
 package stub
 
 import (
+	"bytes"
 	"fmt"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -57,7 +59,7 @@ func mapSlot(fd int, off int64) (*slot, error) {
 	return sl, nil
 }
 
-// codePages are the pages with the entry code, the filters, and the code by which the template makes threads, copied from the sentry's own text.
+// codePages are the pages with the entry code, the filters, the code by which the template makes threads, and the answers in place, copied from the sentry's own text.
 func codePages(filters []byte) []byte {
 	b := make([]byte, 3*pageSize)
 	at, end := [...]int{0, templateOff, 2 * pageSize, handlerOff, callOff}, [...]int{templateOff, handlerOff, 3 * pageSize, callOff, pageSize}
@@ -70,7 +72,14 @@ func codePages(filters []byte) []byte {
 		copy(b[at[i]:], unsafe.Slice(code, n))
 	}
 	copy(b[pageSize:], filters)
-	return b
+	return append(b, answerPages()...)
+}
+
+// answerText is a copy of answerCode and of maskCode.
+func answerText() (answer, mask []byte) {
+	// The one follows the other.
+	n := min(uintptr(unsafe.Pointer(maskCodeAddr()))-uintptr(unsafe.Pointer(answerCodeAddr())), maskOff)
+	return bytes.Clone(unsafe.Slice(answerCodeAddr(), n)), bytes.Clone(unsafe.Slice(maskCodeAddr(), pieceOff-maskOff))
 }
 
 const (
@@ -80,6 +89,58 @@ const (
 	// CallAddr is where a slot jumps to in a stub.
 	CallAddr = codeAddr + callOff
 )
+
+// offCrowded is where Crowded is.
+const offCrowded = uint32(unsafe.Offsetof(Bells{}.Crowded))
+
+// Bells are what guest threads wake the sentry by. They read this page, which the sentry alone writes.
+type Bells struct {
+	// Polling says that somebody in the sentry looks at the states of the threads that run: a short wait may be worth it.
+	Polling atomic.Uint32
+	_       [3]uint32
+	// Nap is how long a thread sleeps before it wakes a watchman again that had not yet been asleep.
+	Nap unix.Timespec
+	// Crowded is not 0 while more guest threads run than there are CPUs.
+	Crowded atomic.Uint32
+	_       [28]byte
+	Bell    [NumBells]Bell
+}
+
+// Bell is where a watchman in the sentry waits for threads that run on one CPU.
+type Bell struct {
+	// count is odd while the watchman must be woken.
+	count atomic.Uint32
+	_     [60]byte
+}
+
+// Sleep says that the watchman is about to sleep, Wake that it is awake.
+//
+//go:nosplit
+func (b *Bell) Sleep() { b.count.Add(1) }
+
+// Wake is the counterpart of Sleep.
+//
+//go:nosplit
+func (b *Bell) Wake() { b.count.Add(1) }
+
+// NumBells is how many bells there are; CPUs beyond share them.
+const NumBells = 32
+
+// Bells are those of all the host's stubs.
+func (h *Host) Bells() *Bells { return (*Bells)(unsafe.Pointer(&h.window[windowBells-WindowBase])) }
+
+// StateWord is where the state is, for who must not call Control.
+func (a *Area) StateWord() *atomic.Uint32 { return &a.chunk.control().State }
+
+// Wait waits for a ring. It is called between Sleep and Wake by a goroutine that has left its place to others, so it does nothing that needs one.
+//
+//go:nosplit
+func (b *Bell) Wait() {
+	syscall.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&b.count)), futexWaitOp, uintptr(b.count.Load()), 0, 0, 0)
+}
+
+// Ring wakes the watchman.
+func (b *Bell) Ring() { futexWake(&b.count) }
 
 // chunk is the memory of one guest thread's Area, mapped in the sentry.
 type chunk struct {

@@ -34,6 +34,8 @@
 #define ORDER_SIZE 32768
 #define REPLY_SIZE 4096
 #define WIN_BASE 0x7f600000
+#define WIN_BELLS 0x7f70f000
+#define RUNG 0x7fff00018100 // replyPage.rung
 #define WIN_BASES 0x7f710000
 #define WIN_END 0x7f800000
 #define BASES_SIZE 32768
@@ -55,29 +57,35 @@
 #define UC_RIP 168 // struct ucontext: uc_mcontext.gregs[REG_RIP]
 
 // stub.Control, as far as it is used here.
-#define CTL_TID 72
-#define CTL_MADE 76
+#define CTL_TID 240
+#define CTL_MADE 244
 #define CTL_ALTSTACK 104
 #define CTL_KIND 140
+#define CTL_FS 96
+#define CTL_GS 88
+#define CTL_RAX 16
+#define CTL_RDI 24
+#define CTL_RSI 32
+#define CTL_RDX 40
+#define CTL_R10 48
 #define CTL_RIP 144
-#define CTL_RSP 152
-#define CTL_EFLAGS 160
-#define CTL_RAX 168
-#define CTL_RBX 176
-#define CTL_RCX 184
-#define CTL_RDX 192
-#define CTL_RSI 200
-#define CTL_RDI 208
-#define CTL_RBP 216
-#define CTL_R8 224
-#define CTL_R9 232
-#define CTL_R10 240
-#define CTL_R11 248
-#define CTL_R12 256
-#define CTL_R13 264
-#define CTL_R14 272
-#define CTL_R15 280
+#define CTL_RSP 56
+#define CTL_EFLAGS 152
+#define CTL_RBX 160
+#define CTL_RCX 168
+#define CTL_RBP 176
+#define CTL_R8 184
+#define CTL_R9 192
+#define CTL_R11 200
+#define CTL_R12 208
+#define CTL_R13 216
+#define CTL_R14 224
+#define CTL_R15 232
+#define CTL_RETURN 320
+#define CTL_MASK 328
+#define CTL_PENDING 336
 #define CTL_STACK 4096
+#define TABLE 0x7fff00004000
 
 TEXT ·stubCode(SB), NOSPLIT|NOFRAME, $0-0
 	CMPQ AX, $1
@@ -350,6 +358,87 @@ guest:
 	MOVL $-1, AX               // trapped: the handler waits for the first registers
 	SYSCALL
 	HLT
+// HANDOVER tells the sentry of an event and waits for its answer. R12 = the area. It goes on at told, with AX = the new state, which is not StateEvent;
+// sleep, with AX = StatePark, sleeps on. It changes the registers of a host call, BX, R14 and R15.
+//
+// Who waits in the sentry: a goroutine that sleeps for this very thread (SentrySleeps), or the board (package trap). While somebody polls the board
+// the thread looks for its answer for a while; else, or then, it rings the bell of its CPU (Linux keeps the CPU's number in the limit of segment 0x7b), if the bell's
+// count is odd: its watchman is asleep. The process notes the count for which a ring woke the watchman, so that only the first of its threads rings. A ring that wakes
+// nobody came between the watchman's last look and its sleep, or another process was faster: it is made again after a nap.
+#define HANDOVER \
+	XORL R15, R15; \
+	MOVL $WIN_BELLS, R14; \
+	MOVL $1, AX; \
+	XCHGL AX, 0(R12); \
+	CMPL 8(R12), $0; \
+	JEQ  look; \
+	MOVL $1, R15; \
+	MOVQ R12, DI; \
+	MOVL $1, SI; \
+	MOVL $1, DX; \
+	MOVL $SYS_futex, AX; \
+	SYSCALL; \
+look: \
+	MOVL 12(R12), BX; \
+	CMPL 0(R14), $0; \
+	JEQ  ring; \
+again: \
+	MOVL 0(R12), AX; \
+	CMPL AX, $1; \
+	JNE  told; \
+	PAUSE; \
+	SUBL $1, BX; \
+	JG   again; \
+ring: \
+	TESTL R15, R15; \
+	JNE  asleep; \
+	MOVL $1, R15; \
+	MOVL $0x7b, AX; \
+	BYTE $0x0f; BYTE $0x03; BYTE $0xc0; \
+	ANDL $31, AX; \
+	MOVQ $RUNG, R8; \
+	LEAQ 0(R8)(AX*4), R8; \
+	SHLL $6, AX; \
+	LEAQ 64(R14)(AX*1), DI; \
+	MOVL 0(DI), R9; \
+	TESTL $1, R9; \
+	JEQ  asleep; \
+	CMPL R9, 0(R8); \
+	JEQ  asleep; \
+	MOVL $1, SI; \
+	MOVL $1, DX; \
+	MOVL $SYS_futex, AX; \
+	SYSCALL; \
+	TESTL AX, AX; \
+	JEQ  nap; \
+	MOVL R9, 0(R8); \
+	JMP  asleep; \
+nap: \
+	XORL R15, R15; \
+	LEAQ 16(R14), R10; \
+	JMP  doze; \
+asleep: \
+	XORL R10, R10; \
+doze: \
+	MOVL 0(R12), AX; \
+	CMPL AX, $1; \
+	JNE  told; \
+sleep: \
+	MOVL AX, DX; \
+	MOVL $1, AX; \
+	XCHGL AX, 4(R12); \
+	MOVQ R12, DI; \
+	XORL SI, SI; \
+	MOVL $SYS_futex, AX; \
+	SYSCALL; \
+	MOVL $0, 4(R12); \
+	MOVL 0(R12), AX; \
+	CMPL AX, $1; \
+	JEQ  ring; \
+told: \
+	XORL R10, R10; \
+	CMPL AX, $6; \
+	JEQ  sleep
 
 // The signal handler of guest threads. DI = signal, SI = siginfo, DX = ucontext; the frame is on the alternate stack of the thread's area, whose first
 // page is stub.Control. The frame holds all registers but the segment bases; the sentry reads and writes them there. Everything is
@@ -371,47 +460,19 @@ TEXT ·handlerCode(SB), NOSPLIT|NOFRAME, $0-0
 	JNE  back
 post:
 	MOVL $0, CTL_KIND(R12)
-	MOVQ DI, 32(R12)
-	MOVQ SI, 40(R12)
-	MOVQ DX, 48(R12)
+	MOVQ DI, 64(R12)
+	MOVQ SI, 72(R12)
+	MOVQ DX, 80(R12)
 	RDFSBASEQ AX
-	MOVQ AX, 56(R12)
+	MOVQ AX, CTL_FS(R12)
 	RDGSBASEQ AX
-	MOVQ AX, 64(R12)
-	MOVL $1, AX
-	XCHGL AX, 0(R12)           // StateEvent; a full barrier
-	CMPL 8(R12), $0            // SentrySleeps
-	JE   look
-	MOVQ R12, DI               // futex(&state, FUTEX_WAKE, 1)
-	MOVL $1, SI
-	MOVL $1, DX
-	MOVL $SYS_futex, AX
-	SYSCALL
-look:
-	MOVL 12(R12), BX           // GuestSpin
-again:
-	MOVL 0(R12), AX
-	CMPL AX, $1
-	JNE  go
-	PAUSE
-	SUBL $1, BX
-	JG   again
-	MOVL $1, AX
-	XCHGL AX, 4(R12)           // GuestSleeps
-	MOVQ R12, DI               // futex(&state, FUTEX_WAIT, StateEvent, NULL)
-	XORL SI, SI
-	MOVL $1, DX
-	XORL R10, R10
-	MOVL $SYS_futex, AX
-	SYSCALL
-	MOVL $0, 4(R12)
-	JMP  look
-go:
+	MOVQ AX, CTL_GS(R12)
+	HANDOVER
 	CMPL AX, $3                // StateExit
 	JE   leave
-	MOVQ 56(R12), AX
+	MOVQ CTL_FS(R12), AX
 	WRFSBASEQ AX
-	MOVQ 64(R12), AX
+	MOVQ CTL_GS(R12), AX
 	WRGSBASEQ AX
 back:
 	LEAQ 8(SP), SP             // rt_sigreturn(2) finds the frame above the return address
@@ -427,68 +488,53 @@ leave:
 // Where a slot of the window jumps to with a call that the guest makes (package trap). AX = number of the call, CX = where the call returns to;
 // the GS base is the thread's area, the state StateEnter. The flags and all other registers but R11 are the guest's, and nothing may be
 // pushed on its stack. The extended state stays in the registers.
+//
+// What changes with each call is in the cache line of the state; a register that has not changed since the thread's last call is not stored again, so that
+// its cache line stays with both sides.
+#define SAVE(reg, off, next) \
+	CMPQ reg, off(DI); \
+	JEQ  next; \
+	MOVQ reg, off(DI); \
+next:
+
 TEXT ·callCode(SB), NOSPLIT|NOFRAME, $0-0
-	MOVQ SP, CTL_RSP(GS)
 	RDGSBASEQ R11
+	MOVQ SP, CTL_RSP(R11)
 	LEAQ CTL_STACK(R11), SP
 	PUSHFQ
 	POPQ R11
-	MOVQ R11, CTL_EFLAGS(GS)
-	MOVQ CX, CTL_RIP(GS)
-	MOVQ AX, CTL_RAX(GS)
-	MOVQ BX, CTL_RBX(GS)
-	MOVQ DX, CTL_RDX(GS)
-	MOVQ SI, CTL_RSI(GS)
 	MOVQ DI, CTL_RDI(GS)
-	MOVQ BP, CTL_RBP(GS)
-	MOVQ R8, CTL_R8(GS)
-	MOVQ R9, CTL_R9(GS)
-	MOVQ R10, CTL_R10(GS)
-	MOVQ R12, CTL_R12(GS)
-	MOVQ R13, CTL_R13(GS)
-	MOVQ R14, CTL_R14(GS)
-	MOVQ R15, CTL_R15(GS)
+	RDGSBASEQ DI
+	SAVE(R11, CTL_EFLAGS, s1)
+	SAVE(R11, CTL_R11, s2)     // as the SYSCALL instruction does
+	SAVE(CX, CTL_RIP, s3)
+	SAVE(CX, CTL_RCX, s4)
+	SAVE(BX, CTL_RBX, s5)
+	SAVE(BP, CTL_RBP, s6)
+	SAVE(R8, CTL_R8, s7)
+	SAVE(R9, CTL_R9, s8)
+	SAVE(R12, CTL_R12, s9)
+	SAVE(R13, CTL_R13, s10)
+	SAVE(R14, CTL_R14, s11)
+	SAVE(R15, CTL_R15, s12)
+	MOVL $1, BX
+	CMPL BX, CTL_KIND(DI)
+	JEQ  s13
+	MOVL BX, CTL_KIND(DI)
+s13:
 	RDFSBASEQ R13
-	MOVQ R13, 56(GS)
-	RDGSBASEQ R12
-	MOVL $1, CTL_KIND(R12)
-	MOVL $1, AX
-	XCHGL AX, 0(R12)           // StateEvent; a full barrier
-	CMPL 8(R12), $0            // SentrySleeps
-	JE   look
-	MOVQ R12, DI               // futex(&state, FUTEX_WAKE, 1)
-	MOVL $1, SI
-	MOVL $1, DX
-	MOVL $SYS_futex, AX
-	SYSCALL
-look:
-	MOVL 12(R12), BX           // GuestSpin
-again:
-	MOVL 0(R12), AX
-	CMPL AX, $1
-	JNE  told
-	PAUSE
-	SUBL $1, BX
-	JG   again
-sleep:
-	MOVL AX, DX
-	MOVL $1, AX
-	XCHGL AX, 4(R12)           // GuestSleeps
-	MOVQ R12, DI               // futex(&state, FUTEX_WAIT, StateEvent or StatePark, NULL)
-	XORL SI, SI
-	XORL R10, R10
-	MOVL $SYS_futex, AX
-	SYSCALL
-	MOVL $0, 4(R12)
-	JMP  look
-told:
-	CMPL AX, $6                // StatePark: not soon
-	JE   sleep
+	SAVE(R13, CTL_FS, s14)
+	MOVQ DI, R12
+	MOVQ AX, CTL_RAX(R12)
+	MOVQ SI, CTL_RSI(R12)
+	MOVQ DX, CTL_RDX(R12)
+	MOVQ R10, CTL_R10(R12)
+	HANDOVER
 	CMPL AX, $3                // StateExit
 	JE   leave
 	CMPL AX, $4                // StateFrame
 	JE   frame
-	MOVQ 56(R12), AX
+	MOVQ CTL_FS(R12), AX
 	CMPQ AX, R13
 	JE   samefs
 	WRFSBASEQ AX
@@ -596,5 +642,110 @@ TEXT ·thisCPU(SB), NOSPLIT, $0-8
 	MOVL $0x7b, AX
 	BYTE $0x0f; BYTE $0x03; BYTE $0xc0 // LSL EAX, AX
 	ANDL $0xfff, AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+// Calls that are answered in place (answer.go). A slot of the window jumps here with AX = the number of the call, CX = where it returns to, the GS base the
+// thread's area. Nothing is changed but CX, R11 and AX, not even the flags, and AX not before the answer is there: the sentry makes a
+// call of a thread that is stopped on the way.
+TEXT ·answerCode(SB), NOSPLIT|NOFRAME, $0-0
+	MOVQ CX, CTL_RETURN(GS)
+	MOVL AX, R11
+	BSWAPL R11
+	MOVWLZX R11, CX            // bits 31 to 16
+	JCXZQ low
+	JMP  enter
+low:
+	MOVBLZX AH, CX
+	JCXZQ known
+	LEAQ -1(CX), CX
+	JCXZQ known
+	JMP  enter
+known:
+	MOVWLZX AX, R11
+	MOVQ $TABLE, CX
+	JMP  0(CX)(R11*8)
+enter:
+	BYTE $0x65; BYTE $0xc7; BYTE $0x04; BYTE $0x25; LONG $0; LONG $5 // MOV DWORD GS:[0], StateEnter
+	MOVQ CTL_RETURN(GS), CX
+	BYTE $0xff; BYTE $0x24; BYTE $0x25; LONG $WIN_BASE // JMP [callCode]
+
+// rt_sigprocmask(DI = how, SI = set, DX = old set, R10 = size). What the sentry must know of it: after RDGSBASE it finds RSP, R8 and R9 in Control, after
+// POPQ and the next also the flags; the call has been made between the first and the second XCHGQ.
+TEXT ·maskCode(SB), NOSPLIT|NOFRAME, $0-0
+	MOVQ SP, CTL_RSP(GS)
+	MOVQ R8, CTL_R8(GS)
+	MOVQ R9, CTL_R9(GS)
+	RDGSBASEQ R11
+	LEAQ CTL_STACK(R11), SP
+	PUSHFQ
+	POPQ CX
+	MOVQ CX, CTL_EFLAGS(R11)
+	CMPQ R10, $8
+	JNE  out
+	CMPL CTL_PENDING(R11), $0
+	JNE  out
+	MOVQ CTL_MASK(R11), R9
+	TESTQ SI, SI
+	JEQ  query
+	MOVQ 0(SI), R8             // may fault
+	CMPL DI, $1
+	JHI  set
+	JEQ  unblock
+	ORQ  R9, R8
+	JMP  check
+unblock:
+	NOTQ R8
+	ANDQ R9, R8
+	JMP  check
+set:
+	CMPL DI, $2
+	JNE  out
+check:
+	ANDQ $-0x40101, R8         // SIGKILL and SIGSTOP
+	TESTQ DX, DX
+	JEQ  store
+	MOVQ R9, 0(DX)             // may fault
+store:
+	XCHGQ R8, CTL_MASK(R11)    // a full barrier
+	CMPL CTL_PENDING(R11), $0
+	JNE  undo
+ok:
+	MOVQ CTL_EFLAGS(R11), CX
+	PUSHQ CX
+	POPFQ
+	MOVQ CTL_R8(R11), R8
+	MOVQ CTL_R9(R11), R9
+	MOVQ CTL_RETURN(R11), CX
+	MOVQ CTL_RSP(R11), SP
+	BYTE $0xb8; LONG $0 // MOV EAX, 0: XOR would change the flags
+	JMP  CX
+undo:
+	XCHGQ R9, CTL_MASK(R11)
+out:
+	MOVQ CTL_EFLAGS(R11), CX
+	PUSHQ CX
+	POPFQ
+	MOVQ CTL_R8(R11), R8
+	MOVQ CTL_R9(R11), R9
+	MOVQ CTL_RSP(R11), SP
+	BYTE $0x65; BYTE $0xc7; BYTE $0x04; BYTE $0x25; LONG $0; LONG $5 // MOV DWORD GS:[0], StateEnter
+	MOVQ CTL_RETURN(GS), CX
+	BYTE $0xff; BYTE $0x24; BYTE $0x25; LONG $WIN_BASE // JMP [callCode]
+query:
+	TESTQ DX, DX
+	JEQ  ok
+	MOVQ R9, 0(DX)             // may fault
+	JMP  ok
+
+// func answerCodeAddr() *byte
+TEXT ·answerCodeAddr(SB), NOSPLIT, $0-8
+	MOVQ $·answerCode(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+// func maskCodeAddr() *byte
+TEXT ·maskCodeAddr(SB), NOSPLIT, $0-8
+	MOVQ $·maskCode(SB), AX
 	MOVQ AX, ret+0(FP)
 	RET

@@ -96,6 +96,9 @@ func (s *Space) Died(how string) {
 		}
 		s.areasMu.Unlock()
 		futexWake(&s.slot.order.ack)
+		for i := range s.host.Bells().Bell {
+			s.host.Bells().Bell[i].Ring()
+		}
 		s.host.mu.Lock()
 		gone := s.host.gone
 		s.host.mu.Unlock()

@@ -1,34 +1,29 @@
 package trap
 
 import (
-	"runtime"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"moat/platform/stub"
 )
 
 // A hand-over by futex costs 6 us between two threads on one CPU and 35 to 50 us across CPUs, where the sleeper's CPU has to be woken; one where
 // the other side looks all the time costs 0.1 us, if it has a CPU to look from. So a guest thread and the sentry's goroutine that serves it either
 // spin on two CPUs or, when spinning does not pay because the CPUs are busy, share one. A guest thread that computes without calls is let
 // go: which CPU it runs on is then the host's choice.
-//
-// A goroutine that spins lets others run in between: often the call that it has just answered is what made them ready, and they
-// go on at once on the same OS thread.
-
 const (
 	// spinLooks is how often each side looks at the state before it sleeps, at about 15 ns a look (a PAUSE where this was measured).
 	spinLooks = 1500
 	// wakeLooks is the same for a goroutine that had to wake its guest thread.
 	wakeLooks = 7000
-	// firstLooks is how long the sentry looks before it lets other goroutines run the first time: a guest in a loop of calls is back by then.
-	// moreLooks is how long between the later times.
-	firstLooks, moreLooks = 100, 300
+	// firstLooks is how long the goroutine looks at its own thread before it polls the board: a guest in a loop of calls is back by then. moreLooks
+	// is how long between two looks at the board.
+	firstLooks, moreLooks = 40, 16
 
 	// short is a run of guest code between two calls that makes a pair worth keeping on one CPU.
 	short = 300 * time.Microsecond
-	// long is when a guest thread that makes no call is let go.
-	long = 4 * time.Millisecond
 	// retry is after how many hand-overs on one CPU spinning is tried again.
 	retry = 1024
 	// A thread's score counts hand-overs that slept, less those that did not.
@@ -37,12 +32,6 @@ const (
 
 var (
 	ncpu int32
-	// running counts guest threads in Run, which want a CPU each; with their goroutines they want two.
-	running atomic.Int32
-	// busy is the last thread's verdict on spinning, where new ones start: above 0 it did not pay.
-	busy atomic.Int32
-	// pairs counts the pairs on each CPU.
-	pairs [64]atomic.Int32
 	// places says where OS threads of ours were put last: thread ID << 8 | CPU + 1.
 	places [1024]atomic.Int64
 )
@@ -57,31 +46,47 @@ type pair struct {
 // paired reports whether the two sides share a CPU.
 func (t *thread) paired() bool { return t.pair.cpu >= 0 }
 
-// spins says how long the sides of t may spin now: only while there is a CPU for both sides of every guest thread that runs.
+// spins says how long the sides of t may look for each other now: only while there is a CPU for that besides those of the guest threads that run.
 func (t *thread) spins() int {
-	if t.paired() || running.Load()*2 > ncpu {
+	if t.paired() || t.board.load.Load() > ncpu*20 {
 		return 0
 	}
 	return spinLooks
 }
 
-// await waits for the guest's next event.
+// await waits for the guest's next event. slept says that no goroutine was looking when it came.
 func (t *thread) await(spin int) (slept bool, err error) {
-	for left, looks := spin, firstLooks; left > 0; left, looks = left-looks, moreLooks {
-		if t.area.Spin(looks) {
+	b := t.board
+	if spin > 0 {
+		if !t.wakes && t.area.Spin(firstLooks) || b.beginPoll(t) && b.poll(t, spin) {
 			return false, nil
 		}
-		runtime.Gosched()
+	} else if t.polls {
+		b.endPoll(t)
 	}
-	stay(t.pair.cpu)
-	if t.paired() {
-		if done, err := t.area.AwaitFor(long); done || err != nil {
-			return true, err
+	for {
+		if err := t.area.Over(); err != nil {
+			return true, err // Resume may have come after the word of it
 		}
-		t.part()
-		stay(-1)
+		t.rung = false
+		if b.rests.Load() {
+			b.rouse()
+		}
+		t.sleep()
+		switch {
+		case t.polls: // another handed the role to this thread
+		case t.state.Load() == stub.StateEvent:
+			return t.rung, nil
+		default:
+			if err := t.area.Over(); err != nil {
+				return true, err
+			}
+			continue // who looked had seen an event that somebody else was faster to take
+		}
+		if b.poll(t, spinLooks) {
+			return false, nil
+		}
 	}
-	return t.area.Await(0)
 }
 
 // note learns from a hand-over: slept says that the sentry's side had to.
@@ -89,16 +94,16 @@ func (t *thread) note(slept bool, ran time.Duration) {
 	p := &t.pair
 	switch {
 	case t.paired():
-		if p.count++; p.count >= retry && running.Load()*2 <= ncpu {
+		if p.count++; p.count >= retry && t.board.load.Load() <= ncpu*20 {
 			t.part()
 			p.score = 0
-			busy.Store(0)
+			t.board.busy.Store(0)
 		}
 	case !slept:
 		p.score = max(p.score-1, 0)
 	case ran < short:
 		if p.score++; p.score >= pairAt {
-			busy.Store(1)
+			t.board.busy.Store(1)
 			t.join()
 		}
 	}
@@ -108,14 +113,14 @@ func (t *thread) note(slept bool, ran time.Duration) {
 func (t *thread) join() {
 	best := 0
 	for i := range int(ncpu) {
-		if pairs[i].Load() < pairs[best].Load() {
+		if t.board.pairs[i].Load() < t.board.pairs[best].Load() {
 			best = i
 		}
 	}
 	if !pin(t.tid, best) {
 		return
 	}
-	pairs[best].Add(1)
+	t.board.pairs[best].Add(1)
 	t.pair.cpu, t.pair.count = best, 0
 }
 
@@ -124,7 +129,7 @@ func (t *thread) join() {
 func stay(cpu int) {
 	tid := unix.Gettid()
 	p, v := &places[tid%len(places)], int64(tid)<<8|int64(cpu+1)
-	if old := p.Load(); old != v && (cpu >= 0 || old>>8 == int64(tid)) && pin(0, cpu) {
+	if old := p.Load(); old != v && pin(0, cpu) {
 		p.Store(v)
 	}
 }
@@ -135,7 +140,7 @@ func (t *thread) part() {
 		return
 	}
 	pin(t.tid, -1)
-	pairs[t.pair.cpu].Add(-1)
+	t.board.pairs[t.pair.cpu].Add(-1)
 	t.pair.cpu = -1
 }
 

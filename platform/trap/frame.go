@@ -67,18 +67,26 @@ func store(uc []byte, r *platform.Regs) {
 	put(uc, ucSigmask, 0)
 }
 
-// loadCall and storeCall are load and store for the registers of callCode.
-func loadCall(c *stub.CallRegs, r *platform.Regs) {
-	r.Rip, r.Rsp, r.Eflags, r.Rax, r.Rbx, r.Rcx, r.Rdx = c.RIP, c.RSP, c.EFlags, c.RAX, c.RBX, c.RCX, c.RDX
-	r.Rsi, r.Rdi, r.Rbp, r.R8, r.R9, r.R10, r.R11 = c.RSI, c.RDI, c.RBP, c.R8, c.R9, c.R10, c.R11
-	r.R12, r.R13, r.R14, r.R15 = c.R12, c.R13, c.R14, c.R15
+// loadCall is load for the registers of callCode.
+func loadCall(c *stub.Control, r *platform.Regs) {
+	h, o := &c.Hot, &c.Regs
+	r.Rax, r.Rdi, r.Rsi, r.Rdx, r.R10, r.Rsp = h.RAX, h.RDI, h.RSI, h.RDX, h.R10, h.RSP
+	r.Rip, r.Eflags, r.Rbx, r.Rcx, r.Rbp = o.RIP, o.EFlags, o.RBX, o.RCX, o.RBP
+	r.R8, r.R9, r.R11, r.R12, r.R13, r.R14, r.R15 = o.R8, o.R9, o.R11, o.R12, o.R13, o.R14, o.R15
 	r.Cs, r.Ss = userCS, userSS
 	r.Orig_rax = ^uint64(0)
 }
 
-func storeCall(c *stub.CallRegs, r *platform.Regs) {
-	*c = stub.CallRegs{RIP: r.Rip, RSP: r.Rsp, EFlags: r.Eflags, RAX: r.Rax, RBX: r.Rbx, RCX: r.Rcx, RDX: r.Rdx, RSI: r.Rsi, RDI: r.Rdi, RBP: r.Rbp,
-		R8: r.R8, R9: r.R9, R10: r.R10, R11: r.R11, R12: r.R12, R13: r.R13, R14: r.R14, R15: r.R15}
+// storeCall is store for them. What has not changed since was, which is what is there now, is not written: it stays in the cache of the guest's CPU.
+func storeCall(c *stub.Control, was, r *platform.Regs) {
+	h, o := &c.Hot, &c.Regs
+	h.RAX, h.RDI, h.RSI, h.RDX, h.R10, h.RSP = r.Rax, r.Rdi, r.Rsi, r.Rdx, r.R10, r.Rsp
+	if r.Rip != was.Rip || r.Eflags != was.Eflags || r.Rbx != was.Rbx || r.Rcx != was.Rcx || r.Rbp != was.Rbp || r.R8 != was.R8 {
+		o.RIP, o.EFlags, o.RBX, o.RCX, o.RBP, o.R8 = r.Rip, r.Eflags, r.Rbx, r.Rcx, r.Rbp, r.R8
+	}
+	if r.R9 != was.R9 || r.R11 != was.R11 || r.R12 != was.R12 || r.R13 != was.R13 || r.R14 != was.R14 || r.R15 != was.R15 {
+		o.R9, o.R11, o.R12, o.R13, o.R14, o.R15 = r.R9, r.R11, r.R12, r.R13, r.R14, r.R15
+	}
 }
 
 // The extended state in a signal frame (Intel SDM vol. 1, 13.4; struct _fpx_sw_bytes).

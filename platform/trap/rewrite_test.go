@@ -19,6 +19,9 @@ const (
 	page   = hostarch.PageSize
 )
 
+// data is the page at dataAt of the present test.
+var data []byte
+
 // withCode runs fn with a thread whose code page, rewritten at the given offsets, is code.
 func withCode(t testing.TB, code []byte, at []int, fn func(p *Platform, th platform.Thread, r *platform.Regs)) {
 	pl, err := New()
@@ -47,6 +50,10 @@ func withCode(t testing.TB, code []byte, at []int, fn func(p *Platform, th platf
 	if _, err := unix.Write(fd, mem); err != nil {
 		t.Fatal(err)
 	}
+	if data, err = unix.Mmap(fd, page, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(data)
 	as, err := p.NewAddressSpace()
 	if err != nil {
 		t.Fatal(err)
@@ -195,7 +202,12 @@ func TestInPlace(t *testing.T) {
 				time.Sleep(time.Duration(i%7) * time.Microsecond)
 				th.Interrupt()
 			}()
-			if ev := run(t, th, r); ev.Kind != platform.EventInterrupted {
+			ev := run(t, th, r)
+			for ev.Kind == platform.EventSyscall && r.Orig_rax == unix.SYS_GETPID { // not answered yet
+				r.Rax = 4711
+				ev = run(t, th, r)
+			}
+			if ev.Kind != platform.EventInterrupted {
 				t.Fatalf("event %+v", ev)
 			}
 			if r.Rip < uint64(codeAt) || r.Rip > uint64(codeAt)+13 {
@@ -209,6 +221,77 @@ func TestInPlace(t *testing.T) {
 		th.SetIdentity(platform.Identity{})
 		if ev := run(t, th, r); ev.Kind != platform.EventSyscall || r.Orig_rax != unix.SYS_GETPID {
 			t.Errorf("event %+v", ev)
+		}
+	})
+}
+
+// TestMaskInPlace changes the signal mask in place, with interrupts at any moment, and counts.
+func TestMaskInPlace(t *testing.T) {
+	// INC RBX; MOV EAX, 14; SYSCALL; ADD RBP, [RDX]; XOR [RSI], 16; JMP: the old mask is 16 every other time, but for the first
+	code := []byte{0x48, 0xff, 0xc3, 0x90, 0xb8, 14, 0, 0, 0, 0x0f, 0x05, 0x48, 0x03, 0x2a, 0x48, 0x83, 0x36, 0x10, 0xeb, 0xec}
+	withCode(t, code, []int{9}, func(p *Platform, th platform.Thread, r *platform.Regs) {
+		w := th.Signals()
+		th.SetIdentity(platform.Identity{Valid: true})
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Duration(i%50) * time.Microsecond):
+					w.Pending.Store(uint32(i / 8 % 2))
+					th.Interrupt()
+				}
+			}
+		}()
+		set, old := uint64(dataAt), uint64(dataAt)+8
+		r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9 = 2, set, old, 8, 88, 99
+		was, in, calls, interrupts := *r, uint64(0), uint64(0), 0
+		for in < 2000 || interrupts < 500 {
+			ev := run(t, th, r)
+			if ev.Kind == platform.EventSyscall && r.Orig_rax == 14 { // as the sentry does it
+				m := get(data, 0)
+				put(data, 8, w.Mask.Swap(m))
+				r.Rax = 0
+				calls++
+				continue
+			}
+			if ev.Kind != platform.EventInterrupted || r.Rip < uint64(codeAt) || r.Rip >= uint64(codeAt)+20 {
+				t.Fatalf("event %+v at %#x", ev, r.Rip)
+			}
+			interrupts++
+			in = r.Rbx - calls
+			if r.Rsp != was.Rsp || r.R8 != 88 || r.R9 != 99 || r.Rsi != set || r.Rdx != old || r.Rax != 0 && r.Rax != 14 {
+				t.Fatalf("registers %+v", r)
+			}
+			if n, k := int64(r.Rbp/16), int64(r.Rbx); n != (k-1)/2 && n != max(k-2, 0)/2 {
+				t.Fatalf("%d old masks after %d calls, %d of them in place", n, r.Rbx, in)
+			}
+		}
+		close(stop)
+		<-stopped
+		// What the sentry must see.
+		w.Pending.Store(1)
+		for ev := run(t, th, r); ev.Kind != platform.EventSyscall; ev = run(t, th, r) {
+		}
+		if r.Orig_rax != 14 {
+			t.Errorf("call %d", r.Orig_rax)
+		}
+		w.Pending.Store(0)
+		for i, bad := range []func(){func() { r.Rsi = 8 }, func() { r.Rdx = 8 }, func() { r.Rdx = 1 << 63 }, func() { r.R10 = 4 }, func() { r.Rdi = 3 }} {
+			*r = was
+			r.Rip = uint64(codeAt)
+			r.Rdi, r.Rsi, r.Rdx, r.R10, r.Eflags = 2, set, old, 8, 0x202|0x8d5
+			bad()
+			want := *r
+			w.Mask.Store(0x300)
+			ev := run(t, th, r)
+			want.Rip, want.Rax, want.Orig_rax, want.Rbx = uint64(codeAt)+11, ^uint64(unix.ENOSYS)+1, 14, r.Rbx
+			want.Rcx, want.R11, want.Eflags, want.Cs, want.Ss = want.Rip, r.R11, r.Eflags, userCS, userSS
+			if ev.Kind != platform.EventSyscall || *r != want || w.Mask.Load() != 0x300 {
+				t.Errorf("%d: event %+v, mask %#x\n got %+v\nwant %+v", i, ev, w.Mask.Load(), r, want)
+			}
 		}
 	})
 }

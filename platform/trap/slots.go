@@ -2,17 +2,14 @@ package trap
 
 import (
 	"encoding/binary"
-	"slices"
 	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"moat/platform/stub"
 )
 
 // slots are the pieces of code, one for each rewritten system call, that the window holds. A rewritten call jumps to its slot through the
 // window's table. The slot makes sure that the GS base is the thread's area, loads RCX with the address that the call returns to (as the
-// SYSCALL instruction does) and jumps to stub.CallAddr. It touches no flags, no stack and no register but RCX, R11 and, where it is known,
+// SYSCALL instruction does) and jumps to stub.CallAddr, or to stub.AnswerAddr if the call may be one that is answered in place. It touches no flags, no stack and no register but RCX, R11 and, where it is known,
 // RAX. If GS is the guest's, the slot stops with HLT, and the sentry makes a system call of the general protection fault.
 type slots struct {
 	window []byte
@@ -43,8 +40,9 @@ type site struct {
 const probeLen = 21
 
 func newSlots(window []byte) *slots {
-	s := &slots{window: window, sites: make([]site, 1)} // slot 0's place in the table leads to callCode
+	s := &slots{window: window, sites: make([]site, 2)} // the first two places in the table lead to callCode and answerCode
 	put(window, 0, stub.CallAddr)
+	put(window, 8, stub.AnswerAddr)
 	return s
 }
 
@@ -70,7 +68,7 @@ func (s *slots) freeText(text int) {
 	defer s.mu.Unlock()
 	s.freeTexts = append(s.freeTexts, text)
 	for k := range s.sites {
-		if k > 0 && s.sites[k].text == text {
+		if k > 1 && s.sites[k].text == text {
 			s.sites[k] = site{text: -1}
 			s.free = append(s.free, k)
 		}
@@ -105,16 +103,10 @@ func (s *slots) lookup(rip uint64) (x site, off uint64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := (rip - stub.WindowSlots) / stub.SlotSize
-	if k == 0 || k >= uint64(len(s.sites)) || s.sites[k].text < 0 {
+	if k <= 1 || k >= uint64(len(s.sites)) || s.sites[k].text < 0 {
 		return x, 0, false
 	}
 	return s.sites[k], (rip - stub.WindowSlots) % stub.SlotSize, true
-}
-
-// identity is the place in stub.Control.Identity of what a call returns.
-var identity = map[int64]int32{
-	unix.SYS_GETPID: 0, unix.SYS_GETTID: 1, unix.SYS_GETPPID: 2,
-	unix.SYS_GETUID: 3, unix.SYS_GETEUID: 4, unix.SYS_GETGID: 5, unix.SYS_GETEGID: 6,
 }
 
 // code is the slot's code.
@@ -135,12 +127,14 @@ func (x *site) code() []byte {
 	}
 	enter = le.AppendUint32(append(enter, 0xff, 0x24, 0x25), stub.WindowBase) // JMP [callCode]
 
-	i, ok := identity[x.nr]
-	if !ok {
+	if x.nr >= 0 && !stub.InPlace(x.nr) {
 		return append(b, enter...)
 	}
 	b = le.AppendUint32(append(b, 0x65, 0x8b, 0x0c, 0x25), stub.OffOpaque) // MOV ECX, GS:[OffOpaque]
 	b = append(append(b, 0xe3, byte(len(enter))), enter...)                // JRCXZ answer
-	b = le.AppendUint32(append(b, 0x65, 0x8b, 0x04, 0x25), uint32(stub.OffIdentity+4*i))
-	return slices.Concat(b, load, []byte{0xff, 0xe1}) // MOV EAX, GS:[...]; ...; JMP RCX
+	b = append(b, load...)
+	if x.nr >= 0 {
+		b = le.AppendUint32(append(b, 0xb8), uint32(x.nr))
+	}
+	return le.AppendUint32(append(b, 0xff, 0x24, 0x25), stub.WindowBase+8) // JMP [answerCode]
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -35,10 +36,23 @@ type thread struct {
 	uc []byte
 	fp []byte
 	fs uint64 // FS base of the last run
+	// was is what the registers of a call were, while uc is nil.
+	was platform.Regs
 	// pending is a sticky interrupt; inGuest says that a signal is needed to end the Run in progress.
 	pending atomic.Bool
 	inGuest atomic.Bool
 	pair    pair
+
+	board *board
+	place
+	state *atomic.Uint32 // the area's
+	gp    uintptr        // the goroutine that sleep parked
+	// polls: t is the board's poller. rung: a watchman found the event. wakes: the call that t answers may wake other tasks.
+	polls, rung, wakes bool
+	// runs counts runs; seen is the one that the janitor saw.
+	runs, seen uint64
+	// asked is when an interrupt's signal was sent that has not been answered, or 0.
+	asked atomic.Int64
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -50,13 +64,16 @@ type thread struct {
 }
 
 func (p *Platform) newThread(s *stub.Space, tid int, a *stub.Area) (platform.Thread, error) {
-	t := &thread{space: s, slots: p.slots, tid: tid, area: a, pair: pair{cpu: -1}, clock: platform.NewStopwatch()}
+	t := &thread{space: s, slots: p.slots, tid: tid, area: a, pair: pair{cpu: -1}, clock: platform.NewStopwatch(), board: p.board, state: a.StateWord()}
 	err := t.begin()
+	if err == nil {
+		err = p.board.add(t)
+	}
 	if err != nil {
 		a.Lose()
 		return nil, err
 	}
-	if busy.Load() > 0 {
+	if t.board.busy.Load() > 0 {
 		t.join()
 	}
 	return t, nil
@@ -132,9 +149,12 @@ func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 			return platform.Event{Kind: platform.EventInterrupted}, nil
 		}
 		t.clock.Start()
-		running.Add(1)
+		t.runs++
+		t.board.enter()
 		spin := t.spins()
-		t.area.Control().GuestSpin.Store(uint32(spin))
+		if c := t.area.Control(); c.GuestSpin.Load() != uint32(spin) {
+			c.GuestSpin.Store(uint32(spin))
+		}
 		if t.area.Resume(stub.StateRun) && spin > 0 {
 			spin = wakeLooks
 		}
@@ -142,8 +162,11 @@ func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 			t.signal() // a signal before may have found the thread behind its call, where it is not passed on
 		}
 		slept, err := t.await(spin)
-		running.Add(-1)
+		t.board.leave()
 		t.inGuest.Store(false)
+		if t.asked.Load() != 0 {
+			t.asked.Store(0)
+		}
 		ran := t.clock.Stop()
 		if err != nil {
 			return platform.Event{}, err
@@ -151,6 +174,7 @@ func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 		t.note(slept, ran)
 		if t.area.Control().Call.Load() != 0 {
 			t.called(regs)
+			t.entered(regs.Orig_rax)
 			return platform.Event{Kind: platform.EventSyscall}, nil
 		}
 		if err := t.locate(); err != nil {
@@ -158,19 +182,38 @@ func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 		}
 		t.get(regs)
 		if ev, ok := t.event(regs); ok {
+			if ev.Kind == platform.EventSyscall {
+				t.entered(regs.Orig_rax)
+			}
 			return ev, nil
 		}
+	}
+}
+
+// entered looks at the call that t is about to answer.
+func (t *thread) entered(nr uint64) {
+	k := plain
+	if nr < uint64(len(kinds)) {
+		k = kinds[nr]
+	}
+	t.wakes = k == waking
+	if t.polls && k == plain {
+		t.board.passPoll(t)
 	}
 }
 
 // put writes regs where the thread will load them from. A guest whose GS base is 0 runs with that of the area instead.
 func (t *thread) put(regs *platform.Regs) {
 	c := t.area.Control()
-	c.FSBase, t.fs = regs.Fs_base, regs.Fs_base
 	if t.uc == nil {
-		storeCall(&c.Regs, regs)
+		if regs.Fs_base != t.fs {
+			c.FSBase, t.fs = regs.Fs_base, regs.Fs_base
+		}
+		storeCall(c, &t.was, regs)
+		t.was = *regs
 		return
 	}
+	c.FSBase, t.fs = regs.Fs_base, regs.Fs_base
 	if c.GSBase = regs.Gs_base; regs.Gs_base == 0 {
 		c.GSBase = t.area.Addr()
 	}
@@ -186,7 +229,7 @@ func (t *thread) get(regs *platform.Regs) {
 		regs.Gs_base = 0
 	}
 	if regs.Rip&^0xfff == stub.CodeAddr && unix.Signal(c.Signal) == interruptSignal {
-		loadCall(&c.Regs, regs)
+		loadCall(c, regs)
 		regs.Fs_base = t.fs
 	}
 }
@@ -195,9 +238,11 @@ func (t *thread) get(regs *platform.Regs) {
 func (t *thread) called(regs *platform.Regs) {
 	c := t.area.Control()
 	t.uc, t.fp = nil, nil
-	loadCall(&c.Regs, regs)
-	regs.Fs_base, regs.Gs_base = c.FSBase, 0
+	loadCall(c, regs)
+	t.fs = c.FSBase
+	regs.Fs_base, regs.Gs_base = t.fs, 0
 	enterCall(regs, regs.Rip)
+	t.was = *regs
 }
 
 // enterCall makes regs those of a thread behind its SYSCALL instruction, which goes on at ret.
@@ -221,6 +266,12 @@ func (t *thread) event(regs *platform.Regs) (platform.Event, bool) {
 				regs.Rax = uint64(x.nr)
 			}
 			enterCall(regs, base+x.ret)
+			return platform.Event{Kind: platform.EventSyscall}, true
+		}
+	}
+	if sig == interruptSignal || sig == unix.SIGSEGV || sig == unix.SIGBUS {
+		if made, ok := t.area.Answer(regs); ok && !made {
+			enterCall(regs, regs.Rip)
 			return platform.Event{Kind: platform.EventSyscall}, true
 		}
 	}
@@ -281,6 +332,9 @@ func (t *thread) signal() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.released {
+		if t.asked.Load() == 0 {
+			t.asked.Store(time.Now().UnixNano())
+		}
 		unix.Tgkill(t.space.PID(), t.tid, interruptSignal)
 	}
 }
@@ -310,8 +364,14 @@ func (t *thread) SetFPState(b []byte) error {
 // Clock implements platform.Thread: a guest runs from being resumed to its event.
 func (t *thread) Clock() *platform.Stopwatch { return t.clock }
 
+// Signals implements platform.Thread.
+func (t *thread) Signals() *platform.SignalWords { return &t.area.Control().Signals }
+
 // Park implements platform.Thread.
 func (t *thread) Park() {
+	if t.polls {
+		t.board.passPoll(t)
+	}
 	if t.uc == nil {
 		t.area.Park()
 	}
@@ -344,7 +404,14 @@ func (t *thread) Release() {
 	}
 	t.released = true
 	t.mu.Unlock()
+	if t.polls {
+		t.board.passPoll(t)
+	}
+	if t.polls {
+		t.board.passPoll(t)
+	}
 	t.part()
+	t.board.remove(t)
 	if t.lost {
 		t.area.Lose()
 		return

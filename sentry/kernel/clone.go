@@ -156,9 +156,9 @@ func (t *Task) copy(a *CloneArgs) (*Task, error) {
 
 // inherit copies attributes of the thread.
 func (c *Task) inherit(t *Task, a *CloneArgs) {
-	c.mask = t.mask
+	c.ownMask = t.mask()
 	if t.hasSaved {
-		c.mask = t.savedMask
+		c.ownMask = t.savedMask
 	}
 	if a.Flags&(linux.CLONE_VM|linux.CLONE_VFORK) != linux.CLONE_VM {
 		c.altStack = t.altStack

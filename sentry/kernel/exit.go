@@ -83,7 +83,7 @@ func (t *Task) exitSignals() {
 	tg := t.tg
 	tg.sigMu.Lock()
 	t.exitingSignals = true
-	t.retargetLocked(^t.mask)
+	t.retargetLocked(^t.mask())
 	stopped := t.stopPending && t.leaveStopLocked()
 	t.stopPending = false
 	tg.sigMu.Unlock()

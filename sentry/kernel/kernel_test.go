@@ -75,12 +75,13 @@ type guest struct {
 	fp      []byte
 }
 
-func (g *guest) FPState() ([]byte, error)    { return g.fp, nil }
-func (g *guest) SetFPState(b []byte) error   { copy(g.fp, b); return nil }
-func (*guest) Clock() *platform.Stopwatch    { return platform.NewStopwatch() }
-func (*guest) Park()                         {}
-func (*guest) SetIdentity(platform.Identity) {}
-func (*guest) Release()                      {}
+func (g *guest) FPState() ([]byte, error)     { return g.fp, nil }
+func (g *guest) SetFPState(b []byte) error    { copy(g.fp, b); return nil }
+func (*guest) Clock() *platform.Stopwatch     { return platform.NewStopwatch() }
+func (*guest) Park()                          {}
+func (*guest) Signals() *platform.SignalWords { return nil }
+func (*guest) SetIdentity(platform.Identity)  {}
+func (*guest) Release()                       {}
 func (g *guest) Interrupt() {
 	select {
 	case g.intr <- struct{}{}:

@@ -9,7 +9,7 @@ import (
 )
 
 // SignalMask is the set of blocked signals. For t's own goroutine; others see a momentary value.
-func (t *Task) SignalMask() linux.SignalSet { return t.mask }
+func (t *Task) SignalMask() linux.SignalSet { return t.mask() }
 
 // SetSignalMask is sigprocmask(2) with SIG_SETMASK; signals that become unblocked are delivered at the boundary, and shared ones that become blocked are offered to
 // other threads (retarget_shared_pending).
@@ -23,13 +23,19 @@ func (t *Task) SetSignalMask(m linux.SignalSet) {
 
 // +checklocks:t.tg.sigMu
 func (t *Task) setMaskLocked(m linux.SignalSet) {
-	newly := m &^ t.mask
-	t.mask = m
+	newly := m &^ t.mask()
+	t.setMaskWord(m)
 	t.hasSaved = false
 	if newly != 0 && t.tg.shared.Set()&newly != 0 {
 		t.retargetLocked(newly)
 	}
 	t.recalcLocked()
+}
+
+func (t *Task) recalcSignals() {
+	t.tg.sigMu.Lock()
+	t.recalcLocked()
+	t.tg.sigMu.Unlock()
 }
 
 // retargetLocked wakes other threads for shared signals in set, which t no longer takes.
@@ -40,8 +46,8 @@ func (t *Task) retargetLocked(set linux.SignalSet) {
 		if pending == 0 {
 			return
 		}
-		if o != t && !o.exitingSignals && pending&^o.mask != 0 {
-			pending &= o.mask
+		if o != t && !o.exitingSignals && pending&^o.mask() != 0 {
+			pending &= o.mask()
 			o.setWork(workSignal)
 		}
 	}
@@ -50,7 +56,7 @@ func (t *Task) retargetLocked(set linux.SignalSet) {
 // SetTempSignalMask blocks m for the length of the call (ppoll, pselect, epoll_pwait, sigsuspend): the old mask comes back when the call
 // ends, but after a handler's delivery if a signal interrupted it. Call RestoreSignalMask if the call was not interrupted.
 func (t *Task) SetTempSignalMask(m linux.SignalSet) {
-	old := t.mask
+	old := t.mask()
 	t.SetSignalMask(m)
 	t.tg.sigMu.Lock()
 	t.savedMask, t.hasSaved = old, true
@@ -69,7 +75,7 @@ func (t *Task) RestoreSignalMask() {
 func (t *Task) PendingSignals() linux.SignalSet {
 	t.tg.sigMu.Lock()
 	defer t.tg.sigMu.Unlock()
-	return (t.private.Set() | t.tg.shared.Set()) & t.mask
+	return (t.private.Set() | t.tg.shared.Set()) & t.mask()
 }
 
 // PendingSets are the pending sets of thread and process, and the sets that are blocked, ignored and caught, for proc_pid_status(5).
@@ -88,7 +94,7 @@ func (t *Task) PendingSets() (private, shared, blocked, ignored, caught linux.Si
 			caught |= linux.SignalSetOf(i)
 		}
 	}
-	return t.private.Set(), tg.shared.Set(), t.mask, ignored, caught
+	return t.private.Set(), tg.shared.Set(), t.mask(), ignored, caught
 }
 
 // SignalPending reports whether a signal of set is pending for t, blocked or not (signalfd's readiness).

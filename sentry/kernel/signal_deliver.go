@@ -141,7 +141,7 @@ func (t *Task) nextSignal(info *linux.SignalInfo) (act linux.SigAction, ok bool)
 			t.stopLocked()
 			continue
 		}
-		sig := t.dequeueLocked(t.mask, info)
+		sig := t.dequeueLocked(t.mask(), info)
 		if sig == 0 {
 			t.recalcLocked()
 			return act, false
@@ -312,9 +312,9 @@ func (t *Task) ForceSignal(info *linux.SignalInfo) {
 	defer tg.sigMu.Unlock()
 	tg.handlers.mu.Lock()
 	a := &tg.handlers.actions[sig]
-	if blocked := signal.Has(t.mask, sig); blocked || a.Handler == linux.SIG_IGN || a.Handler == linux.SIG_DFL {
+	if blocked := signal.Has(t.mask(), sig); blocked || a.Handler == linux.SIG_IGN || a.Handler == linux.SIG_DFL {
 		a.Handler = linux.SIG_DFL
-		t.mask &^= linux.SignalSetOf(sig)
+		t.setMaskWord(t.mask() &^ linux.SignalSetOf(sig))
 		t.forced = true // not even init survives this
 	}
 	tg.handlers.mu.Unlock()

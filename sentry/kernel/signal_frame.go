@@ -9,7 +9,7 @@ import (
 // runHandler makes t's registers enter the handler of info's signal; a frame that cannot be written raises SIGSEGV (setup_rt_frame, signal_setup_done).
 func (t *Task) runHandler(info *linux.SignalInfo, act linux.SigAction) {
 	sig := linux.Signal(info.Signo)
-	mask := t.mask
+	mask := t.mask()
 	if t.hasSaved {
 		mask = t.savedMask
 	}
@@ -20,7 +20,7 @@ func (t *Task) runHandler(info *linux.SignalInfo, act linux.SigAction) {
 	if t.altStack.Flags&ssAutodisarm != 0 {
 		t.altStack = linux.SignalStack{Flags: linux.SS_DISABLE}
 	}
-	blocked := t.mask | act.Mask
+	blocked := t.mask() | act.Mask
 	if act.Flags&linux.SA_NODEFER == 0 {
 		blocked |= linux.SignalSetOf(sig)
 	}

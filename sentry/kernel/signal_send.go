@@ -88,6 +88,7 @@ func (tg *ThreadGroup) sendLocked(t *Task, info *linux.SignalInfo, force bool) (
 	if !p.Add(info, owner.userCounter(), tg.Limit(linux.RLIMIT_SIGPENDING).Cur) {
 		return false, false
 	}
+	tg.notePendingLocked(t)
 	tg.completeLocked(t, sig)
 	return true, true
 }
@@ -106,6 +107,7 @@ func (tg *ThreadGroup) SendTimerSignal(t *Task, e *signal.Entry) (queued bool) {
 		p = &t.private
 	}
 	p.AddPreallocated(e)
+	tg.notePendingLocked(t)
 	tg.completeLocked(t, sig)
 	tg.sigMu.Unlock()
 	tg.sigWaiters.Notify(waiter.ReadableEvents)
@@ -144,7 +146,7 @@ func (tg *ThreadGroup) prepareLocked(t *Task, sig linux.Signal, force bool) bool
 
 // ignoredLocked is sig_ignored: a blocked signal is never ignored, since its handler may change by the time it is unblocked.
 func (tg *ThreadGroup) ignoredLocked(t *Task, sig linux.Signal, force bool) bool {
-	if signal.Has(t.mask, sig) || signal.Has(t.waitSet, sig) {
+	if signal.Has(t.mask(), sig) || signal.Has(t.waitSet, sig) {
 		return false
 	}
 	h := tg.handlers.get(sig).Handler
@@ -176,7 +178,7 @@ func (tg *ThreadGroup) completeLocked(t *Task, sig linux.Signal) {
 	} else if t = tg.taker(sig); t == nil {
 		return
 	}
-	if !signal.DefaultCore(sig) && !signal.DefaultIgnored(sig) && !signal.DefaultStop(sig) && !signal.Has(t.mask, sig) && !tg.unkillable &&
+	if !signal.DefaultCore(sig) && !signal.DefaultIgnored(sig) && !signal.DefaultStop(sig) && !signal.Has(t.mask(), sig) && !tg.unkillable &&
 		tg.handlers.get(sig).Handler == linux.SIG_DFL {
 		tg.groupExitLocked(linux.WaitStatusTerminationSignal(sig), nil)
 		return
@@ -203,7 +205,7 @@ func (tg *ThreadGroup) taker(sig linux.Signal) (second *Task) {
 
 // wants reports whether t may take sig now. Preconditions: sigMu is held.
 func (t *Task) wants(sig linux.Signal) bool {
-	return !signal.Has(t.mask&^t.waitSet, sig) && !t.exitingSignals
+	return !signal.Has(t.mask()&^t.waitSet, sig) && !t.exitingSignals
 }
 
 // continueLocked is SIGCONT's effect (prepare_signal).
@@ -265,9 +267,10 @@ func (t *Task) kill() {
 // RecalcSignals sets or clears workSignal by what is pending and not blocked. Preconditions: sigMu is held; t is the caller's task.
 // +checklocks:t.tg.sigMu
 func (t *Task) recalcLocked() {
-	if (t.private.Set()|t.tg.shared.Set())&^(t.mask&^t.waitSet) != 0 || t.tg.stop.notify != 0 {
+	if (t.private.Set()|t.tg.shared.Set())&^(t.mask()&^t.waitSet) != 0 || t.tg.stop.notify != 0 {
 		t.setWork(workSignal)
 	} else {
 		t.work.And(^workSignal)
 	}
+	t.tellPendingLocked()
 }

@@ -73,8 +73,10 @@ type Task struct {
 	// user is counted against RLIMIT_NPROC.
 	user atomic.Pointer[User]
 
-	// Guarded by tg.sigMu. mask is written by the task itself only, and read by it without the lock.
-	mask        linux.SignalSet
+	// Guarded by tg.sigMu. The mask is written by the task itself only, and read by it without the lock; it is in words if that is not nil
+	// (signal_words.go).
+	ownMask     linux.SignalSet
+	words       *platform.SignalWords
 	savedMask   linux.SignalSet // restored after the call when no handler runs (sigsuspend, ppoll)
 	hasSaved    bool
 	waitSet     linux.SignalSet // signals that rt_sigtimedwait waits for, though blocked

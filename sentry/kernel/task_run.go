@@ -50,6 +50,7 @@ func (t *Task) newThread(fp []byte) error {
 	}
 	t.thread = thr
 	t.thr.Store(&threadRef{thr})
+	t.moveMask(thr.Signals())
 	t.publishIdentity()
 	return nil
 }
@@ -63,6 +64,7 @@ func (t *Task) releaseThread() {
 	t.thr.Store(nil)
 	t.cpu.userBefore.Add(int64(c.Guest()))
 	t.cpu.sysBefore.Add(int64(c.Sentry()))
+	t.moveMask(nil)
 	t.thread.Release()
 	t.thread = nil
 }
@@ -105,6 +107,7 @@ func (t *Task) loop() {
 			t.guestSignal(&ev)
 		case platform.EventInterrupted:
 			t.cpu.involuntary.Add(1)
+			t.recalcSignals() // the mask may have been changed while the interrupt was on its way
 		}
 	}
 }

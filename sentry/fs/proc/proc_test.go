@@ -61,13 +61,14 @@ func (t *idleThread) Run(*platform.Regs) (platform.Event, error) {
 	<-t.wake
 	return platform.Event{Kind: platform.EventInterrupted}, nil
 }
-func (t *idleThread) Interrupt()                    { t.once.Do(func() { close(t.wake) }) }
-func (t *idleThread) FPState() ([]byte, error)      { return make([]byte, 832), nil }
-func (t *idleThread) SetFPState([]byte) error       { return nil }
-func (t *idleThread) Clock() *platform.Stopwatch    { return platform.NewStopwatch() }
-func (t *idleThread) Park()                         {}
-func (t *idleThread) SetIdentity(platform.Identity) {}
-func (t *idleThread) Release()                      {}
+func (t *idleThread) Interrupt()                     { t.once.Do(func() { close(t.wake) }) }
+func (t *idleThread) FPState() ([]byte, error)       { return make([]byte, 832), nil }
+func (t *idleThread) SetFPState([]byte) error        { return nil }
+func (t *idleThread) Clock() *platform.Stopwatch     { return platform.NewStopwatch() }
+func (t *idleThread) Park()                          {}
+func (t *idleThread) Signals() *platform.SignalWords { return nil }
+func (t *idleThread) SetIdentity(platform.Identity)  {}
+func (t *idleThread) Release()                       {}
 
 type table struct{}
 

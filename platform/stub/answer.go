@@ -1,0 +1,139 @@
+package stub
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+
+	"moat/platform"
+)
+
+// Calls answered in place. A slot whose call may be one jumps to answerCode, which finds the code for its number in the table. That code changes nothing but
+// RAX, RCX and R11. Wherever a thread is stopped in it, by an interrupt or a fault, the sentry can tell from the address whether the call has been made (Answer).
+
+// The page at answerAddr: answerCode, maskCode, then pieces of code made here.
+const (
+	maskOff  = 512
+	pieceOff = 1024
+	// AnswerAddr is where a slot jumps to.
+	AnswerAddr = answerAddr
+	// numCalls is how many numbers the table has.
+	numCalls = pageSize / 8
+)
+
+// InPlace reports whether answerCode may answer call nr.
+func InPlace(nr int64) bool {
+	return nr == unix.SYS_RT_SIGPROCMASK || nr == unix.SYS_SCHED_YIELD || identityOf(nr) >= 0
+}
+
+// identityOf is the place in Control.Identity of what a call returns, or -1.
+func identityOf(nr int64) int {
+	for i, n := range [...]int64{unix.SYS_GETPID, unix.SYS_GETTID, unix.SYS_GETPPID, unix.SYS_GETUID, unix.SYS_GETEUID, unix.SYS_GETGID, unix.SYS_GETEGID} {
+		if nr == n {
+			return i
+		}
+	}
+	return -1
+}
+
+// answers knows the page's code.
+var answers struct {
+	// enterOff is answerCode's way to callCode.
+	enterOff uint64
+	// Of maskCode, as offsets in the page: from saved on RSP, R8 and R9 are in Control, from flags on the flags are too; made is where the call has been made.
+	saved, flags, made, undone uint64
+	// pieces are the offsets where pieces begin; in each the answer is in RAX after its first load bytes.
+	pieces []piece
+}
+
+type piece struct{ start, load, end uint64 }
+
+// find is the offset of the one place where code has pat; the code is the binary's own.
+func find(code, pat []byte) uint64 {
+	i := bytes.Index(code, pat)
+	if i < 0 || i != bytes.LastIndex(code, pat) {
+		panic("stub: the code for answers in place is not what is expected")
+	}
+	return uint64(i)
+}
+
+// answerPages are the pages at answerAddr and tableAddr.
+func answerPages() []byte {
+	b := make([]byte, 2*pageSize)
+	code, mask := answerText()
+	copy(b, code)
+	copy(b[maskOff:], mask)
+	a := &answers
+	a.enterOff = find(code, []byte{0x65, 0xc7, 0x04, 0x25, 0, 0, 0, 0, StateEnter})
+	a.saved = maskOff + find(mask, []byte{0xf3, 0x49, 0x0f, 0xae, 0xcb})         // RDGSBASE R11
+	a.flags = maskOff + find(mask, []byte{0x9c, 0x59, 0x49, 0x89, 0x8b}) + 2 + 7 // PUSHFQ; POP RCX; MOV [R11+disp32], RCX
+	a.made = maskOff + find(mask, []byte{0x4d, 0x87, 0x83}) + 7                  // XCHG [R11+disp32], R8
+	a.undone = maskOff + find(mask, []byte{0x4d, 0x87, 0x8b}) + 7                // XCHG [R11+disp32], R9
+	a.pieces = nil
+	table := b[pageSize:]
+	for nr := range numCalls {
+		binary.LittleEndian.PutUint64(table[8*nr:], answerAddr+a.enterOff)
+	}
+	binary.LittleEndian.PutUint64(table[8*unix.SYS_RT_SIGPROCMASK:], answerAddr+maskOff)
+	off := pieceOff
+	for nr := range int64(numCalls) {
+		p, load := pieceOf(nr)
+		if p == nil {
+			continue
+		}
+		copy(b[off:], p)
+		binary.LittleEndian.PutUint64(table[8*nr:], answerAddr+uint64(off))
+		a.pieces = append(a.pieces, piece{uint64(off), uint64(off + load), uint64(off + len(p))})
+		off += len(p)
+	}
+	return b
+}
+
+// pieceOf is the code that answers call nr and how much of it comes before the answer is in RAX; nil if there is none.
+func pieceOf(nr int64) (code []byte, load int) {
+	le := binary.LittleEndian
+	if i := identityOf(nr); i >= 0 {
+		code = le.AppendUint32([]byte{0x65, 0x8b, 0x04, 0x25}, uint32(OffIdentity+4*i)) // MOV EAX, GS:[Identity[i]]
+	} else if nr == unix.SYS_SCHED_YIELD {
+		// With a CPU for each guest thread that runs there is nobody to yield to: MOV ECX, [Crowded]; JRCXZ over; JMP [table]; over: MOV EAX, 0.
+		code = le.AppendUint32([]byte{0x8b, 0x0c, 0x25}, windowBells+offCrowded)
+		code = append(code, 0xe3, 13, 0x48, 0xb9)
+		code = append(le.AppendUint64(code, answerAddr+answers.enterOff), 0xff, 0xe1, 0x90) // MOV RCX, enter; JMP RCX; NOP
+		code = append(code, 0xb8, 0, 0, 0, 0)
+	} else {
+		return nil, 0
+	}
+	load = len(code)
+	code = le.AppendUint32(append(code, 0x65, 0x48, 0x8b, 0x0c, 0x25), offReturn)
+	return append(code, 0xff, 0xe1), load // MOV RCX, GS:[Return]; JMP RCX
+}
+
+// Answer puts regs, those of a thread that was stopped in the page of answers, right. It goes on behind the call. made says that the call has been made; else it is for the
+// sentry to make, with its number in RAX. ok is false if regs are not in that page.
+func (a *Area) Answer(regs *platform.Regs) (made, ok bool) {
+	if regs.Rip&^(pageSize-1) != answerAddr {
+		return false, false
+	}
+	c, k, off := a.Control(), &answers, regs.Rip-answerAddr
+	if maskOff <= off && off < pieceOff {
+		if off >= k.saved {
+			regs.Rsp, regs.R8, regs.R9 = c.Hot.RSP, c.Regs.R8, c.Regs.R9
+		}
+		if off >= k.flags {
+			regs.Eflags = c.Regs.EFlags
+		}
+		if made = k.made <= off && off < k.undone; made {
+			regs.Rax = 0
+		}
+	}
+	for _, p := range k.pieces {
+		made = made || p.load <= off && off < p.end && off >= p.start
+	}
+	// Only answerCode's first instruction has the return address in RCX alone.
+	if off == 0 {
+		c.Return = regs.Rcx
+	}
+	regs.Rip = c.Return
+	return made, true
+}

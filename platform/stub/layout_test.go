@@ -1,0 +1,30 @@
+package stub
+
+import (
+	"testing"
+	"unsafe"
+)
+
+// TestLayout: the assembly knows these offsets.
+func TestLayout(t *testing.T) {
+	var c Control
+	for _, f := range []struct {
+		name      string
+		got, want uintptr
+	}{
+		{"GuestSpin", unsafe.Offsetof(c.GuestSpin), 12}, {"Hot", unsafe.Offsetof(c.Hot), 16}, {"RSP", unsafe.Offsetof(c.Hot) + unsafe.Offsetof(c.Hot.RSP), 56},
+		{"Signal", unsafe.Offsetof(c.Signal), 64}, {"GSBase", unsafe.Offsetof(c.GSBase), 88}, {"FSBase", unsafe.Offsetof(c.FSBase), 96},
+		{"altstack", unsafe.Offsetof(c.altstack), 104}, {"negSelf", unsafe.Offsetof(c.negSelf), OffNegSelf}, {"Call", unsafe.Offsetof(c.Call), 140},
+		{"Regs", unsafe.Offsetof(c.Regs), 144}, {"R15", unsafe.Offsetof(c.Regs) + unsafe.Offsetof(c.Regs.R15), 232}, {"Opaque", unsafe.Offsetof(c.Opaque), OffOpaque},
+		{"Identity", unsafe.Offsetof(c.Identity), OffIdentity}, {"Return", unsafe.Offsetof(c.Return), offReturn}, {"Mask", unsafe.Offsetof(c.Signals), 328},
+		{"Pending", unsafe.Offsetof(c.Signals) + unsafe.Offsetof(c.Signals.Pending), 336},
+		{"Nap", unsafe.Offsetof(Bells{}.Nap), 16}, {"Bell", unsafe.Offsetof(Bells{}.Bell), 64}, {"rung", unsafe.Offsetof(replyPage{}.rung), 256},
+	} {
+		if f.got != f.want {
+			t.Errorf("%s is at %d, not %d", f.name, f.got, f.want)
+		}
+	}
+	if unsafe.Sizeof(Bells{}) > pageSize || unsafe.Sizeof(replyPage{}) > replySize || unsafe.Sizeof(c) > pageSize-64 {
+		t.Error("too large")
+	}
+}

@@ -1,0 +1,58 @@
+package trap
+
+import (
+	"sync/atomic"
+	"unsafe"
+
+	"gvisor.dev/gvisor/pkg/sync"
+
+	"moat/platform/stub"
+)
+
+// spinningOffset is nmspinning's place in the runtime's schedt.
+const spinningOffset = 116
+
+// spinning is the runtime's count of OS threads that look for goroutines to run. While it is not 0, who makes a goroutine ready wakes no OS thread for it.
+func spinning() *atomic.Int32
+
+// sleep parks the goroutine of t until somebody takes t off the board and readies it.
+func (t *thread) sleep() {
+	sync.Gopark(slept, unsafe.Pointer(t), sync.WaitReasonSelect, sync.TraceBlockSelect, 0)
+}
+
+// slept puts a thread on the board whose goroutine is parked. An event that came meanwhile, which nobody may have seen, unparks it.
+//
+//go:nosplit
+//go:norace
+func slept(gp uintptr, p unsafe.Pointer) bool {
+	t := (*thread)(p)
+	t.gp = gp
+	t.row.waits.Or(t.bit)
+	if !stub.Told(t.state.Load()) {
+		return true
+	}
+	return t.row.waits.And(^t.bit)&t.bit == 0
+}
+
+// ready lets the goroutine of a thread go on that was taken off the board.
+func (t *thread) ready() { sync.Goready(t.gp, 0, false) }
+
+//go:linkname entersyscallblock runtime.entersyscallblock
+func entersyscallblock()
+
+//go:linkname exitsyscall runtime.exitsyscall
+func exitsyscall()
+
+// wait waits for the bell, unless there is an event. The goroutine leaves its place to others before (a host call otherwise keeps it for a while), so
+// nothing here may split the stack or touch what the garbage collector may free.
+//
+//go:nosplit
+func (b *board) wait(bell *stub.Bell) {
+	entersyscallblock()
+	bell.Sleep()
+	if !b.any() {
+		bell.Wait()
+	}
+	bell.Wake()
+	exitsyscall()
+}

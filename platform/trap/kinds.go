@@ -1,0 +1,32 @@
+package trap
+
+import "golang.org/x/sys/unix"
+
+// Kinds of system calls, by what the goroutine that answers one may do to those that wait.
+const (
+	// plain calls may take long.
+	plain uint8 = iota
+	// brief calls come to an end, or block by Park, within a few microseconds.
+	brief
+	// waking calls are brief and may make other tasks ready.
+	waking
+)
+
+var kinds = func() (k [512]uint8) {
+	for _, nr := range [...]int{
+		unix.SYS_READ, unix.SYS_PREAD64, unix.SYS_POLL, unix.SYS_PPOLL, unix.SYS_SELECT, unix.SYS_PSELECT6, unix.SYS_EPOLL_WAIT, unix.SYS_EPOLL_PWAIT,
+		unix.SYS_LSEEK, unix.SYS_FSTAT, unix.SYS_FCNTL, unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN, unix.SYS_RT_SIGTIMEDWAIT,
+		unix.SYS_GETPID, unix.SYS_GETTID, unix.SYS_GETPPID, unix.SYS_GETUID, unix.SYS_GETEUID, unix.SYS_GETGID, unix.SYS_GETEGID, unix.SYS_SCHED_YIELD,
+		unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP, unix.SYS_CLOCK_GETTIME, unix.SYS_GETTIMEOFDAY, unix.SYS_TIME, unix.SYS_GETCPU, unix.SYS_WAIT4,
+		unix.SYS_EPOLL_CTL, unix.SYS_PAUSE, unix.SYS_RT_SIGSUSPEND,
+	} {
+		k[nr] = brief
+	}
+	for _, nr := range [...]int{
+		unix.SYS_READV, unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_WRITEV, unix.SYS_FUTEX, unix.SYS_SENDTO, unix.SYS_SENDMSG, unix.SYS_RECVFROM,
+		unix.SYS_RECVMSG, unix.SYS_KILL, unix.SYS_TKILL, unix.SYS_TGKILL,
+	} {
+		k[nr] = waking
+	}
+	return k
+}()
