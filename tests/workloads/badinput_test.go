@@ -1,10 +1,14 @@
 package workloads
 
 import (
+	"bufio"
 	"encoding/binary"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -171,4 +175,91 @@ func TestFlags(t *testing.T) {
 		}
 		oneLine(t, command(t, time.Minute, "", "", append([]string{moat}, c...)...), code)
 	}
+}
+
+// TestFullDisk: what Linux says of a full disk, and no more is written than fits.
+func TestFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to mount a small file system")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=1m,mode=755"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	const text = `dd if=/dev/zero of=f bs=64k count=100 2>&1 | grep -o 'No space left on device'; stat -c '%s %b' f; echo more > g || echo refused; stat -c %s g
+perl -e 'open F, "+<", "f"; seek F, 0, 2; print syswrite(F, "x" x 10) // "errno " . ($!+0), "\n"'
+cp /bin/true h 2>/dev/null; echo $?; ln -s f l 2>/dev/null; rm -f f g h l; echo again > g; cat g; rm g`
+	want := command(t, time.Minute, dir, "", "sh", "-c", text)
+	platforms(t, func(t *testing.T, p string) {
+		got := sandbox{platform: p, flags: []string{"--volume=" + dir + ":/mnt", "--workdir=/mnt"}}.run(t, "sh", "-c", text)
+		if got.out != want.out || got.code != want.code {
+			t.Errorf("differs from the host\n--- sandbox: %v\n--- host: %v", got, want)
+		}
+	})
+}
+
+// TestVanishingRoot: a root that is deleted under the container has no files any more; the container finds that out as any process would.
+func TestVanishingRoot(t *testing.T) {
+	need(t, "gcc")
+	const prog = `#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+int main(void)
+{
+	puts("up");
+	fflush(stdout);
+	getchar();
+	int fd = open("/data/file", O_RDONLY);
+	printf("%s\n", fd < 0 ? strerror(errno) : "opened");
+	execl("/data/other", "other", NULL);
+	printf("%s\n", strerror(errno));
+	fd = open("/new", O_CREAT | O_WRONLY, 0644);
+	printf("%d\n", fd >= 0); // in the layer of memory
+	return 3;
+}`
+	src := filepath.Join(t.TempDir(), "p.c")
+	os.WriteFile(src, []byte(prog), 0o644)
+	platforms(t, func(t *testing.T, p string) {
+		root := filepath.Join(t.TempDir(), "root")
+		if err := os.MkdirAll(root+"/data", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		os.WriteFile(root+"/data/file", []byte("x"), 0o644)
+		if r := command(t, time.Minute, "", "", "gcc", "-static", "-w", "-o", root+"/prog", src); r.code != 0 {
+			t.Fatal(r)
+		}
+		c := exec.Command(moat, "do", "--platform="+p, "--rootfs="+root, "--", "/prog")
+		c.Env = environ()
+		in, err := c.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var errs strings.Builder
+		c.Stderr = &errs
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		r := bufio.NewReader(out)
+		if l, err := r.ReadString('\n'); l != "up\n" {
+			t.Fatalf("%q %v %s", l, err, errs.String())
+		}
+		os.RemoveAll(root)
+		in.Write([]byte("\n"))
+		text, _ := io.ReadAll(r)
+		c.Wait()
+		if code := c.ProcessState.ExitCode(); code != 3 || string(text) != "No such file or directory\nNo such file or directory\n1\n" {
+			t.Errorf("code %d, output %q: %s", code, text, errs.String())
+		}
+	})
 }

@@ -172,6 +172,14 @@ func openTerminal(o *Options) (*terminal, error) {
 	if err := t.fd.SetRaw(); err != nil {
 		return nil, err
 	}
+	// What the sandbox's terminal sends has been processed; again, a line feed alone would be more than that.
+	if m, err := unix.IoctlGetTermios(int(t.fd.Fd()), unix.TCGETS); err == nil {
+		m.Oflag &^= unix.OPOST
+		err = unix.IoctlSetTermios(int(t.fd.Fd()), unix.TCSETS, m)
+		if err != nil {
+			return nil, err
+		}
+	}
 	return t, nil
 }
 

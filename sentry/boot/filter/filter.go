@@ -88,8 +88,11 @@ var kernel = []Rule{
 	{"lseek", unix.SYS_LSEEK, all, "the position of standard input and output; data and holes of host files"},
 	{"ppoll", unix.SYS_PPOLL, all, "readiness of standard input and output"},
 	{"epoll_pwait", unix.SYS_EPOLL_PWAIT, all, "waiting for standard input and output"},
-	{"ioctl", unix.SYS_IOCTL, seccomp.Or{args{free, eq(unix.TCGETS)}, args{free, eq(unix.TIOCGWINSZ)}, args{free, eq(0x541b)}},
-		"asking a terminal (TCGETS, TIOCGWINSZ) or pipe (FIONREAD) that is standard input or output"},
+	{"ioctl", unix.SYS_IOCTL, seccomp.Or{
+		args{free, eq(unix.TCGETS)}, args{free, eq(unix.TIOCGWINSZ)}, args{free, eq(0x541b)},
+		// Without these what is typed at a password prompt shows, where standard output is no terminal.
+		args{free, eq(unix.TCSETS)}, args{free, eq(unix.TCFLSH), eq(unix.TCIFLUSH)},
+	}, "asking a terminal (TCGETS, TIOCGWINSZ) or pipe (FIONREAD) that is standard input or output; a terminal's modes (TCSETS, TCFLSH)"},
 	{"sendmsg", unix.SYS_SENDMSG, args{free, free, eq(unix.MSG_NOSIGNAL)}, "requests to the gofer"},
 	{"recvmsg", unix.SYS_RECVMSG, args{free, free, eq(unix.MSG_CMSG_CLOEXEC)}, "the gofer's answers and donated descriptors"},
 	{"close", unix.SYS_CLOSE, all, "donated descriptors"},

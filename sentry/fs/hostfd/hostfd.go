@@ -168,14 +168,18 @@ func (f *File) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSequen
 	return n, off, err
 }
 
-// Ioctl implements vfs.FileImpl: what can be asked of a terminal or a pipe; nothing changes the host's.
+// Ioctl implements vfs.FileImpl: what can be asked of a terminal or a pipe, and the modes of a terminal, which a program that asks for a password sets.
 func (f *File) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
 	switch req {
 	case unix.TCGETS, unix.TIOCGWINSZ, fionread:
 		if f.pollable {
 			return 0, f.ask(io, req, arg)
 		}
-	case unix.TCSETS, unix.TCSETSW, unix.TCSETSF, unix.TIOCSWINSZ:
+	case unix.TCSETS, unix.TCSETSW, unix.TCSETSF:
+		if f.kind == unix.S_IFCHR && f.pollable {
+			return 0, f.setModes(io, req, arg)
+		}
+	case unix.TIOCSWINSZ:
 		if f.kind == unix.S_IFCHR && f.pollable {
 			return 0, unix.EPERM
 		}

@@ -69,3 +69,20 @@ func (f *File) ask(io usermem.IO, req uint32, arg uintptr) error {
 	_, err := io.CopyOut(hostarch.Addr(arg), buf[:n])
 	return err
 }
+
+// setModes sets a terminal's struct termios. It does not wait until what was written is on the screen, which may be never.
+func (f *File) setModes(io usermem.IO, req uint32, arg uintptr) error {
+	var termios [36]byte
+	if _, err := io.CopyIn(hostarch.Addr(arg), termios[:]); err != nil {
+		return err
+	}
+	if req == unix.TCSETSF {
+		if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(f.fd), unix.TCFLSH, unix.TCIFLUSH); e != 0 {
+			return e
+		}
+	}
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(f.fd), unix.TCSETS, uintptr(unsafe.Pointer(&termios))); e != 0 {
+		return e
+	}
+	return nil
+}
