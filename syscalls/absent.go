@@ -23,7 +23,6 @@ func init() {
 		security = "no LSM is loaded"
 	)
 	register(
-		absent(101, "ptrace", "debuggers: planned"),
 		absent(134, "uselib", gone),
 		absent(154, "modify_ldt", "as without CONFIG_MODIFY_LDT_SYSCALL"),
 		absent(156, "_sysctl", gone),

@@ -139,6 +139,9 @@ func copyOutWaitInfo(t *kernel.Task, p hostarch.Addr, r *kernel.WaitResult) erro
 			info.SetStatus(int32(linux.SIGCONT))
 		case s.Stopped():
 			info.Code = linux.CLD_STOPPED
+			if r.Trapped {
+				info.Code = linux.CLD_TRAPPED
+			}
 			info.SetStatus(int32(s.StopSignal()))
 		case s.Signaled():
 			info.Code = linux.CLD_KILLED

@@ -69,10 +69,15 @@ func (t *Task) Clone(a *CloneArgs) (int32, error) {
 		t.CopyOutUint32(a.ParentTID, uint32(tid))
 	}
 	vfork := c.vfork
+	event := t.traceClone(c, a)
 	c.start(fp)
+	if event != 0 {
+		t.traceEvent(event, uint64(tid))
+	}
 	if vfork != nil {
 		// Only a kill ends the wait; the child lives on.
 		t.BlockKillable(vfork)
+		t.traceEvent(traceEventVDone, uint64(tid))
 	}
 	return tid, nil
 }

@@ -133,6 +133,7 @@ func (t *Task) Exec(a *ExecArgs) error {
 		t.brokenThread(err)
 	}
 	t.endVfork()
+	t.traceExec(uint64(t.TID()))
 	return nil
 }
 

@@ -40,6 +40,7 @@ func (t *Task) exitGroup(status linux.WaitStatus) {
 // exit is do_exit: t gives up everything and becomes a zombie, or nothing.
 func (t *Task) exit() {
 	tg := t.tg
+	t.traceEvent(traceEventExit, uint64(t.exitCode))
 	k := t.k
 	t.exitSignals()
 	t.leaveMM()
@@ -60,6 +61,7 @@ func (t *Task) exit() {
 			hang = tg.disassociateTTY()
 			tg.pgrp.session.leader = nil
 		}
+		tg.releaseTracees()
 	}
 	k.tasksMu.Unlock()
 	if hang != nil {
@@ -190,6 +192,7 @@ func (t *Task) notifyExit() {
 	t.private.Discard(^linux.SignalSet(0))
 	tg.sigMu.Unlock()
 	if t != tg.leader {
+		t.tracedEndLocked(t.exitCode, nil)
 		t.removeLocked()
 	}
 	alive := 0
@@ -257,6 +260,7 @@ func (tg *ThreadGroup) endLocked() {
 	tg.exitNotified = true
 	tg.pid.ended.Store(true)
 	parent := tg.parent
+	tg.leader.tracedEndLocked(tg.exitStatus, parent)
 	tg.hangupOrphan(parent, true)
 	close(tg.done)
 	if parent == nil {

@@ -130,6 +130,9 @@ func (t *Task) nextSignal(info *linux.SignalInfo) (act linux.SigAction, ok bool)
 		if t.killed {
 			return act, false
 		}
+		if t.traceTrapLocked() {
+			continue
+		}
 		if why := tg.stop.notify; why != 0 {
 			tg.stop.notify = 0
 			tg.sigMu.Unlock()
@@ -145,6 +148,18 @@ func (t *Task) nextSignal(info *linux.SignalInfo) (act linux.SigAction, ok bool)
 		if sig == 0 {
 			t.recalcLocked()
 			return act, false
+		}
+		if sig != linux.SIGKILL && t.tracing.Load() != nil {
+			tg.sigMu.Unlock()
+			sig = t.traceSignal(sig, info)
+			tg.sigMu.Lock()
+			if sig == 0 {
+				continue
+			}
+			if signal.Has(t.mask(), sig) {
+				t.private.Add(info, t.userCounter(), ^uint64(0))
+				continue
+			}
 		}
 		act = t.takeAction(sig)
 		switch {
@@ -251,10 +266,20 @@ func (t *Task) stopLocked() {
 		tg.notifyStop(linux.CLD_STOPPED)
 		tg.sigMu.Lock()
 	}
+	tr := t.tracing.Load()
+	if tr != nil {
+		tr.trap = true
+	}
 	for t.stopped && !t.killed {
+		if t.traceTrapLocked() {
+			continue
+		}
 		tg.sigMu.Unlock()
 		<-t.wake
 		tg.sigMu.Lock()
+	}
+	if tr != nil && tr.seized && !t.killed && t.tracing.Load() == tr {
+		tr.trap = tr.listening() // SIGCONT ended a stop that the tracer listens to
 	}
 	t.stopped = false
 	t.state.Store(uint32(Running))

@@ -146,8 +146,8 @@ func (tg *ThreadGroup) prepareLocked(t *Task, sig linux.Signal, force bool) bool
 
 // ignoredLocked is sig_ignored: a blocked signal is never ignored, since its handler may change by the time it is unblocked.
 func (tg *ThreadGroup) ignoredLocked(t *Task, sig linux.Signal, force bool) bool {
-	if signal.Has(t.mask(), sig) || signal.Has(t.waitSet, sig) {
-		return false
+	if signal.Has(t.mask(), sig) || signal.Has(t.waitSet, sig) || t.tracing.Load() != nil && sig != linux.SIGKILL {
+		return false // nor is one that a tracer is to see
 	}
 	h := tg.handlers.get(sig).Handler
 	if tg.unkillable && h == linux.SIG_DFL && !(force && signal.Has(unblockable, sig)) {
@@ -178,7 +178,7 @@ func (tg *ThreadGroup) completeLocked(t *Task, sig linux.Signal) {
 	} else if t = tg.taker(sig); t == nil {
 		return
 	}
-	if !signal.DefaultCore(sig) && !signal.DefaultIgnored(sig) && !signal.DefaultStop(sig) && !signal.Has(t.mask(), sig) && !tg.unkillable &&
+	if !t.Traced() && !signal.DefaultCore(sig) && !signal.DefaultIgnored(sig) && !signal.DefaultStop(sig) && !signal.Has(t.mask(), sig) && !tg.unkillable &&
 		tg.handlers.get(sig).Handler == linux.SIG_DFL {
 		tg.groupExitLocked(linux.WaitStatusTerminationSignal(sig), nil)
 		return
@@ -267,7 +267,8 @@ func (t *Task) kill() {
 // RecalcSignals sets or clears workSignal by what is pending and not blocked. Preconditions: sigMu is held; t is the caller's task.
 // +checklocks:t.tg.sigMu
 func (t *Task) recalcLocked() {
-	if (t.private.Set()|t.tg.shared.Set())&^(t.mask()&^t.waitSet) != 0 || t.tg.stop.notify != 0 {
+	tr := t.tracing.Load()
+	if (t.private.Set()|t.tg.shared.Set())&^(t.mask()&^t.waitSet) != 0 || t.tg.stop.notify != 0 || tr != nil && tr.trap {
 		t.setWork(workSignal)
 	} else {
 		t.work.And(^workSignal)

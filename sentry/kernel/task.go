@@ -59,6 +59,8 @@ type Task struct {
 	mm      atomic.Pointer[mm.MemoryManager]
 	seccomp atomic.Pointer[seccompFilter]
 	straced atomic.Bool
+	// tracing is set while another process traces t; see there.
+	tracing atomic.Pointer[tracing]
 	// Trace is the strace decoder's, for t's own goroutine.
 	Trace any
 

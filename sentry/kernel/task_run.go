@@ -114,8 +114,16 @@ func (t *Task) loop() {
 
 // syscall carries out the system call that the registers ask for.
 func (t *Task) syscall() {
+	if t.tracing.Load() != nil {
+		t.tracedSyscall()
+		return
+	}
+	t.doSyscall()
+}
+
+func (t *Task) doSyscall() {
 	r := &t.regs
-	nr := uintptr(r.Orig_rax)
+	nr := uintptr(uint32(r.Orig_rax)) // do_syscall_64 takes an int
 	args := Args{Arg(r.Rdi), Arg(r.Rsi), Arg(r.Rdx), Arg(r.R10), Arg(r.R8), Arg(r.R9)}
 	if t.seccomp.Load() != nil && !t.checkSeccomp(nr, &args) {
 		return
@@ -273,7 +281,7 @@ func (t *Task) publishIdentity() {
 	t.thread.SetIdentity(platform.Identity{
 		PID: t.PID(), TID: t.TID(), PPID: t.PPID(),
 		UID: ns.UIDOrOverflow(c.RUID), EUID: ns.UIDOrOverflow(c.EUID), GID: ns.GIDOrOverflow(c.RGID), EGID: ns.GIDOrOverflow(c.EGID),
-		Valid: !t.straced.Load() && t.seccomp.Load() == nil && ns.Mapped(),
+		Valid: !t.straced.Load() && t.tracing.Load() == nil && t.seccomp.Load() == nil && ns.Mapped(),
 	})
 }
 

@@ -37,6 +37,9 @@ type ThreadGroup struct {
 	// exitNotified: the group is a zombie and the parent was told. reaped: its PID is free, it is in nobody's tables.
 	exitNotified bool
 	reaped       bool
+	// tracees are the tasks that the process traces, tracedDead those that ended and that it has not been told of; guarded by tasksMu.
+	tracees    map[*Task]struct{}
+	tracedDead []tracedEnd
 	// exitStatus is the wait status of the zombie.
 	exitStatus linux.WaitStatus
 	// childTimes are the times of reaped children; deadTimes those of threads that ended.

@@ -22,6 +22,8 @@ type WaitResult struct {
 	UID    auth.KUID
 	Status linux.WaitStatus
 	Rusage linux.Rusage
+	// Trapped: the stop is a tracee's (CLD_TRAPPED).
+	Trapped bool
 }
 
 // Wait is wait4(2) and waitid(2). A nil result without an error is WNOHANG's; ECHILD if there is nothing to wait for.
@@ -49,6 +51,13 @@ func (t *Task) Wait(o *WaitOptions) (*WaitResult, error) {
 			continue
 		}
 		if err := t.Block(ch); err != nil {
+			// The signal may be the SIGCHLD of what is waited for: news come first (do_wait).
+			t.k.tasksMu.Lock()
+			r, _ := t.waitScan(o)
+			t.k.tasksMu.Unlock()
+			if r != nil {
+				return r, nil
+			}
 			return nil, err
 		}
 	}
@@ -56,12 +65,18 @@ func (t *Task) Wait(o *WaitOptions) (*WaitResult, error) {
 
 // waitScan looks for a child with news. Preconditions: tasksMu is held for writing.
 func (t *Task) waitScan(o *WaitOptions) (r *WaitResult, any bool) {
+	if len(t.tg.tracees)+len(t.tg.tracedDead) > 0 {
+		if r, any = t.waitTracees(o); r != nil {
+			return r, true
+		}
+	}
 	if o.PID != nil {
 		c := o.PID.group
 		if c == nil || c.parent != t.tg {
-			return nil, false
+			return nil, any
 		}
-		return t.waitOne(c, o)
+		r, ok := t.waitOne(c, o)
+		return r, ok || any
 	}
 	for c := range t.tg.children {
 		if o.Group != nil && (c.pgrp == nil || c.pgrp.pid != o.Group) {
@@ -80,7 +95,8 @@ func (t *Task) waitOne(c *ThreadGroup, o *WaitOptions) (r *WaitResult, eligible 
 	if o.Options&linux.WNOTHREAD != 0 && c.parentTask != t {
 		return nil, false
 	}
-	if o.Options&linux.WALL == 0 && (c.exitSignal != linux.SIGCHLD) != (o.Options&linux.WCLONE != 0) {
+	traced := c.leader.Tracer() == t.tg
+	if o.Options&linux.WALL == 0 && !traced && (c.exitSignal != linux.SIGCHLD) != (o.Options&linux.WCLONE != 0) {
 		return nil, false
 	}
 	r = &WaitResult{PID: c.pid.In(t.PIDNamespace()), UID: c.leader.Credentials().RUID}
@@ -98,7 +114,7 @@ func (t *Task) waitOne(c *ThreadGroup, o *WaitOptions) (r *WaitResult, eligible 
 	}
 	c.sigMu.Lock()
 	defer c.sigMu.Unlock()
-	if o.Options&linux.WSTOPPED != 0 && c.stop.done && c.stop.waitSig != 0 {
+	if o.Options&linux.WSTOPPED != 0 && !traced && c.stop.done && c.stop.waitSig != 0 {
 		r.Status = linux.WaitStatusStopped(uint32(c.stop.waitSig))
 		if o.Options&linux.WNOWAIT == 0 {
 			c.stop.waitSig = 0

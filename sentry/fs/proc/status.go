@@ -32,11 +32,14 @@ func genStatus(s subject, ctx vfs.Context, b *bytes.Buffer) error {
 	if haveFS {
 		fmt.Fprintf(b, "Umask:\t%#04o\n", mask)
 	}
-	ppid := int32(0)
+	ppid, tracer := int32(0), int32(0)
+	if p := t.Tracer(); p != nil {
+		tracer = p.PIDIn(ns)
+	}
 	if p := tg.Parent(); p != nil {
 		ppid = p.PIDIn(ns)
 	}
-	fmt.Fprintf(b, "State:\t%s\nTgid:\t%d\nNgid:\t0\nPid:\t%d\nPPid:\t%d\nTracerPid:\t0\n", t.State(), tg.PIDIn(ns), t.TIDIn(ns), ppid)
+	fmt.Fprintf(b, "State:\t%s\nTgid:\t%d\nNgid:\t0\nPid:\t%d\nPPid:\t%d\nTracerPid:\t%d\n", t.State(), tg.PIDIn(ns), t.TIDIn(ns), ppid, tracer)
 	fmt.Fprintf(b, "Uid:\t%d\t%d\t%d\t%d\n", reader.UIDOrOverflow(c.RUID), reader.UIDOrOverflow(c.EUID), reader.UIDOrOverflow(c.SUID), reader.UIDOrOverflow(c.FSUID))
 	fmt.Fprintf(b, "Gid:\t%d\t%d\t%d\t%d\n", reader.GIDOrOverflow(c.RGID), reader.GIDOrOverflow(c.EGID), reader.GIDOrOverflow(c.SGID), reader.GIDOrOverflow(c.FSGID))
 	size := 0

@@ -133,7 +133,8 @@ func (c *Credentials) NewChild() (*UserNamespace, error) {
 	if c.UserNS.Level >= 32 {
 		return nil, unix.EUSERS
 	}
-	return &UserNamespace{Parent: c.UserNS, Owner: c.EUID, OwnerGroup: c.EGID, Level: c.UserNS.Level + 1}, nil
+	return &UserNamespace{Parent: c.UserNS, Owner: c.EUID, OwnerGroup: c.EGID, Level: c.UserNS.Level + 1,
+		setgroupsDenied: !c.UserNS.SetgroupsAllowed()}, nil
 }
 
 func down(m []IDMapEntry, id uint32) uint32 {

@@ -52,7 +52,7 @@ static void sems2(void) {
 	p = CHILD(struct sembuf z = {0, 0, 0}; u.val = 1; semctl(s, 0, SETVAL, u); V(semop(s, &z, 1)));
 	while (semctl(s, 0, GETZCNT) != 1)
 		sleep_ms(1);
-	w.sem_op = -1, V(semop(s, &w, 1)), P("%s", wait_for(p));
+	w.sem_op = -1, semop(s, &w, 1), P("%s", wait_for(p)), V(semctl(s, 0, GETVAL));
 }
 
 static void msgs(void) {

@@ -47,7 +47,7 @@ static void users(void) {
 	R(unshare(CLONE_NEWUSER)), V(getuid()), V(getgid()), P("%s|%s", slurp("/proc/self/uid_map"), slurp("/proc/self/setgroups")), R(setuid(0)), R(wr("/proc/self/gid_map", "0 0 1")), sprintf(m, "0 %d 2", u), R(wr("/proc/self/uid_map", m)), R(wr("/proc/self/uid_map", "garbage")), R(wr("/proc/self/uid_map", "0 0 0")), R(wr("/proc/self/setgroups", "deny")), R(wr("/proc/self/setgroups", "allow")), sprintf(m, "0 %d 1\n", u), R(wr("/proc/self/uid_map", m)), R(wr("/proc/self/uid_map", m)), sprintf(m, "0 %d 1\n", g), R(wr("/proc/self/gid_map", m)), V(getuid()), V(getgid()), P("%s%s", u ? "" : slurp("/proc/self/uid_map"), u ? "" : slurp("/proc/self/gid_map")), R(setgroups(0, 0)), R(setuid(1)), R(setuid(0)), R(sethostname("x", 1)), R(unshare(CLONE_NEWUTS)), R(sethostname("x", 1)), R(mount("t", "/tmp", "tmpfs", 0, 0)), R(unshare(CLONE_NEWNS)), R(mount("t", "/tmp", "tmpfs", 0, 0)), R(umount("/proc")), R(chroot("/tmp")), R(mknod("/n", S_IFCHR, makedev(1, 3)));
 	struct stat s;
 	R(stat("/", &s)), P("owner %d", s.st_uid);
-	R(unshare(CLONE_NEWUSER)), V(getuid());
+	R(unshare(CLONE_NEWUSER)), V(getuid()), P("%s", slurp("/proc/self/setgroups"));
 }
 
 static void mnt(const char *src, const char *dst, const char *type, unsigned long f, const char *d) { P("mount %s %s %s %#lx %s: %s", src ?: "-", dst ?: "-", type ?: "-", f, d ?: "-", EN(mount(src, dst, type, f, d))); }
