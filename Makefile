@@ -5,7 +5,7 @@ FUZZTIME ?= 20s
 comma := ,
 export GOFLAGS ?= -mod=mod
 
-.PHONY: all build run test unit workloads lint size fuzz bench bench-quick clean deps conformance fuzz-raw
+.PHONY: all build run test unit workloads lint size fuzz bench bench-quick clean deps conformance fuzz-raw soak
 
 all: build
 
@@ -33,6 +33,12 @@ conformance: deps
 # The long workloads too.
 workloads: deps build
 	MOAT_LONG=1 MOAT_PLATFORMS="$(PLATFORMS)" $(GO) test -count=1 -timeout 60m -v ./tests/workloads
+
+# stress-ng for MINUTES on the first of PLATFORMS, SECONDS a stressor; or only STRESSORS.
+MINUTES ?= 60
+SECONDS ?= 4
+soak: deps
+	MOAT_SOAK=$(MINUTES) MOAT_SOAK_SECONDS=$(SECONDS) MOAT_STRESSORS="$(STRESSORS)" MOAT_PLATFORMS="$(firstword $(PLATFORMS))" $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./tests/workloads
 
 lint:
 	./scripts/lint.sh

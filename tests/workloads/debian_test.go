@@ -70,7 +70,7 @@ func inTree(t *testing.T, limit time.Duration, text string) {
 	t.Helper()
 	tree, debs := minbase(t)
 	want := command(t, limit, t.TempDir(), text, "unshare", "-mpnf", "bash", "-c", `set -e
-mount -t tmpfs tmpfs .; cp -a `+tree+` t; mkdir t/debs; mount --bind `+debs+` t/debs; mount -t proc proc t/proc
+mount -t tmpfs tmpfs .; cp -a `+tree+` t; mkdir t/debs; mount --bind `+debs+` t/debs; mount -t proc proc t/proc; mount -t devpts -o newinstance,ptmxmode=666 devpts t/dev/pts
 exec chroot t bash`)
 	platforms(t, func(t *testing.T, p string) {
 		got := sandbox{platform: p, dir: "/", limit: limit, stdin: text, flags: []string{"--rootfs=" + tree, "--volume=" + debs + ":/debs:ro"}}.run(t, "bash")
@@ -104,8 +104,9 @@ echo end
 }
 
 func TestDebianPackages(t *testing.T) {
-	inTree(t, 2*time.Minute, `
+	inTree(t, 4*time.Minute, `
 exec 2>&1; export LC_ALL=C DEBIAN_FRONTEND=noninteractive
+echo "127.0.0.1 $(hostname)" >> /etc/hosts; echo 'Dpkg::Use-Pty 0;' > /etc/apt/apt.conf.d/test
 apt list --installed 2>/dev/null; dpkg --audit; apt-get check
 dpkg -i /debs/hello_*.deb; echo $?; hello; dpkg -l hello | tail -1; dpkg -L hello | grep bin; dpkg -S /usr/bin/hello; dpkg -V hello; echo $?; dpkg -r hello; echo $?
 apt-get -qq install -y --no-install-recommends /debs/hello_*.deb /debs/sudo_*.deb; echo $?; hello -g hi; dpkg -s sudo | head -2; stat -c '%a %U' /usr/bin/sudo

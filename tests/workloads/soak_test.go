@@ -1,0 +1,96 @@
+package workloads
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// classes are those of stress-ng whose stressors the soak runs.
+const classes = "cpu memory vm scheduler pipe filesystem signal"
+
+// stressors are what stress-ng has in classes, without those that testdata/stressors.absent gives a reason to leave out.
+func stressors(t *testing.T) (names []string) {
+	t.Helper()
+	b, err := os.ReadFile("testdata/stressors.absent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	absent := map[string]bool{}
+	for l := range strings.Lines(string(b)) {
+		if name, reason, ok := strings.Cut(l, ": "); ok && !strings.HasPrefix(l, "#") && reason != "" {
+			absent[name] = true
+		}
+	}
+	help := command(t, time.Minute, "", "", "stress-ng", "--help").out
+	for _, c := range strings.Fields(classes) {
+		r := command(t, time.Minute, "", "", "stress-ng", "--class", c+"?")
+		_, list, ok := strings.Cut(r.out+r.err, "stressors: ")
+		if !ok {
+			t.Fatalf("stress-ng does not list class %s: %v", c, r)
+		}
+		for _, s := range strings.Fields(list) {
+			// The names of classes stand among those of stressors.
+			if !absent[s] && !slices.Contains(names, s) && regexp.MustCompile(`(?m)--`+regexp.QuoteMeta(s)+` N\b`).MatchString(help) {
+				names = append(names, s)
+			}
+		}
+	}
+	return names
+}
+
+// TestSoak runs stress-ng in one sandbox for MOAT_SOAK minutes (make soak), stressor after stressor, MOAT_SOAK_SECONDS each, round after round, and
+// wants each to verify what it did and the sandbox to hold no more of the host at the end. MOAT_STRESSORS names some stressors.
+func TestSoak(t *testing.T) {
+	minutes, err := strconv.ParseFloat(os.Getenv("MOAT_SOAK"), 64)
+	if err != nil {
+		t.Skip("an hour long: make soak")
+	}
+	need(t, "stress-ng", "setpriv")
+	seconds, _ := strconv.Atoi(os.Getenv("MOAT_SOAK_SECONDS"))
+	seconds = max(seconds, 1)
+	names := strings.Fields(os.Getenv("MOAT_STRESSORS"))
+	if len(names) == 0 {
+		names = stressors(t)
+	}
+	platforms(t, func(t *testing.T, p string) {
+		s := newShell(t, p, "--memory=2g")
+		s.do(time.Minute, `mkdir /tmp/soak; cd /tmp/soak; chmod 777 .; ulimit -c 0
+stress() { local as=; case $1 in exec|spawn) as="setpriv --reuid=65534 --regid=65534 --clear-groups";; esac # these two refuse root
+timeout -k 5 $(($2+90)) $as stress-ng --$1 2 --verify -t $2 2>&1 | grep -v dispatching | tail -n 20; return ${PIPESTATUS[0]}; }`)
+		end := time.Now().Add(time.Duration(minutes * float64(time.Minute)))
+		var first, peak footprint
+		n := 0
+		for round := 1; n == 0 || time.Now().Before(end); round++ {
+			for _, name := range names {
+				if n > 0 && time.Now().After(end) {
+					break
+				}
+				start := time.Now()
+				out, code := s.do(time.Duration(seconds+100)*time.Second, fmt.Sprintf("stress %s %d", name, seconds))
+				if code != "0" {
+					t.Errorf("%s: exit code %s\n%s", name, code, out)
+				}
+				n++
+				f := measure(s.cmd.Process.Pid)
+				t.Logf("round %d: %s: %.1fs; %v", round, name, time.Since(start).Seconds(), f)
+				if f.memory > peak.memory {
+					peak = f
+				}
+				if round == 1 && n == max(1, len(names)/2) {
+					first = atRest(s.cmd.Process.Pid) // in case that there is no second round
+				}
+			}
+			if round == 1 && time.Now().Before(end) {
+				first = atRest(s.cmd.Process.Pid)
+			}
+		}
+		s.do(time.Minute, "rm -rf /tmp/soak")
+		grown(t, fmt.Sprintf("after %d stressors the sandbox (peak %d MiB)", n, peak.memory>>20), first, atRest(s.cmd.Process.Pid))
+	})
+}
