@@ -46,7 +46,7 @@ func fetched(t *testing.T, name, text string) string {
 func sourcePackage(t *testing.T, name string) string {
 	t.Helper()
 	need(t, "dpkg-source")
-	ms, _ := filepath.Glob(fetched(t, "source-"+name, "apt_get update; apt_get source "+name) + "/*/")
+	ms, _ := filepath.Glob(filepath.Join(fetched(t, "source-"+name, "apt_get update; apt_get source "+name), name+"-*"))
 	if len(ms) != 1 {
 		t.Fatalf("build/source-%s: %d directories, not one", name, len(ms))
 	}

@@ -47,25 +47,38 @@ func newShell(t *testing.T, platform string, flags ...string) *shell {
 	return s
 }
 
-// do runs a command and returns its output and exit code.
-func (s *shell) do(limit time.Duration, text string) (out string, code string) {
+// send types a line; what it prints is for expect.
+func (s *shell) send(text string) {
 	s.t.Helper()
-	if _, err := io.WriteString(s.in, text+"\necho \"<end $?>\"\n"); err != nil {
+	if _, err := io.WriteString(s.in, text+"\n"); err != nil {
 		s.t.Fatalf("the sandbox has ended before: %s: %v", text, err)
 	}
+}
+
+// expect reads lines up to one that begins with prefix, and returns its rest and those before.
+func (s *shell) expect(limit time.Duration, prefix string) (rest, before string) {
+	s.t.Helper()
 	after := time.After(limit)
 	for {
 		select {
 		case l, ok := <-s.out:
 			if !ok {
-				s.t.Fatalf("the sandbox has ended in: %s\n%s", text, out)
+				s.t.Fatalf("the sandbox has ended; no %q in\n%s", prefix, before)
 			}
-			if c, ok := strings.CutPrefix(l, "<end "); ok {
-				return out, strings.TrimSuffix(c, ">")
+			if rest, ok := strings.CutPrefix(l, prefix); ok {
+				return rest, before
 			}
-			out += l + "\n"
+			before += l + "\n"
 		case <-after:
-			s.t.Fatalf("not done after %v: %s\n%s", limit, text, out)
+			s.t.Fatalf("not done after %v; no %q in\n%s", limit, prefix, before)
 		}
 	}
+}
+
+// do runs a command and returns its output and exit code.
+func (s *shell) do(limit time.Duration, text string) (out, code string) {
+	s.t.Helper()
+	s.send(text + "\necho \"<end $?>\"")
+	code, out = s.expect(limit, "<end ")
+	return out, strings.TrimSuffix(code, ">")
 }

@@ -125,7 +125,7 @@ func TestMakeLua(t *testing.T) {
 	long(t)
 	need(t, "gcc", "make")
 	dir := sourcePackage(t, "lua5.4")
-	scriptFor(t, 5*time.Minute, `set -e; cp -r `+dir+`src src; cd src; make -j2 a CC="gcc -std=gnu99" MYCFLAGS=-DLUA_USE_POSIX 2>&1 | grep -c gcc; make -j2 lua CC="gcc -std=gnu99" MYCFLAGS=-DLUA_USE_POSIX >/dev/null 2>&1
+	scriptFor(t, 5*time.Minute, `set -e; cp -r `+dir+`/src src; cd src; make -j2 a CC="gcc -std=gnu99" MYCFLAGS=-DLUA_USE_POSIX 2>&1 | grep -c gcc; make -j2 lua CC="gcc -std=gnu99" MYCFLAGS=-DLUA_USE_POSIX >/dev/null 2>&1
 ./lua -e 'local t = {} for i = 1, 200000 do t[i] = (i * 7919) % 100003 end table.sort(t) print(t[1], t[#t], string.format("%.10f", math.pi), collectgarbage("count") > 0)' 2>&1 | sed 's/^[^:]*: //'
 ./lua -e 'print(io.popen("echo from popen"):read("l")) local f = assert(io.open("out", "w")) f:write(("x"):rep(1e6)) f:close() print(#io.open("out"):read("a")) coroutine.wrap(function() print(coroutine.isyieldable()) end)()'`)
 }
