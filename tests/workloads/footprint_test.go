@@ -14,12 +14,12 @@ import (
 // footprint is what a sandbox's processes hold of the host: sentry, gofer and stubs.
 type footprint struct {
 	processes, threads, fds int
-	memory                  int64 // bytes: of the processes, and of the memory file
+	anon, file              int64 // bytes: anonymous memory of the processes, and the memory file
 	cpu                     time.Duration
 }
 
 func (f footprint) String() string {
-	return fmt.Sprintf("%d processes, %d threads, %d descriptors, %d MiB", f.processes, f.threads, f.fds, f.memory>>20)
+	return fmt.Sprintf("%d processes, %d threads, %d descriptors, %d MiB, %d MiB of memory file", f.processes, f.threads, f.fds, f.anon>>20, f.file>>20)
 }
 
 // measure adds up what the processes below pid hold.
@@ -44,7 +44,7 @@ func measure(pid int) (f footprint) {
 		for l := range strings.Lines(string(status)) {
 			if v, ok := strings.CutPrefix(l, "RssAnon:"); ok {
 				n, _ := strconv.ParseInt(strings.Fields(v)[0], 10, 64)
-				f.memory += n << 10
+				f.anon += n << 10
 			}
 		}
 		fds, _ := filepath.Glob(dir + "fd/*")
@@ -53,7 +53,7 @@ func measure(pid int) (f footprint) {
 			var st syscall.Stat_t
 			if to, _ := os.Readlink(fd); strings.HasPrefix(to, "/memfd:") && syscall.Stat(fd, &st) == nil && !files[st.Ino] {
 				files[st.Ino] = true
-				f.memory += st.Blocks * 512
+				f.file += st.Blocks * 512
 			}
 		}
 	}
@@ -80,7 +80,7 @@ func atRest(pid int) footprint {
 func grown(t *testing.T, what string, a, b footprint) {
 	t.Helper()
 	t.Logf("%s: %v; before: %v", what, b, a)
-	if b.processes > a.processes+4 || b.threads > a.threads+16 || b.fds > a.fds+16 || b.memory > a.memory+64<<20 {
+	if b.processes > a.processes+4 || b.threads > a.threads+16 || b.fds > a.fds+16 || b.anon > a.anon+64<<20 || b.file > a.file+64<<20 {
 		t.Errorf("%s holds %v; before: %v", what, b, a)
 	}
 }
