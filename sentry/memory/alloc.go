@@ -218,42 +218,65 @@ func (f *File) findLocked(n int) (idx, start int) {
 	return -1, 0
 }
 
-// anyNeutralLocked takes a neutral block off its list, or a new one; -1 if there is none.
+// anyNeutralLocked takes a neutral block off its list, or a forgotten one, or a new one; -1 if there is none.
 func (f *File) anyNeutralLocked() int {
 	if n := len(f.neutral); n > 0 {
 		idx := int(f.neutral[n-1])
 		f.unlistLocked((*f.tab.Load())[idx], &f.neutral)
 		return idx
 	}
+	for n := len(f.holes); n > 0; n = len(f.holes) {
+		idx := f.holes[n-1]
+		f.holes = f.holes[:n-1]
+		delete(f.inHoles, idx)
+		if (*f.tab.Load())[idx] == nil {
+			return f.takeNeutralLocked(int(idx))
+		}
+	}
 	return f.takeNeutralLocked(f.next)
 }
 
-// takeNeutralLocked takes block idx if it is neutral or the next that was never used; else it returns -1.
+// forgetLocked takes a neutral block without contents out of tab.
+func (f *File) forgetLocked(idx int, b *block) {
+	if b.kind != neutral || b.nfree < blockPages || b.inDirty || b.dirty != (mask{}) {
+		return
+	}
+	f.unlistLocked(b, &f.neutral)
+	(*f.tab.Load())[idx] = nil
+	if _, ok := f.inHoles[int32(idx)]; !ok {
+		f.inHoles[int32(idx)] = struct{}{}
+		f.holes = append(f.holes, int32(idx))
+	}
+}
+
+// spareBlocks is how many free blocks there may be for one that was never used to be taken still, so that a long run stays in one piece.
+const spareBlocks = 64
+
+// takeNeutralLocked takes block idx if it is neutral, forgotten, or the next that was never used; else it returns -1.
 func (f *File) takeNeutralLocked(idx int) int {
 	tab := *f.tab.Load()
 	if idx <= 0 {
 		return -1
 	}
-	if idx < f.next {
+	switch {
+	case idx > f.next || uint64(idx) >= f.size>>HugeShift:
+		return -1
+	case idx == f.next && len(f.neutral)+len(f.holes) >= spareBlocks:
+		return -1
+	case idx == f.next && idx >= len(tab):
+		tab = append(make([]*block, 0, 2*idx+16), tab...)[:2*idx+16]
+		f.tab.Store(&tab)
+	case idx < f.next && tab[idx] != nil:
 		if b := tab[idx]; b.kind == neutral && b.pos >= 0 {
 			f.unlistLocked(b, &f.neutral)
 			return idx
 		}
 		return -1
 	}
-	if idx > f.next || uint64(idx) >= f.size>>HugeShift {
-		return -1
-	}
-	if idx >= len(tab) {
-		tab = append(make([]*block, 0, 2*idx+16), tab...)[:2*idx+16]
-	} else {
-		tab = tab[:len(tab):len(tab)]
-	}
 	b := &block{nfree: blockPages, maxRun: blockPages, pos: -1}
 	b.free.set(0, blockPages)
 	tab[idx] = b
-	f.tab.Store(&tab)
-	f.next++
+	f.next = max(f.next, idx+1)
 	return idx
 }
 

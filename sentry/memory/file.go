@@ -34,7 +34,8 @@ type File struct {
 	overcommit atomic.Int32 // vm.overcommit_memory
 	ratio      atomic.Int32 // vm.overcommit_ratio
 
-	// tab is replaced by a longer copy under mu; its elements are set under mu before any page of the block is handed out.
+	// tab is replaced by a longer copy under mu; its elements are set under mu before any page of the block is handed out, and are nil
+	// while a block has neither pages in use nor contents: what is known of the file's blocks goes with what is used of it.
 	tab atomic.Pointer[[]*block]
 
 	mu sync.Mutex
@@ -42,6 +43,9 @@ type File struct {
 	next int
 	// neutral are blocks all of whose pages are free. +checklocks:mu
 	neutral []int32
+	// holes are blocks below next that tab has forgotten, and some that it knows again; inHoles says which are listed. +checklocks:mu
+	holes   []int32
+	inHoles map[int32]struct{}
 	// partial are blocks for runs of any size that have free pages. +checklocks:mu
 	partial []int32
 	// dirty are blocks with dirty pages; dirtyPages counts these. +checklocks:mu
@@ -86,7 +90,7 @@ func New(fd int, limit uint64) (*File, error) {
 		limit = uint64(si.Totalram) * uint64(si.Unit)
 	}
 	// Offset 0 is never handed out, so that callers may let it mean none.
-	f := &File{fd: fd, next: 1, kick: make(chan struct{}, 1), urgent: make(chan struct{}, 1), stop: make(chan struct{})}
+	f := &File{fd: fd, next: 1, kick: make(chan struct{}, 1), urgent: make(chan struct{}, 1), stop: make(chan struct{}), inHoles: map[int32]struct{}{}}
 	f.limit.Store(int64(limit &^ (PageSize - 1)))
 	f.ratio.Store(50)
 	f.tab.Store(&[]*block{})

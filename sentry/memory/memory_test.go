@@ -133,3 +133,51 @@ func BenchmarkAllocFree64K(b *testing.B) {
 		f.DecRef(fr)
 	}
 }
+
+// TestBlocksForgotten: runs that come and go use the same offsets again, and what is known of their blocks goes with them.
+func TestBlocksForgotten(t *testing.T) {
+	f := newFile(t, 512<<20)
+	run := func() (got []memmap.FileRange) {
+		for range 20 {
+			fr, err := f.AllocateIn(0, 0, HugePage, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				fr.End += f.AllocateAt(fr.End, HugePage, true)
+			}
+			got = append(got, fr)
+		}
+		return got
+	}
+	for round := range 100 {
+		a, b := run(), run()
+		for _, fr := range append(a, b...) {
+			f.DecRef(fr)
+		}
+		if round%10 == 0 {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	known := func() (n int) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, b := range *f.tab.Load() {
+			if b != nil {
+				n++
+			}
+		}
+		return n
+	}
+	for range 500 {
+		if known() == 0 {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n, most := len(f.holes), 160+2*spareBlocks; n != f.next-1 || f.next > most {
+		t.Errorf("%d blocks were used, %d are forgotten; not over %d are needed", f.next-1, n, most)
+	}
+}

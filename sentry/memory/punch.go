@@ -51,7 +51,7 @@ func (f *File) reclaimOnce() bool {
 	}
 	for f.dirtyPages > keep && len(f.dirty) > 0 {
 		idx := int(f.dirty[0])
-		f.dirty = append(f.dirty[:0], f.dirty[1:]...)
+		f.dirty = f.dirty[1:]
 		f.punchLocked(idx)
 	}
 	left := len(f.dirty) > 0
@@ -107,4 +107,5 @@ func (f *File) punchLocked(idx int) {
 		b.kind = small
 	}
 	f.relistLocked(idx, b)
+	f.forgetLocked(idx, b)
 }
