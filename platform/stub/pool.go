@@ -18,7 +18,7 @@ import (
 const (
 	// maxReady is how many stubs wait for use, or are being made ready for it.
 	maxReady = 8
-	// firstThreads and maxThreads bound how many guest threads a stub is made ready with.
+	// firstThreads is how many guest threads a new stub has; one that is used again has as many as were used, up to maxThreads.
 	firstThreads, maxThreads = 2, 8
 	// exitPatience is how long a guest thread may take to end.
 	exitPatience = time.Second
@@ -165,7 +165,9 @@ func (s *Space) populateLocked(n int, orders []order) error {
 		s.tids = append(s.tids, a.tid)
 		s.idle = append(s.idle, a)
 	}
-	return s.carryOut([]order{{nr: unix.SYS_MUNMAP, args: [6]uint64{spawnAddr, pageSize}}})
+	// With the first change of the address space to come, before any guest code runs, the page goes.
+	s.push(order{nr: unix.SYS_MUNMAP, args: [6]uint64{spawnAddr, pageSize}})
+	return nil
 }
 
 // awaitMade waits until the template has made a's thread and left the page with the code for that, and the thread is in the handler.
@@ -224,7 +226,8 @@ func (s *Space) renew() {
 	err := s.awaitEnd()
 	if err == nil {
 		s.orderMu.Lock()
-		n := min(max(len(s.tids), firstThreads), maxThreads)
+		n := min(max(s.used, 1), maxThreads)
+		s.used = 0
 		s.tids = s.tids[:0]
 		s.free, s.idle = append(s.free, s.idle...), s.idle[:0]
 		clear(s.slot.bases[:s.slot.texts])

@@ -62,6 +62,9 @@ type Space struct {
 	idle, free []*Area
 	// +checklocks:orderMu
 	numAreas int
+	// used is how many threads were used at a time, at most.
+	// +checklocks:orderMu
+	used int
 	// tids are the guest threads made, of which some may have ended.
 	// +checklocks:orderMu
 	tids []int
@@ -245,6 +248,7 @@ func (s *Space) makeLocked(a uint64, template bool) (int, error) {
 // NewThread implements platform.AddressSpace.
 func (s *Space) NewThread() (platform.Thread, error) {
 	s.orderMu.Lock()
+	s.used = max(s.used, len(s.tids)-len(s.idle)+1)
 	if n := len(s.idle); n > 0 {
 		a := s.idle[n-1]
 		s.idle = s.idle[:n-1]

@@ -145,7 +145,15 @@ func (t *Task) switchMM(m *mm.MemoryManager) {
 	t.releaseThread()
 	t.mm.Store(m)
 	t.FutexDead.Store(false)
-	if old != nil {
+	switch {
+	case old == nil:
+	case old.Users() == 1 && old.Small():
+		t.k.running.Add(1)
+		go func() {
+			defer t.k.running.Done()
+			old.DecUsers()
+		}()
+	default:
 		old.DecUsers()
 	}
 }

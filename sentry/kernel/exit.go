@@ -6,6 +6,7 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/waiter"
+	"moat/sentry/mm"
 )
 
 // waitEvents is what a group's childEvents are notified with.
@@ -43,7 +44,7 @@ func (t *Task) exit() {
 	t.traceEvent(traceEventExit, uint64(t.exitCode))
 	k := t.k
 	t.exitSignals()
-	t.leaveMM()
+	m := t.leaveMM()
 	t.final()
 	ns := t.ns.IPC
 	t.releaseFiles()
@@ -78,6 +79,9 @@ func (t *Task) exit() {
 		}
 	}
 	t.notifyExit()
+	if m != nil {
+		m.DecUsers()
+	}
 }
 
 // exitSignals is exit_signals: t takes no more signals; those meant for the process go to others.
@@ -94,16 +98,19 @@ func (t *Task) exitSignals() {
 	}
 }
 
-// leaveMM gives up the address space (mm_release): the robust list and CLONE_CHILD_CLEARTID are honoured, a vfork parent runs on.
-func (t *Task) leaveMM() {
+// leaveMM gives up the address space (mm_release): the robust list and CLONE_CHILD_CLEARTID are honoured, a vfork parent runs on. A small one is
+// returned, to be dropped when the parent has been told.
+func (t *Task) leaveMM() *mm.MemoryManager {
 	m := t.mm.Load()
 	t.releaseMM()
 	t.mm.Store(nil)
 	t.releaseThread()
-	if m != nil {
+	if m != nil && !m.Small() {
 		m.DecUsers()
+		m = nil
 	}
 	t.endVfork()
+	return m
 }
 
 // releaseMM does what leaving an address space does inside of it.

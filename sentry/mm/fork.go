@@ -15,12 +15,15 @@ func (mm *MemoryManager) Fork() (*MemoryManager, error) {
 	child.Dumpable.Store(mm.Dumpable.Load())
 	child.denyWX.Store(mm.denyWX.Load())
 	mm.mu.Lock()
+	child.hot = mm.hot
+	hot := mm.splitHot()
 	mm.shareForFork()
 	// The child's mappings are queued, so the files behind them must stay open.
 	child.hostQueued = true
 	child.layout = mm.layout
 	mm.forkTexts(child)
 	err = mm.copyVMAs(child)
+	mm.joinHot(hot)
 	// A thread that runs meanwhile must not write to what the child is to see as it was. If there is none, the caller's own return does.
 	if mm.users.Load() > 1 {
 		mm.flush = true
@@ -58,6 +61,9 @@ func (mm *MemoryManager) shareForFork() {
 		for ; mm.pmas.Ok(pit) && mm.pmas.At(pit).Start < sp.End; pit = mm.pmas.Next(pit) {
 			ps := mm.pmas.At(pit)
 			p := &ps.Val
+			if p.hot {
+				continue
+			}
 			if p.anon {
 				p.cow = true
 			}
@@ -109,23 +115,30 @@ func (mm *MemoryManager) copyVMAs(child *MemoryManager) error {
 		if v.flags&vmWipeOnFork != 0 {
 			continue
 		}
-		mm.copyPMAs(child, sp.Start, sp.End)
+		if err := mm.copyPMAs(child, sp.Start, sp.End); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (mm *MemoryManager) copyPMAs(child *MemoryManager, start, end uint64) {
+func (mm *MemoryManager) copyPMAs(child *MemoryManager, start, end uint64) error {
 	for it := mm.pmas.Find(start); mm.pmas.Ok(it) && mm.pmas.At(it).Start < end; it = mm.pmas.Next(it) {
 		sp := mm.pmas.At(it)
 		a, b := max(start, sp.Start), min(end, sp.End)
 		fr := fileRangeOf(sp, a, b)
-		sp.Val.file.IncRef(fr)
 		p := sp.Val
 		p.off = fr.Start
+		if !p.hot {
+			p.file.IncRef(fr)
+		} else if err := mm.copyHot(&p); err != nil {
+			return err
+		}
 		child.account(&p, int64(b-a))
 		child.mapRun(a, b, &p, false)
 		child.pmas.InsertAt(endOf(&child.pmas), spans.Span[pma]{Start: a, End: b, Val: p})
 	}
+	return nil
 }
 
 func endOf[V any](s *spans.Set[V]) spans.Iter { return s.Find(^uint64(0)) }

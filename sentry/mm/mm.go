@@ -102,6 +102,7 @@ type MemoryManager struct {
 	dead       bool // +checklocks:mu
 
 	rss rssCounters
+	hot *hotPages
 
 	// auxv, arguments and the executable, for /proc. +checklocks:metaMu
 	metaMu sync.Mutex
@@ -124,7 +125,7 @@ func New(p platform.Platform, mf *memory.File, texts *Texts) (*MemoryManager, er
 	if err != nil {
 		return nil, err
 	}
-	mm := &MemoryManager{p: p, mf: mf, as: as, lim: p.UserRange(), keep: p.Reserved(), texts: texts}
+	mm := &MemoryManager{p: p, mf: mf, as: as, lim: p.UserRange(), keep: p.Reserved(), texts: texts, hot: &hotPages{}}
 	mm.users.Store(1)
 	mm.Dumpable.Store(1)
 	mm.layout.setDefault(mm.lim)
@@ -184,6 +185,11 @@ func (mm *MemoryManager) DecUsers() {
 	if exe != nil {
 		exe.DecRef()
 	}
+}
+
+// Small reports whether so little memory is behind mm that freeing it may wait a moment.
+func (mm *MemoryManager) Small() bool {
+	return uint64(mm.rss.anon.Load()+mm.rss.shmem.Load()) < mm.mf.Limit()/256 && !mm.mf.Pressed()
 }
 
 // drop gives up a reference to pages that were mapped here. If another thread may be running guest code on them now, that waits for a flush.

@@ -177,6 +177,9 @@ func (mm *MemoryManager) makeWritable(sp *spans.Span[vma], it spans.Iter, addr, 
 		return mm.upgradeShared(sp, addr, max(lo, addr&^(minAround-1)), min(hi, addr&^(minAround-1)+minAround), ac)
 	}
 	if run.Val.anon {
+		if !ac.foreign {
+			mm.hot.note(addr)
+		}
 		if s, e := mm.sole(run, addr, max(lo, addr&^(maxAround-1)), min(hi, addr&^(maxAround-1)+maxAround)); e > s {
 			it = mm.isolatePMA(it, s, e)
 			p := &mm.pmas.At(it).Val

@@ -20,6 +20,8 @@ type pma struct {
 	text *text
 	// anon pages are private memory of ours. cow: they may have other owners, and perms lacks Write.
 	anon, cow bool
+	// hot is set during a fork, in which the child gets a copy of the page (hot.go).
+	hot bool
 }
 
 // rssCounters are bytes of pages by kind. They are atomic so that /proc need not wait for faults.
@@ -82,7 +84,7 @@ func (mm *MemoryManager) isolatePMA(it spans.Iter, start, end uint64) spans.Iter
 
 func joined(a, b *spans.Span[pma]) bool {
 	x, y := &a.Val, &b.Val
-	return a.End == b.Start && x.file == y.file && x.off+a.Len() == y.off && x.perms == y.perms && x.max == y.max && x.anon == y.anon && x.cow == y.cow && x.text == y.text
+	return a.End == b.Start && x.file == y.file && x.off+a.Len() == y.off && x.perms == y.perms && x.max == y.max && x.anon == y.anon && x.cow == y.cow && x.hot == y.hot && x.text == y.text
 }
 
 // mergePMA joins the run at it with its neighbours where it can, and returns the position of what became of it.
