@@ -43,6 +43,7 @@ func Gofer() error {
 	for fd := goferConnFD; fd <= goferReportFD; fd++ {
 		unix.CloseOnExec(fd)
 	}
+	trimLater()
 	report := os.NewFile(goferReportFD, "report")
 	opts, err := prepareGofer()
 	if err != nil {

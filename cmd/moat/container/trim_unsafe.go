@@ -1,0 +1,35 @@
+package container
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// trimDelay is when a process that has started gives back what starting took.
+const trimDelay = 500 * time.Millisecond
+
+// trimLater lets this process, once, a moment after its start, give memory back to the host: what the heap holds beyond its objects, and the pages of the
+// program itself, of which start-up touches most and the work after it few. These come back from the host's page cache as they are needed.
+//
+// The program's mappings are read from /proc now, while there is one. Without it they stay.
+func trimLater() {
+	maps, _ := os.ReadFile("/proc/self/maps")
+	time.AfterFunc(trimDelay, func() {
+		debug.FreeOSMemory()
+		for l := range bytes.Lines(maps) {
+			var from, to uintptr
+			var perms string
+			if _, err := fmt.Sscanf(string(l), "%x-%x %s", &from, &to, &perms); err != nil || perms != "r-xp" && perms != "r--p" || !bytes.Contains(l, []byte(" /")) {
+				continue
+			}
+			// Pages that are mapped private and cannot be written to are the file's.
+			_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(nil), from)), to-from), unix.MADV_DONTNEED)
+		}
+	})
+}
