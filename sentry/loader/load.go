@@ -44,6 +44,9 @@ type placed struct {
 	startData, endData, endBrk uint64
 }
 
+// stackAhead is how much of the stack below the arguments is there when the program starts.
+const stackAhead = 32 << 10
+
 // Load maps the program into m, which must be empty, and lays out its stack.
 func (im *Image) Load(m *mm.MemoryManager, a *LoadArgs) (Info, error) {
 	ld := &load{im: im, m: m, a: a, end: uint64(m.UserRange().End)}
@@ -87,6 +90,11 @@ func (im *Image) Load(m *mm.MemoryManager, a *LoadArgs) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
+	// What the first instructions touch travels with the program's own mappings.
+	if areas.VDSO != 0 {
+		m.Populate(areas.VDSO-pageSize, 2*pageSize) // with the page of data before it
+	}
+	m.Populate(hostarch.Addr(sp&^pageMask-stackAhead), stackAhead)
 	m.SetAreas(areas)
 	exe := memmap.Identity(im.File)
 	if fd := Description(exe); fd != nil {

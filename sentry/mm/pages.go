@@ -124,8 +124,56 @@ func (mm *MemoryManager) fillFile(sp *spans.Span[vma], addr, a, b uint64, ac acc
 	if !ok {
 		return errBus
 	}
+	mm.fillSegments(sp)
 	return nil
 }
+
+// fillSegments brings in what is mapped of the same file right before and behind sp, which was just faulted in: the segments of a library. They are used
+// together, and of the data, which the dynamic linker relocates, the first pages are copied too. Errors show up when the guest gets there.
+// +checklocks:mm.mu
+func (mm *MemoryManager) fillSegments(sp *spans.Span[vma]) {
+	if !sp.Val.segment() {
+		return
+	}
+	start, end, code := sp.Start, sp.End, sp.Val.perms.Execute
+	for it := mm.vmas.Find(start); ; {
+		p, ok := mm.vmas.Prev(it)
+		if !ok || mm.vmas.At(p).End != start || !mm.vmas.At(p).Val.segmentOf(sp.Val.mappable) {
+			break
+		}
+		it, start, code = p, mm.vmas.At(p).Start, code || mm.vmas.At(p).Val.perms.Execute
+	}
+	for it := mm.vmas.Find(end); mm.vmas.Ok(it) && mm.vmas.At(it).Start == end && mm.vmas.At(it).Val.segmentOf(sp.Val.mappable); it = mm.vmas.Next(it) {
+		end, code = mm.vmas.At(it).End, code || mm.vmas.At(it).Val.perms.Execute
+	}
+	if !code {
+		return
+	}
+	for it := mm.vmas.Find(start); mm.vmas.Ok(it) && mm.vmas.At(it).Start < end; it = mm.vmas.Next(it) {
+		if o := mm.vmas.At(it); o.Start != sp.Start && mm.pmas.Free(o.Start, o.End) && effective(o.Val.perms).Read {
+			o.Val.filling = true
+			mm.mapAhead(o.Start, o.End)
+			o.Val.filling = false
+		}
+	}
+	// Behind the data of a library lies what is zero at first.
+	if it := mm.vmas.Find(end); mm.vmas.Ok(it) {
+		if o := mm.vmas.At(it); o.Start == end && o.Val.anonymous() && o.Val.private() && o.Val.perms.Write && mm.pmas.Free(o.Start, o.End) {
+			_ = mm.ensure(o, o.Start, o.Start+pageSize, o.Start, min(o.End, o.Start+minAround), access{at: hostarch.Write})
+		}
+	}
+}
+
+// segment reports whether a mapping may be one of several of an object file that the dynamic linker made.
+func (v *vma) segment() bool {
+	if !v.private() || v.filling {
+		return false
+	}
+	wide, ok := v.mappable.(memmap.Wide)
+	return ok && wide.TranslatesWide()
+}
+
+func (v *vma) segmentOf(m memmap.Mappable) bool { return v.mappable == m && v.private() }
 
 // allocate gets pages for [start, end) of private memory: up to as many, at least one. hole says that they are the first there. Pages are put beside
 // those of their neighbours in the memory file if possible, so that the host needs few map entries.
@@ -190,9 +238,9 @@ func (mm *MemoryManager) makeWritable(sp *spans.Span[vma], it spans.Iter, addr, 
 			return nil
 		}
 	}
-	w := mm.copyWindow(v, addr, run.Val.anon)
-	s := max(lo, addr&^(w-1))
-	e := min(hi, max(addr&^(w-1)+w, min(rb, addr+maxAround)))
+	w := mm.copyWindow(sp, addr, run.Val.anon)
+	s := max(lo, addr&^(min(w, minAround)-1))
+	e := min(hi, max(s&^(min(w, minAround)-1)+w, min(rb, addr+maxAround)))
 	if mm.mf.Pressed() {
 		s, e = addr, addr+pageSize
 	}
@@ -200,10 +248,23 @@ func (mm *MemoryManager) makeWritable(sp *spans.Span[vma], it spans.Iter, addr, 
 	return mm.copyRun(sp, addr, s, e, ac)
 }
 
-func (mm *MemoryManager) copyWindow(v *vma, addr uint64, anon bool) uint64 {
+// behindSegment reports whether sp, a mapping of a file, lies behind another of that file: it is the data of a library.
+func (mm *MemoryManager) behindSegment(sp *spans.Span[vma]) bool {
+	prev := mm.vmas.Lookup(sp.Start - 1)
+	return prev != nil && prev.Val.segmentOf(sp.Val.mappable)
+}
+
+func (mm *MemoryManager) copyWindow(sp *spans.Span[vma], addr uint64, anon bool) uint64 {
+	v := &sp.Val
 	switch {
-	case !anon && v.flags&vmProgram != 0:
-		return minAround
+	case !anon && (v.flags&vmProgram != 0 || mm.behindSegment(sp)):
+		// The dynamic linker goes through it.
+		if v.cowWin >= minAround && addr&^(minAround-1) == v.lastUp {
+			v.cowWin = min(2*v.cowWin, maxAround/4)
+		} else {
+			v.cowWin = minAround
+		}
+		return uint64(v.cowWin)
 	case !anon:
 		return pageSize
 	}
@@ -319,6 +380,9 @@ func (mm *MemoryManager) window(sp *spans.Span[vma], addr uint64) (a, b uint64) 
 	}
 	v.around = uint32(w)
 	a, b = max(addr&^(w-1), sp.Start), min(addr&^(w-1)+w, sp.End)
+	if addr == v.lastUp {
+		a, b = addr, min((addr+w)&^(min(w, minAround)-1), sp.End) // what lies before it was brought in before
+	}
 	v.lastUp, v.lastDn = b, a
 	return a, b
 }

@@ -49,6 +49,8 @@ type vma struct {
 	perms, maxPerms hostarch.AccessType
 	flags           vmaFlags
 	lock            lockMode
+	// filling is set while fillSegments brings the mapping in.
+	filling bool
 
 	// around is the fault-around window, and last the end (or, downwards, the start) of what it last brought in.
 	around uint32
