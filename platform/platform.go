@@ -55,6 +55,12 @@ type Watcher interface {
 	Watch(gone func(AddressSpace))
 }
 
+// Counter is implemented by a Platform that counts what it does.
+type Counter interface {
+	// Counts is a line for the log.
+	Counts() string
+}
+
 // AddressSpace is the host side of one guest address space.
 //
 // Map, Unmap and Protect are queued; they take effect, in order and in one batch, before the next Thread.Run of any

@@ -1,6 +1,7 @@
 package trap
 
 import (
+	"fmt"
 	"math/bits"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,11 @@ type board struct {
 	mu sync.Mutex
 	// +checklocks:mu
 	free []place
+	// total are the counts of threads that ended.
+	// +checklocks:mu
+	total counts
+	// rings is how often a watchman was woken, rounds how often the janitor looked.
+	rings, rounds atomic.Uint64
 }
 
 const maxRows = 1024
@@ -103,7 +109,32 @@ func (b *board) remove(t *thread) {
 	t.place.thread().Store(nil)
 	b.mu.Lock()
 	b.free = append(b.free, t.place)
+	b.total.add(&t.n)
 	b.mu.Unlock()
+}
+
+// counts are what was done for guest threads: runs, those that ended with nobody looking, and the host calls that wake a guest thread, move it to a
+// signal frame, and interrupt it.
+type counts struct {
+	runs, slept, wakes, frames uint64
+	signals                    atomic.Uint64
+}
+
+func (c *counts) add(o *counts) {
+	c.runs += o.runs
+	c.slept += o.slept
+	c.wakes += o.wakes
+	c.frames += o.frames
+	c.signals.Add(o.signals.Load())
+}
+
+// Counts implements platform.Counter, for the threads that have ended.
+func (p *Platform) Counts() string {
+	b := p.board
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return fmt.Sprintf("hand-overs %d, slept for %d, wakes of guests %d, frames %d, interrupts %d, rings %d, janitor's rounds %d",
+		b.total.runs, b.total.slept, b.total.wakes, b.total.frames, b.total.signals.Load(), b.rings.Load(), b.rounds.Load())
 }
 
 // enter counts a guest thread that is about to run, leave one that ran.
@@ -115,7 +146,9 @@ func (b *board) enter() {
 
 func (b *board) leave() {
 	n := b.running.Add(-1)
-	b.load.Add(n + 1 - b.load.Load()/16)
+	if d := n + 1 - b.load.Load()/16; d != 0 {
+		b.load.Add(d)
+	}
 	if n == ncpu {
 		b.count()
 	}
@@ -268,6 +301,7 @@ func (b *board) watch(c int) {
 			stay(-1)
 		}
 		b.wait(bell)
+		b.rings.Add(1)
 		b.scan(true)
 		gsync.Goyield()
 	}
@@ -300,6 +334,7 @@ func (b *board) janitor() {
 				}
 			}
 			time.Sleep(tick)
+			b.rounds.Add(1)
 			b.inspect()
 			if b.running.Load() > 0 {
 				continue
@@ -321,6 +356,8 @@ func (b *board) inspect() {
 	b.each(func(t *thread) bool {
 		if at := t.asked.Load(); at != 0 && now-at > patience {
 			t.space.Kill() // guest code took the interrupt's signal away from the entry code
+		} else if at == 0 && t.pending.Load() {
+			t.signal() // guest code forged the state
 		}
 		if !t.take() {
 			return true

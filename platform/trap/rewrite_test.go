@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/hostarch"
 
 	"moat/platform"
+	"moat/platform/stub"
 )
 
 const (
@@ -380,6 +381,49 @@ func BenchmarkCall(b *testing.B) {
 	withCode(b, loop(300), []int{9}, func(p *Platform, th platform.Thread, r *platform.Regs) {
 		for b.Loop() {
 			run(b, th, r)
+		}
+	})
+}
+
+// TestForgedMask: guest code that blocks the interrupt's signal by a forged signal frame, and computes, is found out: its stub ends.
+func TestForgedMask(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes as long as an interrupt may go unanswered")
+	}
+	// MOV EAX, 15; JMP to the entry code's SYSCALL, on a frame in the data page; there JMP to itself
+	code := []byte{0x90, 0x90, 0x90, 0x90, 0xb8, 15, 0, 0, 0, 0x90, 0x90, 0x41, 0xff, 0xe7, 0xeb, 0xfe}
+	withCode(t, code, nil, func(p *Platform, th platform.Thread, r *platform.Regs) {
+		uc := data[8:]
+		put(uc, gRip, uint64(codeAt)+14)
+		put(uc, gRsp, uint64(dataAt)+2048)
+		put(uc, gEflags, 0x202)
+		put(uc, gSegs, userCS|userSS<<48)
+		put(uc, ucSigmask, ^uint64(0))
+		entry := make([]byte, page)
+		if _, err := unix.ProcessVMReadv(th.(*thread).space.PID(), []unix.Iovec{{Base: &entry[0], Len: page}}, []unix.RemoteIovec{{Base: stub.CodeAddr, Len: page}}, 0); err != nil {
+			t.Fatal(err)
+		}
+		at := bytes.Index(entry, []byte{0x48, 0x8d, 0x64, 0x24, 8, 0xb8, 15}) // LEAQ 8(SP), SP; MOVL $SYS_rt_sigreturn, AX
+		if at < 0 {
+			t.Fatal("the handler does not look as it did")
+		}
+		r.Rsp, r.R15 = uint64(dataAt), stub.CodeAddr+uint64(at)
+		done := make(chan error)
+		go func() {
+			time.Sleep(50 * time.Millisecond)
+			th.Interrupt()
+		}()
+		go func() {
+			_, err := th.Run(r)
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			if err == nil {
+				t.Error("the interrupt was answered")
+			}
+		case <-time.After(time.Minute):
+			t.Error("the guest runs on")
 		}
 	})
 }

@@ -38,9 +38,9 @@ type thread struct {
 	fs uint64 // FS base of the last run
 	// was is what the registers of a call were, while uc is nil.
 	was platform.Regs
-	// pending is a sticky interrupt; inGuest says that a signal is needed to end the Run in progress.
+	// pending is a sticky interrupt. Who sets it looks at the state then, and sends a signal if guest code runs; Run sets the state, then looks at pending.
 	pending atomic.Bool
-	inGuest atomic.Bool
+	n       counts
 	pair    pair
 
 	board *board
@@ -115,6 +115,7 @@ func (t *thread) frame() error {
 	if t.uc != nil {
 		return nil
 	}
+	t.n.frames++
 	t.area.Resume(stub.StateFrame)
 	if _, err := t.area.Await(spinLooks); err != nil {
 		return err
@@ -143,9 +144,7 @@ func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 	}
 	for {
 		t.put(regs)
-		t.inGuest.Store(true)
-		if t.pending.Swap(false) {
-			t.inGuest.Store(false)
+		if t.pending.Load() && t.pending.Swap(false) {
 			return platform.Event{Kind: platform.EventInterrupted}, nil
 		}
 		t.clock.Start()
@@ -155,15 +154,21 @@ func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 		if c := t.area.Control(); c.GuestSpin.Load() != uint32(spin) {
 			c.GuestSpin.Store(uint32(spin))
 		}
-		if t.area.Resume(stub.StateRun) && spin > 0 {
-			spin = wakeLooks
+		t.n.runs++
+		if t.area.Resume(stub.StateRun) {
+			t.n.wakes++
+			if spin > 0 {
+				spin = wakeLooks
+			}
 		}
 		if t.pending.Load() {
 			t.signal() // a signal before may have found the thread behind its call, where it is not passed on
 		}
 		slept, err := t.await(spin)
+		if slept {
+			t.n.slept++
+		}
 		t.board.leave()
-		t.inGuest.Store(false)
 		if t.asked.Load() != 0 {
 			t.asked.Store(0)
 		}
@@ -323,7 +328,7 @@ func (t *thread) call(regs *platform.Regs, at uint64, arch uint32) (platform.Eve
 // Interrupt implements platform.Thread.
 func (t *thread) Interrupt() {
 	t.pending.Store(true)
-	if t.inGuest.Load() {
+	if s := t.state.Load(); !stub.Told(s) && s != stub.StatePark {
 		t.signal()
 	}
 }
@@ -335,6 +340,7 @@ func (t *thread) signal() {
 		if t.asked.Load() == 0 {
 			t.asked.Store(time.Now().UnixNano())
 		}
+		t.n.signals.Add(1)
 		unix.Tgkill(t.space.PID(), t.tid, interruptSignal)
 	}
 }

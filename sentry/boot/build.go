@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 
+	"moat/platform"
 	"moat/sentry/boot/filter"
 	"moat/sentry/fs/dev"
 	"moat/sentry/fs/devpts"
@@ -157,6 +158,9 @@ func (b *sandbox) wait() ExitStatus {
 	b.k.Kill()
 	b.k.Wait()
 	b.log.Debug("gofer", zap.Uint64("requests", b.gofer.Requests.Load()), zap.String("by operation", b.gofer.Counts()))
+	if p, ok := b.k.Platform().(platform.Counter); ok {
+		b.log.Debug("platform", zap.String("name", b.k.Platform().Name()), zap.String("counts", p.Counts()))
+	}
 	return b.init.wait()
 }
 
