@@ -129,7 +129,11 @@ func get(t, o *kernel.Task, p hostarch.Addr, b []byte, fn func() error) error {
 
 // force reads or writes a tracee's memory whatever its permissions: EIO where there is none.
 func force(o *kernel.Task, addr hostarch.Addr, b []byte, write bool) error {
-	if n, _ := o.MemoryManager().Force(addr, b, write); n != len(b) {
+	m := o.MemoryManager()
+	if m == nil {
+		return unix.EIO
+	}
+	if n, _ := m.Force(addr, b, write); n != len(b) {
 		return unix.EIO
 	}
 	return nil

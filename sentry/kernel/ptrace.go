@@ -359,7 +359,17 @@ func (t *Task) waitTracees(o *WaitOptions) (r *WaitResult, any bool) {
 }
 
 // FPState and SetFPState are the extended state of t (platform.Thread): for t's own goroutine, in TraceRequest.
-func (t *Task) FPState() ([]byte, error) { return t.thread.FPState() }
+func (t *Task) FPState() ([]byte, error) {
+	if t.thread == nil { // its stub is gone, and it is about to exit
+		return nil, unix.EIO
+	}
+	return t.thread.FPState()
+}
 
 // SetFPState replaces it.
-func (t *Task) SetFPState(b []byte) error { return t.thread.SetFPState(b) }
+func (t *Task) SetFPState(b []byte) error {
+	if t.thread == nil {
+		return unix.EIO
+	}
+	return t.thread.SetFPState(b)
+}
