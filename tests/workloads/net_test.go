@@ -145,7 +145,10 @@ assert "LISTEN" in out and out.count("ESTAB") == 2, out
 ino = os.readlink("/proc/self/fd/%d" % l.fileno())[8:-1]
 line = [x for x in open("/proc/net/tcp") if x.split()[1] == "0100007F:%04X" % p and x.split()[3] == "0A"][0]
 assert line.split()[9] == ino, (line, ino)
-assert socket.if_nameindex() == [(1, "lo")]
+assert socket.if_nameindex() == [(1, "lo")] and socket.if_nametoindex("lo") == 1 and socket.if_indextoname(1) == "lo"
+k = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x800)); k.bind(("lo", 0))
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(("127.0.0.1", 0)); u.sendto(b"packet", u.getsockname())
+d, a = k.recvfrom(2000); assert d[12:15] == b"\x08\x00\x45" and d[-6:] == b"packet" and a[:2] == ("lo", 0x800), (d, a)
 assert [x for x in open("/proc/net/dev") if x.strip().startswith("lo:") and int(x.split()[1]) > 0]'
 		unshare -n sh -ec '! ping -c1 127.0.0.1 2>/dev/null; ip link set lo up; ping -c1 -W9 127.0.0.1 >/dev/null; [ -z "$(ss -Htan)" ]'
 		echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start

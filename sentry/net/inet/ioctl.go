@@ -12,14 +12,16 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 
 	"moat/sentry/kernel"
+	"moat/sentry/net/socket"
 	"moat/sentry/usermem"
-	"moat/sentry/vfs"
 )
 
 const ifreqSize = 40
 
-// Ioctl is the part of ioctl(2) of sockets that is about interfaces (netdevice(7)); ENOTTY for what is not.
-func Ioctl(_ vfs.Context, ns *kernel.NetNamespace, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
+func init() { socket.NetDevice = Ioctl }
+
+// Ioctl is socket.NetDevice.
+func Ioctl(ns *kernel.NetNamespace, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
 	s := Of(ns)
 	if s == nil || req < unix.SIOCADDRT || req > unix.SIOCDEVPRIVATE {
 		return 0, unix.ENOTTY

@@ -327,7 +327,7 @@ func (s *sock) Write(ctx vfs.Context, _ *vfs.FileDescription, src usermem.IOSequ
 }
 
 // Ioctl implements vfs.FileImpl.
-func (s *sock) Ioctl(ctx vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
+func (s *sock) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
 	var opt tcpip.SockOptInt
 	n := 0
 	switch req {
@@ -338,7 +338,7 @@ func (s *sock) Ioctl(ctx vfs.Context, _ *vfs.FileDescription, io usermem.IO, req
 	case unix.SIOCATMARK:
 		opt = -1
 	default:
-		return Ioctl(ctx, s.ns, io, req, arg)
+		return Ioctl(s.ns, io, req, arg)
 	}
 	if opt >= 0 {
 		v, err := s.endpoint().GetSockOptInt(opt)

@@ -375,8 +375,8 @@ func (s *sock) Write(ctx vfs.Context, _ *vfs.FileDescription, src usermem.IOSequ
 }
 
 // Ioctl implements vfs.FileImpl.
-func (s *sock) Ioctl(ctx vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
-	return inet.Ioctl(ctx, s.ns, io, req, arg)
+func (s *sock) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
+	return inet.Ioctl(s.ns, io, req, arg)
 }
 
 // GetOption implements socket.Socket.

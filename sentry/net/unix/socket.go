@@ -275,7 +275,7 @@ func (s *sock) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, req u
 	case linux.TIOCOUTQ:
 		n = int(s.sent.Load())
 	default:
-		return 0, unix.ENOTTY
+		return socket.NetDevice(s.ns, io, req, arg)
 	}
 	b := []byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)}
 	_, err := io.CopyOut(hostarch.Addr(arg), b)
