@@ -78,7 +78,7 @@ func startWith(t testing.TB, what string) *env {
 	srv := os.NewFile(uintptr(p[1]), "srv")
 	exe, _ := os.Executable()
 	e.cmd = exec.Command(exe)
-	e.cmd.Env = append(os.Environ(), "GOFER_TEST="+what)
+	e.cmd.Env = append(os.Environ(), "GOFER_TEST="+what, "GODEBUG="+Godebug)
 	e.cmd.Stderr = os.Stderr
 	e.cmd.ExtraFiles = []*os.File{srv, root, root, root}
 	if err := e.cmd.Start(); err != nil {
@@ -479,12 +479,18 @@ func TestFilter(t *testing.T) {
 	if err := cmd.Run(); !errors.As(err, &e) || e.Sys().(syscall.WaitStatus).Signal() != unix.SIGSYS {
 		t.Error(err)
 	}
+	if n := len(Rules(false)); n > 26 {
+		t.Errorf("%d calls without a writable mount", n)
+	}
 	seen := map[uintptr]bool{}
 	for _, r := range Rules(true) {
 		if seen[r.NR] || r.Why == "" || r.Args == nil {
 			t.Errorf("%+v", r)
 		}
 		seen[r.NR] = true
+	}
+	if len(seen) > 41 {
+		t.Errorf("%d calls", len(seen))
 	}
 	t.Logf("the gofer may make %d calls, %d if every mount is read-only", len(seen), len(Rules(false)))
 }

@@ -24,7 +24,8 @@ var (
 func eq(v uintptr) seccomp.ValueMatcher { return seccomp.EqualTo(v) }
 
 // Rules are the calls that the gofer makes once it serves; any other kills it. `moat surface` prints them. Without a writable mount
-// those that change files are not among them.
+// those that change files are not among them: each of these has its own system call, so fewer they cannot be. The runtime makes no thread any more (see
+// makeThreads), sends itself no signal and names no mapping (see Godebug).
 // Paths cannot be seen by a filter: that names stay below their directory is openat2's doing, and the mount namespace's.
 func Rules(writable bool) []Rule {
 	rules := []Rule{
@@ -58,16 +59,10 @@ func Rules(writable bool) []Rule {
 		}, "runtime: heap and stacks; never executable"},
 		{"munmap", unix.SYS_MUNMAP, seccomp.MatchAll{}, "runtime: heap"},
 		{"madvise", unix.SYS_MADVISE, seccomp.MatchAll{}, "runtime: heap"},
-		{"prctl", unix.SYS_PRCTL, args{eq(prSetVMA)}, "runtime: names of its mappings"},
-		{"clone", unix.SYS_CLONE, args{eq(unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD | unix.CLONE_SETTLS)},
-			"runtime: threads, never processes"},
-		{"rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, seccomp.MatchAll{}, "runtime: new threads"},
-		{"sigaltstack", unix.SYS_SIGALTSTACK, seccomp.MatchAll{}, "runtime: new threads"},
-		{"gettid", unix.SYS_GETTID, seccomp.MatchAll{}, "runtime: new threads"},
-		{"getpid", unix.SYS_GETPID, seccomp.MatchAll{}, "runtime: tgkill"},
-		{"tgkill", unix.SYS_TGKILL, seccomp.MatchAll{}, "runtime: preemption"},
-		{"rt_sigreturn", unix.SYS_RT_SIGRETURN, seccomp.MatchAll{}, "runtime: preemption"},
-		{"rt_sigaction", unix.SYS_RT_SIGACTION, seccomp.MatchAll{}, "runtime: dying of a signal"},
+		{"rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, seccomp.MatchAll{}, "runtime: threads that are just coming up"},
+		{"sigaltstack", unix.SYS_SIGALTSTACK, seccomp.MatchAll{}, "runtime: threads that are just coming up"},
+		{"gettid", unix.SYS_GETTID, seccomp.MatchAll{}, "runtime: threads that are just coming up"},
+		{"rt_sigreturn", unix.SYS_RT_SIGRETURN, seccomp.MatchAll{}, "runtime: signals that it ignores"},
 		{"epoll_pwait", unix.SYS_EPOLL_PWAIT, seccomp.MatchAll{}, "runtime: timers (of its scavenger)"},
 		{"read", unix.SYS_READ, args{free, free, eq(8)}, "runtime: its event descriptor"},
 		{"write", unix.SYS_WRITE, seccomp.Or{args{eq(2)}, args{free, free, eq(8)}}, "last words on stderr; runtime: its event descriptor"},
@@ -96,12 +91,11 @@ func Rules(writable bool) []Rule {
 	}...)
 }
 
-// FUTEX_WAIT, FUTEX_WAKE, FUTEX_PRIVATE_FLAG; PR_SET_VMA; what the runtime's mappings are.
+// FUTEX_WAIT, FUTEX_WAKE, FUTEX_PRIVATE_FLAG; what the runtime's mappings are.
 const (
 	futexWait    = 0
 	futexWake    = 1
 	futexPrivate = 128
-	prSetVMA     = 0x53564d41
 	anon         = unix.MAP_PRIVATE | unix.MAP_ANON
 )
 

@@ -2,6 +2,7 @@ package fsgofer
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -83,14 +84,18 @@ func Serve(opts Options) error {
 	if err := s.prepare(opts.ProcFD); err != nil {
 		return err
 	}
-	if !opts.NoSeccomp {
-		if err := installFilter(s.writable()); err != nil {
-			return fmt.Errorf("gofer: seccomp: %w", err)
-		}
-	}
 	n := opts.Workers
 	if n <= 0 {
 		n = 4
+	}
+	if !opts.NoSeccomp {
+		if env := os.Getenv("GODEBUG"); env != Godebug {
+			return fmt.Errorf("gofer: GODEBUG is %q, must be %q", env, Godebug)
+		}
+		makeThreads(2*(n+runtime.GOMAXPROCS(0)) + 4)
+		if err := installFilter(s.writable()); err != nil {
+			return fmt.Errorf("gofer: seccomp: %w", err)
+		}
 	}
 	s.baton <- struct{}{}
 	errs := make(chan error, n)
@@ -98,6 +103,28 @@ func Serve(opts Options) error {
 		go func() { errs <- s.work() }()
 	}
 	return <-errs
+}
+
+// Godebug is the GODEBUG that a gofer under its filter must be started with: no preemption by signals, which needs tgkill, and no names for mappings,
+// which needs prctl.
+const Godebug = "asyncpreemptoff=1,decoratemappings=0"
+
+// makeThreads has the runtime make n threads, which it keeps. It takes another when a goroutine blocks in a system call while others can run: never more
+// than there are workers and Ps, and as many again on the way between two of these.
+func makeThreads(n int) {
+	var on, off sync.WaitGroup
+	on.Add(n)
+	off.Add(n)
+	for range n {
+		go func() {
+			runtime.LockOSThread() // so that each is on a thread of its own
+			on.Done()
+			on.Wait()
+			runtime.UnlockOSThread()
+			off.Done()
+		}()
+	}
+	off.Wait()
 }
 
 // writable reports whether any mount may be changed.

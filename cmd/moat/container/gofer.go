@@ -76,7 +76,7 @@ func prepareGofer() (o fsgofer.Options, err error) {
 		return o, err
 	}
 	masked := false
-	writable := false
+	writable, devices := false, false
 	for _, m := range c.Mounts {
 		fd, err := cloneTree(m.Source, m.Recursive)
 		if err == unix.EINVAL && !m.Recursive {
@@ -102,21 +102,36 @@ func prepareGofer() (o fsgofer.Options, err error) {
 			return o, fmt.Errorf("cannot bind %s: %w", m.Source, err)
 		}
 		writable = writable || !m.ReadOnly
+		devices = devices || !m.ReadOnly && !m.Shared
 		o.Mounts = append(o.Mounts, fsgofer.Mount{ID: m.ID, FD: fd, ReadOnly: m.ReadOnly, Shared: m.Shared})
 	}
 	if err := EmptyRoot(); err != nil {
 		return o, fmt.Errorf("gofer: %w", err)
 	}
-	keep := []uintptr{unix.CAP_DAC_READ_SEARCH, unix.CAP_DAC_OVERRIDE}
-	if writable {
-		keep = append(keep, unix.CAP_CHOWN, unix.CAP_FOWNER, unix.CAP_FSETID, unix.CAP_MKNOD, unix.CAP_SETFCAP)
-	} else {
-		keep = keep[:1]
-	}
-	if err := limitCapabilities(keep...); err != nil {
+	if err := limitCapabilities(goferCapabilities(writable, devices)...); err != nil {
 		return o, fmt.Errorf("gofer: %w", err)
 	}
 	return o, nil
+}
+
+// goferCapabilities are those that the gofer keeps. Who may do what is the sentry's to decide, as the container's users are not the host's; what the
+// gofer may do at all is a matter of its mounts.
+func goferCapabilities(writable, devices bool) []uintptr {
+	if !writable {
+		// Reads files and searches directories whatever their mode and owner.
+		return []uintptr{unix.CAP_DAC_READ_SEARCH}
+	}
+	keep := []uintptr{
+		unix.CAP_DAC_OVERRIDE, // the same, and writes
+		unix.CAP_CHOWN,        // gives new files their owner in the container; chown(2)
+		unix.CAP_FOWNER,       // chmod(2), utimensat(2), O_NOATIME and sticky directories of any owner
+		unix.CAP_FSETID,       // keeps set-group-ID on files of a group that it is not in
+	}
+	if devices {
+		// mknod(2) of devices, which a container may make in a tree of its own; nobody can open them there (nodev).
+		keep = append(keep, unix.CAP_MKNOD)
+	}
+	return keep
 }
 
 // cloneTree returns a detached copy of the mount at path.

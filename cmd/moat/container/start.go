@@ -16,6 +16,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"moat/fsgofer"
+
 	"moat/sentry/boot"
 )
 
@@ -260,6 +262,7 @@ func (s *Sandbox) startGofer(o *Options, conn *os.File) (report *os.File, err er
 	}
 	defer rw.Close()
 	c := command(o, "gofer", conn, cr, rw)
+	c.Env = append(c.Env, "GODEBUG="+fsgofer.Godebug)
 	if os.Geteuid() != 0 {
 		if err := goferUserNamespace(c); err != nil {
 			rr.Close()
