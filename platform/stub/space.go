@@ -59,7 +59,9 @@ type Space struct {
 
 	// idle are areas with a thread that waits to be used, free those without one.
 	// +checklocks:orderMu
-	idle, free []*Area
+	idle []*Area
+	// +checklocks:orderMu
+	free []*Area
 	// +checklocks:orderMu
 	numAreas int
 	// used is how many threads were used at a time, at most.
@@ -210,10 +212,9 @@ func (s *Space) flushLocked() error {
 	return s.failed
 }
 
-// result is what the helper tells of the one order of the last batch: an ID, or an errno.
+// result is what the helper tells of the one order of the last batch: an ID, or an errno. The caller holds host.resultMu.
 //
 // +checklocks:s.orderMu
-// +checklocks:s.host.resultMu
 func (s *Space) result() (int, error) {
 	n, err := unix.Seek(s.host.ctlFD, 0, unix.SEEK_CUR)
 	if err != nil {
