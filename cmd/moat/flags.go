@@ -73,8 +73,17 @@ func (c *common) apply(o *container.Options) error {
 // minMemory is what the smallest program needs.
 const minMemory = 16 << 20
 
-// parseSize reads a number of bytes with an optional K, M, G or T.
+// parseSize reads a size of memory for a sandbox.
 func parseSize(s string) (uint64, error) {
+	n, err := sizeOf(s)
+	if err == nil && n < minMemory {
+		err = fmt.Errorf("%s is too little; the least is %dM", s, minMemory>>20)
+	}
+	return n, err
+}
+
+// sizeOf reads a number of bytes with an optional K, M, G or T.
+func sizeOf(s string) (uint64, error) {
 	var n uint64
 	unit := ""
 	if c, _ := fmt.Sscanf(s, "%d%s", &n, &unit); c == 0 {
@@ -83,9 +92,6 @@ func parseSize(s string) (uint64, error) {
 	shift, ok := map[string]uint{"": 0, "B": 0, "K": 10, "M": 20, "G": 30, "T": 40}[strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(unit), "B"), "I")]
 	if !ok || n > 1<<63>>shift {
 		return 0, fmt.Errorf("%q is not a size", s)
-	}
-	if n<<shift < minMemory {
-		return 0, fmt.Errorf("%s is too little; the least is %dM", s, minMemory>>20)
 	}
 	return n << shift, nil
 }

@@ -37,7 +37,7 @@ func main() {
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return global.check() }
 	root.AddCommand(doCommand(), surfaceCommand(), syscallsCommand(), versionCommand(), bootCommand(), goferCommand(), keeperCommand(),
 		createCommand(), startCommand(), runCommand(), stateCommand(), listCommand(), killCommand(), deleteCommand(), execCommand(), psCommand(),
-		pauseCommand(), resumeCommand())
+		pauseCommand(), resumeCommand(), updateCommand(), eventsCommand(), specCommand(), featuresCommand(), installCommand(), uninstallCommand(), debugCommand())
 	cmd, err := root.ExecuteC()
 	os.Exit(report(err, failureCode(cmd.Name())))
 }

@@ -11,6 +11,7 @@ import (
 
 	"moat/platform"
 	"moat/sentry/boot/filter"
+	"moat/sentry/fs/cgroup"
 	"moat/sentry/fs/dev"
 	"moat/sentry/fs/devpts"
 	"moat/sentry/fs/gofer"
@@ -35,6 +36,8 @@ type sandbox struct {
 	gofer *gofer.Client
 	host  hostFiles
 	init  *process
+	// limits are what the container sees in its cgroup.
+	limits cgroup.Limits
 
 	mu      sync.Mutex
 	started bool // +checklocks:mu
@@ -134,7 +137,7 @@ func (b *sandbox) makeKernel(host *Host) (err error) {
 	}
 	b.k, err = kernel.New(kernel.Config{
 		Platform: plat, Memory: b.mem, Table: syscalls.NewTable(os.NewFile(LogFD, "log")), Log: b.log, VDSO: v,
-		Hostname: hostname, Domainname: domain, Hooks: hooks(), NetStack: stack, NumCPUs: host.CPUs, Strace: c.Strace,
+		Hostname: hostname, Domainname: domain, Hooks: b.hooks(), NetStack: stack, NumCPUs: host.CPUs, Strace: c.Strace,
 	})
 	if err != nil {
 		return err
@@ -151,6 +154,10 @@ func (b *sandbox) registerFileSystems(host *Host) error {
 	sys.Register(b.k, b.netDevs()...)
 	pipe.Register()
 	devpts.Register(b.k)
+	cgroup.Register(b.k, &b.limits)
+	if l := b.c.Spec.Linux; l != nil {
+		b.limit(l.Resources)
+	}
 	return dev.Register(b.mem)
 }
 
@@ -201,7 +208,7 @@ func (b *sandbox) signal(a *SignalArgs) error {
 	return nil
 }
 
-func hooks() kernel.Hooks {
+func (b *sandbox) hooks() kernel.Hooks {
 	return kernel.Hooks{ExitRobust: syscalls.ExitRobust, FutexWake: syscalls.FutexWake, NewGroupTimers: syscalls.NewGroupTimers,
-		NewNetStack: inet.NewNamespace}
+		NewNetStack: inet.NewNamespace, InitOOM: b.initOOM}
 }

@@ -2,7 +2,9 @@ package boot
 
 import (
 	"fmt"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -51,7 +53,10 @@ func (b *sandbox) mountAll() error {
 
 // goferFS makes the file system of a gofer's mount, and its ST_* flags.
 func (b *sandbox) goferFS(m *Mount) (vfs.FileSystem, uint32, error) {
-	flags, _, err := parseOptions(m.Options)
+	flags, data, err := parseOptions(m.Options)
+	if err == nil && data != "" {
+		err = fmt.Errorf("option %q is not for bind mounts", data)
+	}
 	if err != nil {
 		return nil, 0, err
 	}
@@ -87,7 +92,7 @@ func (b *sandbox) mountHost(ns *vfs.MountNamespace, m *Mount) error {
 	}
 	attr, err := fs.Root().Attr(vfs.Background())
 	if err == nil {
-		err = b.mountAt(ns, m.Destination, attr.Mode&unix.S_IFMT == unix.S_IFDIR, func(p vfs.Path) error { return vfs.MountFS(fs, p, m.Source, flags) })
+		err = b.mountAt(ns, m.Destination, m.Options, attr.Mode&unix.S_IFMT == unix.S_IFDIR, func(p vfs.Path) error { return vfs.MountFS(fs, p, m.Source, flags) })
 	}
 	if err != nil {
 		return fmt.Errorf("mount %s on %s: %w", m.Source, m.Destination, err)
@@ -107,15 +112,12 @@ func (b *sandbox) mountSpec(ns *vfs.MountNamespace, m *specs.Mount) error {
 		source = typ
 	}
 	switch typ {
-	case "cgroup", "cgroup2":
-		// Until the sandbox has a cgroup file system of its own: an empty directory, as a container without controllers has it.
-		typ, data = "tmpfs", "size=64k,mode=755"
 	case "mqueue":
 		typ, data = "tmpfs", "mode=1777"
 	case "":
 		return fail(fmt.Errorf("no type"))
 	}
-	err = b.mountAt(ns, m.Destination, true, func(p vfs.Path) error {
+	err = b.mountAt(ns, m.Destination, m.Options, true, func(p vfs.Path) error {
 		return vfs.DoMount(vfs.Background(), source, p, typ, flags, data)
 	})
 	if err == unix.ENODEV {
@@ -127,8 +129,8 @@ func (b *sandbox) mountSpec(ns *vfs.MountNamespace, m *specs.Mount) error {
 	return nil
 }
 
-// mountAt finds the place to mount on, which it makes if it is not there, and calls fn with it.
-func (b *sandbox) mountAt(ns *vfs.MountNamespace, dest string, dir bool, fn func(vfs.Path) error) error {
+// mountAt finds the place to mount on, which it makes if it is not there, and calls fn with it. Then the mount gets the propagation that opts name.
+func (b *sandbox) mountAt(ns *vfs.MountNamespace, dest string, opts []string, dir bool, fn func(vfs.Path) error) error {
 	dest = path.Clean("/" + dest)
 	root := ns.Root()
 	defer root.DecRef()
@@ -142,8 +144,25 @@ func (b *sandbox) mountAt(ns *vfs.MountNamespace, dest string, dir bool, fn func
 	if err != nil {
 		return err
 	}
-	defer p.DecRef()
-	return fn(p)
+	err = fn(p)
+	p.DecRef()
+	for _, o := range opts {
+		kind, ok := propagation[o]
+		if !ok || err != nil {
+			continue
+		}
+		if p, err = vfs.Resolve(ctx, root, dest, vfs.Follow); err == nil {
+			err = vfs.DoMount(vfs.Background(), "", p, "", kind, "")
+			p.DecRef()
+		}
+	}
+	return err
+}
+
+// propagation are the options that are not about a mount but about what happens to it (mount_namespaces(7)).
+var propagation = map[string]uint64{
+	"private": unix.MS_PRIVATE, "rprivate": unix.MS_PRIVATE | unix.MS_REC, "shared": unix.MS_SHARED, "rshared": unix.MS_SHARED | unix.MS_REC,
+	"slave": unix.MS_SLAVE, "rslave": unix.MS_SLAVE | unix.MS_REC, "unbindable": unix.MS_UNBINDABLE, "runbindable": unix.MS_UNBINDABLE | unix.MS_REC,
 }
 
 // inRoot is the kernel's context with a root, so that absolute symlinks of the container stay in it.
@@ -185,8 +204,15 @@ var msFlags = map[string]struct {
 	"strictatime": {unix.MS_STRICTATIME, false}, "nostrictatime": {unix.MS_STRICTATIME, true}, "nosymfollow": {unix.MS_NOSYMFOLLOW, false},
 	"relatime": {}, "norelatime": {}, "defaults": {}, "sync": {}, "async": {}, "dirsync": {}, "bind": {}, "rbind": {},
 	"private": {}, "rprivate": {}, "shared": {}, "rshared": {}, "slave": {}, "rslave": {}, "unbindable": {}, "runbindable": {},
-	"rro": {unix.MS_RDONLY, false}, "tmpcopyup": {}, "nofail": {}, "mand": {}, "nomand": {}, "iversion": {}, "noiversion": {}, "silent": {}, "loud": {},
+	"rro": {unix.MS_RDONLY, false}, "rrw": {unix.MS_RDONLY, true}, "rnosuid": {unix.MS_NOSUID, false}, "rsuid": {unix.MS_NOSUID, true},
+	"rnodev": {unix.MS_NODEV, false}, "rdev": {unix.MS_NODEV, true}, "rnoexec": {unix.MS_NOEXEC, false}, "rexec": {unix.MS_NOEXEC, true},
+	"rnoatime": {unix.MS_NOATIME, false}, "ratime": {unix.MS_NOATIME, true}, "rnodiratime": {unix.MS_NODIRATIME, false}, "rdiratime": {unix.MS_NODIRATIME, true},
+	"rrelatime": {}, "rnorelatime": {}, "rstrictatime": {unix.MS_STRICTATIME, false}, "rnostrictatime": {unix.MS_STRICTATIME, true},
+	"rnosymfollow": {unix.MS_NOSYMFOLLOW, false}, "symfollow": {unix.MS_NOSYMFOLLOW, true}, "rsymfollow": {unix.MS_NOSYMFOLLOW, true}, "tmpcopyup": {}, "nofail": {}, "mand": {}, "nomand": {}, "iversion": {}, "noiversion": {}, "silent": {}, "loud": {},
 }
+
+// MountOptions are the options of a mount that moat knows besides those of the file systems, in order.
+func MountOptions() []string { return slices.Sorted(maps.Keys(msFlags)) }
 
 // parseOptions separates MS_* flags from what is the file system's own.
 func parseOptions(opts []string) (flags uint64, data string, err error) {

@@ -39,8 +39,8 @@ func (b *sandbox) describe(tg *kernel.ThreadGroup) ProcessInfo {
 	if m := t.MemoryManager(); m != nil && m.IncUsersIfAlive() {
 		p.RSS = int64(m.RSS())
 		p.Args = arguments(m)
-		if h, ok := m.AddressSpace().(interface{ HostPID() int }); ok {
-			p.Host = h.HostPID()
+		if h, ok := m.AddressSpace().(interface{ PID() int }); ok {
+			p.Host = h.PID()
 		}
 		m.DecUsers()
 	}
@@ -64,5 +64,5 @@ func arguments(m *mm.MemoryManager) (args []string) {
 // usage tells what the guest uses.
 func (b *sandbox) usage() Usage {
 	_, tasks := b.k.NumRunning()
-	return Usage{Memory: b.mem.Used(), MemoryLimit: b.mem.Limit(), Tasks: tasks}
+	return Usage{Memory: b.mem.Used(), MemoryPeak: b.mem.Peak(), MemoryLimit: b.mem.Limit(), Tasks: tasks, OOMKills: b.k.OOMKills()}
 }

@@ -139,12 +139,39 @@ func (s *server) end(b *sandbox) {
 	exit(st)
 }
 
+// initOOM is called when the first process is to be killed for want of memory, which ends the container. Who watches the container's cgroup, as
+// Docker does, learns of it only from the host: so the sandbox uses what its cgroup has left, and dies of that as its first process would. Where the
+// host's limit is another, nothing happens here.
+func (b *sandbox) initOOM() {
+	limit := b.limits.Memory.Load()
+	if limit == 0 || !b.c.Standalone {
+		return
+	}
+	record(ExitStatus{Signal: int(unix.SIGKILL)})
+	const step = 1 << 20
+	var hold [][]byte
+	for n := uint64(0); n < 2*Overhead(limit); n += step {
+		m := make([]byte, step)
+		for i := 0; i < step; i += 4096 {
+			m[i] = 1
+		}
+		hold = append(hold, m)
+	}
+	runtime.KeepAlive(hold)
+}
+
 // exit ends the sentry with a status, which it leaves in the state directory too.
 func exit(st ExitStatus) {
+	record(st)
+	os.Exit(st.Shell())
+}
+
+// record writes how the first process ended, over what was there.
+func record(st ExitStatus) {
 	if b, err := json.Marshal(&st); err == nil {
+		unix.Seek(ExitFD, 0, unix.SEEK_SET)
 		unix.Write(ExitFD, b)
 	}
-	os.Exit(st.Shell())
 }
 
 // reply turns an error into what the command line shows.

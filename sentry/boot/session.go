@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -271,6 +272,15 @@ func (c *Session) Processes(_ *None, l *[]ProcessInfo) error {
 	b, err := c.s.sandbox()
 	if err == nil {
 		*l = b.processes()
+	}
+	return err
+}
+
+// Update changes the limits that the sandbox keeps itself.
+func (c *Session) Update(r *specs.LinuxResources, _ *None) error {
+	b, err := c.s.sandbox()
+	if err == nil {
+		b.limit(r)
 	}
 	return err
 }

@@ -44,6 +44,13 @@ func (b *sandbox) openTerminal(a *Process, creds *auth.Credentials, in, out *hos
 		t.console.Close()
 		return nil, fmt.Errorf("open the terminal: %w", err)
 	}
+	if a == &b.c.First && !b.c.Plain {
+		if err := b.bindConsole(inRoot{vfs.Background(), root}, root, t.console.Name()); err != nil {
+			t.held.DecRef()
+			t.console.Close()
+			return nil, err
+		}
+	}
 	return t, nil
 }
 

@@ -238,6 +238,10 @@ func (c *Task) join(t *Task, a *CloneArgs) error {
 		k.users.put(u)
 		return linuxerr.ERESTARTNOINTR
 	}
+	if most := k.maxTasks.Load(); most != 0 && uint64(k.rootPIDNS.tasks.Load()) >= most {
+		k.users.put(u)
+		return unix.EAGAIN
+	}
 	pns := c.ns.PIDForChildren
 	pid, err := k.allocPID(pns, a.SetTID)
 	if err != nil {

@@ -87,7 +87,7 @@ func (k *Kernel) prepareProcess(a *ProcessArgs) (*Task, error) {
 	}
 	ns.Mount.IncRef()
 	t := k.newTask("", a.Credentials, nil)
-	t.straced.Store(k.strace)
+	t.straced.Store(k.strace.Load())
 	t.ns = ns
 	t.fdt = a.FDTable
 	root := ns.Mount.Root()

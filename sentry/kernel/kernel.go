@@ -47,6 +47,8 @@ type Hooks struct {
 	FutexWake func(t *Task, addr hostarch.Addr)
 	// NewGroupTimers makes a process' timer state.
 	NewGroupTimers func(tg *ThreadGroup) GroupTimers
+	// InitOOM is called before the first process is killed for want of memory.
+	InitOOM func()
 	// NewNetStack makes the network stack of a new network namespace.
 	NewNetStack func() any
 }
@@ -59,7 +61,7 @@ type Kernel struct {
 	table    SyscallTable
 	log      *zap.Logger
 	hooks    Hooks
-	strace   bool
+	strace   atomic.Bool
 	shmDev   uint64 // st_dev of System V segments
 	vdso     loader.VDSO
 	numCPUs  int
@@ -77,6 +79,7 @@ type Kernel struct {
 	init *ThreadGroup // +checklocks:tasksMu
 
 	oom      oomKiller
+	maxTasks atomic.Uint64 // see SetMaxTasks
 	load     loadAverage
 	forks    atomic.Uint64
 	running  sync.WaitGroup // task goroutines
@@ -86,8 +89,9 @@ type Kernel struct {
 
 // New returns a kernel without processes.
 func New(c Config) (*Kernel, error) {
-	k := &Kernel{platform: c.Platform, memory: c.Memory, texts: mm.NewTexts(c.Platform, c.Memory), table: c.Table, log: c.Log, hooks: c.Hooks, strace: c.Strace, vdso: c.VDSO, shmDev: vfs.NewAnonDev(),
+	k := &Kernel{platform: c.Platform, memory: c.Memory, texts: mm.NewTexts(c.Platform, c.Memory), table: c.Table, log: c.Log, hooks: c.Hooks, vdso: c.VDSO, shmDev: vfs.NewAnonDev(),
 		numCPUs: c.NumCPUs, rootUserNS: c.UserNS, start: time.Now(), done: make(chan struct{})}
+	k.strace.Store(c.Strace)
 	if k.log == nil {
 		k.log = zap.NewNop()
 	}
@@ -102,6 +106,9 @@ func New(c Config) (*Kernel, error) {
 	}
 	if k.hooks.FutexWake == nil {
 		k.hooks.FutexWake = func(*Task, hostarch.Addr) {}
+	}
+	if k.hooks.InitOOM == nil {
+		k.hooks.InitOOM = func() {}
 	}
 	k.users.users = make(map[auth.KUID]*User)
 	u := k.rootUserNS
@@ -154,6 +161,17 @@ func (k *Kernel) Init() *ThreadGroup {
 	k.tasksMu.RLock()
 	defer k.tasksMu.RUnlock()
 	return k.init
+}
+
+// SetStrace makes all tasks, and those to come, be traced through the table's Enter and Exit, or not any more.
+func (k *Kernel) SetStrace(on bool) {
+	k.strace.Store(on)
+	for _, tg := range k.ThreadGroups() {
+		for _, t := range tg.Tasks() {
+			t.straced.Store(on)
+			t.RunAtBoundary((*Task).publishIdentity)
+		}
+	}
 }
 
 // Done is closed when the first process, and with it everything, has ended.

@@ -81,6 +81,9 @@ func (k *Kernel) chooseVictim() *ThreadGroup {
 		return nil
 	}
 	o.kills.Add(1)
+	if victim == k.init {
+		k.hooks.InitOOM()
+	}
 	k.log.Warn("out of memory: killed process", zap.Int32("pid", victim.pid.nums[0]), zap.String("name", victim.leader.Name()),
 		zap.Uint64("rss_kb", m.RSS()>>10), zap.Int32("oom_score_adj", victim.oomScoreAdj.Load()))
 	for _, p := range k.rootPIDNS.pids {

@@ -123,6 +123,12 @@ func (k *Kernel) allocPID(ns *PIDNamespace, set []int32) (*PID, error) {
 	return p, nil
 }
 
+// SetMaxTasks bounds the number of tasks (pids.max of the pids cgroup): fork and clone fail with EAGAIN; 0: no bound.
+func (k *Kernel) SetMaxTasks(n uint64) { k.maxTasks.Store(n) }
+
+// MaxTasks is that bound.
+func (k *Kernel) MaxTasks() uint64 { return k.maxTasks.Load() }
+
 func (ns *PIDNamespace) nextFree() int32 {
 	nr := ns.last
 	for range PIDMax {

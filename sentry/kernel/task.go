@@ -61,6 +61,8 @@ type Task struct {
 	straced atomic.Bool
 	// tracing is set while another process traces t; see there.
 	tracing atomic.Pointer[tracing]
+	// call is the number of the system call that the task last waited in.
+	call atomic.Uint64
 	// Trace is the strace decoder's, for t's own goroutine.
 	Trace any
 
@@ -152,6 +154,12 @@ func (t *Task) TID() int32 { return t.tid.Load() }
 
 // PID is the process ID as seen in the task's own PID namespace.
 func (t *Task) PID() int32 { return t.tgid.Load() }
+
+// WaitsIn is the number of the system call that t waits in; false if it does not wait.
+func (t *Task) WaitsIn() (nr uint64, ok bool) {
+	s := t.State()
+	return t.call.Load(), s != Running && s != Zombie && s != Dead
+}
 
 // ID is the task's PID object.
 func (t *Task) ID() *PID { return t.pid.Load() }

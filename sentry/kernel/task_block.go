@@ -98,6 +98,7 @@ func (t *Task) wait(C <-chan struct{}, timeout <-chan time.Time, intr uint32, s 
 	if t.straced.Load() {
 		t.k.table.Blocked(t)
 	}
+	t.call.Store(t.regs.Orig_rax)
 	t.state.Store(uint32(s))
 	t.cpu.voluntary.Add(1)
 	if thr := t.thread; thr != nil {

@@ -109,8 +109,8 @@ func (c *Container) Dial(files ...*os.File) (*Client, error) {
 	return cl, nil
 }
 
-// call does one request on a connection of its own.
-func (c *Container) call(method string, args, reply any) error {
+// Call does one request, boot.Session.s method, on a connection of its own.
+func (c *Container) Call(method string, args, reply any) error {
 	cl, err := c.Dial()
 	if err != nil {
 		return err
@@ -140,10 +140,10 @@ func (c *Container) askStatus() (boot.Status, error) {
 
 // Processes lists the container's processes.
 func (c *Container) Processes() (l []boot.ProcessInfo, err error) {
-	return l, c.call("Processes", &boot.None{}, &l)
+	return l, c.Call("Processes", &boot.None{}, &l)
 }
 
 // Usage tells what the guest uses.
 func (c *Container) Usage() (u boot.Usage, err error) {
-	return u, c.call("Usage", &boot.None{}, &u)
+	return u, c.Call("Usage", &boot.None{}, &u)
 }

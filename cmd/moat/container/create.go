@@ -183,7 +183,7 @@ func (c *Container) Start() error {
 		}
 	}
 	var r boot.StartReply
-	err := c.call("Start", a, &r)
+	err := c.Call("Start", a, &r)
 	if err == nil {
 		err = replyError(&r)
 	}
@@ -226,7 +226,7 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 		cl.Go("Sandbox.Signal", &boot.SignalArgs{Signal: int(sig), All: all}, &boot.None{}, nil)
 		return nil
 	}
-	err := c.call("Signal", &boot.SignalArgs{Signal: int(sig), All: all}, &boot.None{})
+	err := c.Call("Signal", &boot.SignalArgs{Signal: int(sig), All: all}, &boot.None{})
 	if err != nil && sig == unix.SIGKILL && c.Sentry.alive() {
 		// A sentry that does not listen is killed itself.
 		return c.Sentry.signal(sig)
@@ -333,7 +333,7 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	if err := g.update(r); err != nil {
 		return err
 	}
-	if err := c.call("Update", r, &boot.None{}); err != nil {
+	if err := c.Call("Update", r, &boot.None{}); err != nil {
 		return err
 	}
 	if c.Spec.Linux == nil {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"moat/sentry/boot"
 )
 
 // applyLinux takes in config.json's linux: what cannot be honoured is an error, what need not be is warned of.
@@ -60,9 +62,6 @@ func (o *Options) applyLinux() error {
 	return o.applyResources(l.Resources)
 }
 
-// sandboxOverhead is what the sentry itself needs of a memory limit: a sixteenth, within bounds.
-func sandboxOverhead(limit uint64) uint64 { return min(max(limit/16, 6<<20), 64<<20) }
-
 // applyResources gives the sentry the limits that it keeps itself.
 func (o *Options) applyResources(r *specs.LinuxResources) error {
 	if r == nil {
@@ -73,7 +72,7 @@ func (o *Options) applyResources(r *specs.LinuxResources) error {
 		if limit < minContainerMemory {
 			return fmt.Errorf("linux.resources.memory.limit: %d is too little: a container needs %d", limit, minContainerMemory)
 		}
-		o.Config.Memory = limit - sandboxOverhead(limit)
+		o.Config.Memory = limit - boot.Overhead(limit)
 	}
 	if r.Network != nil || len(r.Rdma) > 0 || len(r.HugepageLimits) > 0 {
 		o.warn("linux.resources: network, rdma and hugepageLimits are ignored")
@@ -81,8 +80,8 @@ func (o *Options) applyResources(r *specs.LinuxResources) error {
 	return nil
 }
 
-// minContainerMemory is Docker's own least limit, with the sentry's share.
-const minContainerMemory = 6<<20 + 6<<20
+// minContainerMemory is what a sandbox with the smallest program needs.
+const minContainerMemory = 12 << 20
 
 // applyNamespaces: a container has namespaces of its own; of the host's, or another's, only a network can be joined.
 func (o *Options) applyNamespaces(list []specs.LinuxNamespace) error {

@@ -1,0 +1,126 @@
+// Package cgroup is the cgroup file system that a container sees: version 2 with one group, its own, as it looks from within a cgroup
+// namespace. Limits are those that the container was given; usage is the guest's.
+//
+// Groups cannot be made, and nothing can be written: a container's limits are its keeper's affair (as with a read-only mount, which is what
+// containers usually get).
+//
+// Limits are atomic; the package has no locks.
+package cgroup
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
+
+	"moat/sentry/fs/genfs"
+	"moat/sentry/kernel"
+	"moat/sentry/vfs"
+)
+
+// Limits are what the container may use at most; 0: no limit.
+type Limits struct {
+	// Memory, MemoryHigh and Swap are in bytes.
+	Memory, MemoryLow atomic.Uint64
+	// Quota of each Period, in microseconds of CPU time.
+	Quota, Period atomic.Int64
+	// Weight is cpu.weight, 1 to 10000.
+	Weight atomic.Uint64
+}
+
+// Register makes "cgroup2" known to mount(2), and "cgroup" as another name for it.
+func Register(k *kernel.Kernel, l *Limits) {
+	for _, name := range []string{"cgroup", "cgroup2"} {
+		vfs.RegisterFileSystem(name, func(vfs.Context, string, string) (vfs.FileSystem, error) { return New(k, l), nil })
+	}
+}
+
+// most is a limit as cgroup files show it.
+func most(n uint64) string {
+	if n == 0 {
+		return "max"
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+// New returns an instance.
+func New(k *kernel.Kernel, l *Limits) *genfs.FS {
+	fs := genfs.New("cgroup2", linux.CGROUP_SUPER_MAGIC)
+	fs.Magic = 0x63677270 // CGROUP2_SUPER_MAGIC
+	t := genfs.NewTree(fs)
+	show := func(name string, f func(b *bytes.Buffer)) {
+		t.AddFile(name, 0o444, func(_ vfs.Context, b *bytes.Buffer) error { f(b); return nil })
+	}
+	text := func(name string, f func() string) {
+		show(name, func(b *bytes.Buffer) { b.WriteString(f() + "\n") })
+	}
+	for name, s := range map[string]string{
+		"cgroup.controllers": "cpu memory pids", "cgroup.subtree_control": "", "cgroup.type": "domain", "cgroup.freeze": "0", "cgroup.max.depth": "max",
+		"cgroup.max.descendants": "max", "cgroup.events": "populated 1\nfrozen 0", "cgroup.stat": "nr_descendants 0\nnr_dying_descendants 0",
+		"memory.high": "max", "memory.min": "0", "memory.swap.current": "0", "memory.swap.max": "0", "memory.oom.group": "0", "cpu.max.burst": "0",
+	} {
+		t.AddText(name, s+"\n")
+	}
+	show("cgroup.procs", func(b *bytes.Buffer) { list(b, k, false) })
+	show("cgroup.threads", func(b *bytes.Buffer) { list(b, k, true) })
+	text("memory.max", func() string { return most(l.Memory.Load()) })
+	text("memory.low", func() string { return strconv.FormatUint(l.MemoryLow.Load(), 10) })
+	text("memory.current", func() string { return strconv.FormatUint(k.Memory().Used(), 10) })
+	text("memory.peak", func() string { return strconv.FormatUint(k.Memory().Peak(), 10) })
+	show("memory.events", func(b *bytes.Buffer) {
+		n := k.OOMKills()
+		fmt.Fprintf(b, "low 0\nhigh 0\nmax %d\noom %d\noom_kill %d\noom_group_kill 0\n", n, n, n)
+	})
+	show("memory.stat", func(b *bytes.Buffer) {
+		i := k.MemoryInfo()
+		used := k.Memory().Used()
+		fmt.Fprintf(b, "anon %d\nfile %d\nkernel 0\nshmem %d\ninactive_file 0\nactive_file 0\n", used-min(used, i.Cached), i.Cached, i.Shared)
+	})
+	text("cpu.max", func() string {
+		period := l.Period.Load()
+		if period == 0 {
+			period = 100000
+		}
+		return fmt.Sprintf("%s %d", most(uint64(max(l.Quota.Load(), 0))), period)
+	})
+	text("cpu.weight", func() string {
+		if w := l.Weight.Load(); w != 0 {
+			return strconv.FormatUint(w, 10)
+		}
+		return "100"
+	})
+	show("cpu.stat", func(b *bytes.Buffer) {
+		var user, system int64
+		for _, tg := range k.ThreadGroups() {
+			u, s := tg.CPUTimes()
+			user, system = user+u.Microseconds(), system+s.Microseconds()
+		}
+		fmt.Fprintf(b, "usage_usec %d\nuser_usec %d\nsystem_usec %d\nnr_periods 0\nnr_throttled 0\nthrottled_usec 0\n", user+system, user, system)
+	})
+	text("pids.max", func() string { return most(k.MaxTasks()) })
+	text("pids.current", func() string { return strconv.Itoa(k.RootPIDNamespace().NumTasks()) })
+	fs.SetRoot(t.Dir(nil))
+	return fs
+}
+
+// list prints the processes, or all tasks, in order.
+func list(b *bytes.Buffer, k *kernel.Kernel, tasks bool) {
+	var ids []int32
+	ns := k.RootPIDNamespace()
+	for _, tg := range k.ThreadGroups() {
+		if !tasks {
+			ids = append(ids, tg.PIDIn(ns))
+			continue
+		}
+		for _, t := range tg.Tasks() {
+			ids = append(ids, t.TIDIn(ns))
+		}
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		fmt.Fprintf(b, "%d\n", id)
+	}
+}
