@@ -5,7 +5,7 @@ FUZZTIME ?= 20s
 comma := ,
 export GOFLAGS ?= -mod=mod
 
-.PHONY: all build run test unit workloads lint size fuzz bench bench-quick clean deps conformance fuzz-raw soak
+.PHONY: all build run test unit workloads oci lint size fuzz bench bench-quick clean deps conformance fuzz-raw soak
 
 all: build
 
@@ -39,6 +39,10 @@ MINUTES ?= 60
 SECONDS ?= 4
 soak: deps
 	MOAT_SOAK=$(MINUTES) MOAT_SOAK_SECONDS=$(SECONDS) MOAT_STRESSORS="$(STRESSORS)" MOAT_PLATFORMS="$(firstword $(PLATFORMS))" $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./tests/workloads
+# moat as Docker's runtime: installs Docker from Debian and starts a daemon of its own by hand. The long tests of the verbs, too.
+oci: deps build
+	./scripts/deps.sh docker.io iproute2
+	MOAT_DOCKER=1 MOAT_LONG=1 $(GO) test -count=1 -timeout 30m -v ./tests/oci
 
 lint:
 	./scripts/lint.sh

@@ -30,11 +30,7 @@ func openConsole(p *boot.Process, socket string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the terminal: %w", err)
 	}
-	c, err := console.ConsoleFromFile(slave)
-	if err == nil {
-		err = c.SetRaw()
-	}
-	if err == nil {
+	if err = setRaw(slave); err == nil {
 		err = sendMaster(socket, path, master)
 	}
 	if err != nil {
@@ -42,6 +38,20 @@ func openConsole(p *boot.Process, socket string) (*os.File, error) {
 		return nil, err
 	}
 	return slave, nil
+}
+
+// setRaw makes a terminal pass everything on as it is, output too (cfmakeraw(3)).
+func setRaw(f *os.File) error {
+	t, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	if err != nil {
+		return err
+	}
+	t.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
+	t.Oflag &^= unix.OPOST
+	t.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
+	t.Cflag = t.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
+	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
+	return unix.IoctlSetTermios(int(f.Fd()), unix.TCSETS, t)
 }
 
 // sendMaster hands a terminal's master to who listens on a console socket.

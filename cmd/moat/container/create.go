@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"net/rpc"
 	"os"
 	"path/filepath"
 	"time"
@@ -227,6 +228,10 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 		return nil
 	}
 	err := c.Call("Signal", &boot.SignalArgs{Signal: int(sig), All: all}, &boot.None{})
+	var remote rpc.ServerError
+	if err != nil && !errors.As(err, &remote) && c.Sentry.gone(time.Second) {
+		return nil // that was the signal's doing
+	}
 	if err != nil && sig == unix.SIGKILL && c.Sentry.alive() {
 		// A sentry that does not listen is killed itself.
 		return c.Sentry.signal(sig)

@@ -44,6 +44,9 @@ func (o *Options) applyLinux() error {
 	case len(l.NetDevices) > 0:
 		return fmt.Errorf("linux.netDevices: not supported")
 	}
+	if err := o.applyMappings(l); err != nil {
+		return err
+	}
 	if l.MountLabel != "" {
 		o.warn("linux.mountLabel: ignored")
 	}
@@ -60,6 +63,23 @@ func (o *Options) applyLinux() error {
 		o.Config.First.Seccomp = [][]byte{prog}
 	}
 	return o.applyResources(l.Resources)
+}
+
+// applyMappings: a container's users are the sandbox's own, whatever they are on the host, but its files are the host's. Their owners are not mapped
+// yet, so that root may not ask for it; an ordinary user's files all are his own.
+func (o *Options) applyMappings(l *specs.Linux) error {
+	for field, list := range map[string][]specs.LinuxIDMapping{"uidMappings": l.UIDMappings, "gidMappings": l.GIDMappings} {
+		for _, m := range list {
+			switch {
+			case m.ContainerID == m.HostID:
+			case os.Geteuid() == 0:
+				return fmt.Errorf("linux.%s: the owners of files cannot be mapped yet", field)
+			case m.Size > 1 || m.ContainerID != 0:
+				o.warn("linux.%s: only the caller's own IDs are used on the host", field)
+			}
+		}
+	}
+	return nil
 }
 
 // applyResources gives the sentry the limits that it keeps itself.

@@ -1,0 +1,165 @@
+package oci
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+// TestConfig: what config.json says, as the container sees it.
+func TestConfig(t *testing.T) {
+	for name, c := range map[string]struct {
+		set    func(r *runtime)
+		script string
+		want   string
+	}{
+		"names":  {func(r *runtime) { r.spec.Hostname, r.spec.Domainname = "hh", "dd" }, "hostname; cat /proc/sys/kernel/domainname", "hh\ndd\n"},
+		"masked": {func(r *runtime) { r.spec.Linux.MaskedPaths = []string{"/proc/uptime", "/etc", "/nosuch"} }, "cat /proc/uptime; ls /etc; echo x 2>/dev/null >/etc/y || echo no", "no\n"},
+		"read-only": {func(r *runtime) { r.spec.Root.Readonly = false; r.spec.Linux.ReadonlyPaths = []string{"/etc"} },
+			"echo x 2>/dev/null >/etc/y || echo no; echo x > /tmp/y && echo yes", "no\nyes\n"},
+		"read-only root": {func(*runtime) {}, "echo x 2>/dev/null >/y || echo no; mount | grep -c ' on / .*(ro'", "no\n1\n"},
+		"sysctl": {func(r *runtime) {
+			r.spec.Linux.Sysctl = map[string]string{"net.core.somaxconn": "99", "kernel.shmmax": "12345678"}
+		},
+			"cat /proc/sys/net/core/somaxconn /proc/sys/kernel/shmmax", "99\n12345678\n"},
+		"limits": {func(r *runtime) {
+			r.spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 77, Hard: 88}}
+		}, "ulimit -n; ulimit -Hn", "77\n88\n"},
+		"user": {func(r *runtime) {
+			r.spec.Process.User = specs.User{UID: 7, GID: 8, AdditionalGids: []uint32{9}, Umask: ptr(uint32(0o077))}
+		}, "id -u; id -g; id -G; umask; echo $HOME", "7\n8\n8 9\n0077\n/home/ann\n"},
+		"capabilities": {func(r *runtime) {
+			r.spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_KILL"}, Permitted: []string{"CAP_KILL"}, Effective: []string{"CAP_KILL"}}
+		}, "grep -E 'Cap(Prm|Eff|Bnd)' /proc/self/status | while read a b; do echo $b; done; grep NoNewPrivs /proc/self/status",
+			strings.Repeat("0000000000000020\n", 3) + "NoNewPrivs:\t1\n"},
+		"oom score": {func(r *runtime) { r.spec.Process.OOMScoreAdj = ptr(321) }, "cat /proc/self/oom_score_adj", "321\n"},
+		"tmpfs": {func(r *runtime) {
+			r.spec.Mounts = append(r.spec.Mounts, specs.Mount{Destination: "/new/t", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=64k", "mode=700", "noexec", "nosuid", "shared"}})
+		}, "grep -E ' /new/t ' /proc/self/mountinfo | grep -c 'nosuid.*noexec.*shared:'; ls -ld /new/t | grep -c drwx------", "1\n1\n"},
+		"devices": {func(r *runtime) {
+			r.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/d/nil", Type: "c", Major: 1, Minor: 3, FileMode: ptr(os.FileMode(0o640)), GID: ptr(uint32(5))},
+				{Path: "/dev/none", Type: "b", Major: 200, Minor: 1}}
+		}, "echo x > /dev/d/nil && ls -l /dev/d/nil | grep -c '^crw-r----- .* 5 '; cat /dev/none 2>/dev/null || echo no", "1\nno\n"},
+		"cgroup": {func(r *runtime) {
+			r.spec.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20))},
+				CPU: &specs.LinuxCPU{Quota: ptr(int64(50000)), Period: ptr(uint64(100000))}, Pids: &specs.LinuxPids{Limit: ptr(int64(20))}}
+		}, "cd /sys/fs/cgroup; cat memory.max cpu.max pids.max cgroup.procs; cat /proc/self/cgroup", "67108864\n50000 100000\n20\n1\n2\n0::/\n"},
+		"task limit": {func(r *runtime) {
+			r.spec.Linux.Resources = &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(5))}}
+		},
+			"(for i in 1 2 3 4 5 6; do sleep 1 & done) 2>&1; echo end", "sh: can't fork: Resource temporarily unavailable\nend\n"},
+		"out of memory": {func(r *runtime) {
+			r.spec.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20))}}
+		}, "exec 2>/dev/null; (x=a; while :; do x=$x$x$x$x; done); echo $?; grep 'oom_kill ' /sys/fs/cgroup/memory.events", "137\noom_kill 1\n"},
+		"seccomp": {func(r *runtime) {
+			r.spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86_64},
+				Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat", "nosuchcall"}, Action: specs.ActErrno, ErrnoRet: ptr(uint(95))},
+					{Names: []string{"chmod", "fchmodat"}, Action: specs.ActErrno}}}
+		}, "mkdir /tmp/x 2>&1; chmod 700 /tmp 2>&1; grep Seccomp: /proc/self/status",
+			"mkdir: can't create directory '/tmp/x': Operation not supported\nchmod: /tmp: Operation not permitted\nSeccomp:\t2\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRuntime(t)
+			// A root of its own: what is made to mount on stays there.
+			own := t.TempDir()
+			if err := os.CopyFS(own, os.DirFS(rootfs)); err != nil {
+				t.Fatal(err)
+			}
+			r.spec.Root.Path = own
+			c.set(r)
+			r.sh(c.script)
+			r.run(c.want, 0)
+		})
+	}
+}
+
+// TestBinds: mounts from the host, below a root that is read-only.
+func TestBinds(t *testing.T) {
+	r := newRuntime(t)
+	own, dir := t.TempDir(), t.TempDir()
+	if err := os.CopyFS(own, os.DirFS(rootfs)); err != nil {
+		t.Fatal(err)
+	}
+	r.spec.Root.Path = own
+	os.WriteFile(filepath.Join(dir, "f"), []byte("host"), 0o644)
+	r.spec.Mounts = append(r.spec.Mounts,
+		specs.Mount{Destination: "/new/rw", Source: dir, Options: []string{"rbind", "rprivate"}},
+		specs.Mount{Destination: "/new/ro", Source: dir, Type: "bind", Options: []string{"bind", "ro", "noexec"}},
+		specs.Mount{Destination: "/new/file", Source: filepath.Join(dir, "f"), Options: []string{"bind"}})
+	r.sh("cat /new/file; echo; echo in > /new/rw/g; echo in 2>/dev/null > /new/ro/h || echo no; mount | grep -c '/new/ro .*(ro.*noexec'")
+	r.run("host\nno\n1\n", 0)
+	if b, _ := os.ReadFile(filepath.Join(dir, "g")); string(b) != "in\n" {
+		t.Errorf("the host does not see what was written: %q", b)
+	}
+	r.spec.Mounts[len(r.spec.Mounts)-1].Options = []string{"bind", "fly"}
+	r.write()
+	r.fails(1, `option "fly" is not for bind mounts`, "run", "-b", r.bundle, "c")
+}
+
+func TestHooks(t *testing.T) {
+	r := newRuntime(t)
+	log := filepath.Join(t.TempDir(), "log")
+	host := func(name string) []specs.Hook {
+		return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", `s=$(cat); echo ` + name + ` $X $(echo "$s" | grep -o '"status":"[a-z]*"') >> ` + log}, Env: []string{"X=1", "PATH=/bin:/usr/bin"}}}
+	}
+	own := t.TempDir()
+	if err := os.CopyFS(own, os.DirFS(rootfs)); err != nil {
+		t.Fatal(err)
+	}
+	r.spec.Root = &specs.Root{Path: own}
+	r.spec.Hooks = &specs.Hooks{CreateRuntime: host("createRuntime"), CreateContainer: host("createContainer"), Poststart: host("poststart"), Poststop: host("poststop"),
+		StartContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", `grep -o '"status":"[a-z]*"' > /tmp/hook; echo $$ > /tmp/pid`}}}}
+	//lint:ignore SA1019 it is still to be run
+	r.spec.Hooks.Prestart = host("prestart")
+	r.sh("cat /tmp/hook; echo $$")
+	r.run("\"status\":\"created\"\n1\n", 0)
+	b, _ := os.ReadFile(log)
+	want := "prestart 1 \"status\":\"creating\"\ncreateRuntime 1 \"status\":\"creating\"\ncreateContainer 1 \"status\":\"creating\"\npoststart 1 \"status\":\"running\"\npoststop 1 \"status\":\"stopped\"\n"
+	if string(b) != want {
+		t.Errorf("hooks: %s", b)
+	}
+	r.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo bad >&2; exit 3"}}}}
+	r.write()
+	r.fails(1, "hooks.createRuntime[0]: /bin/sh: exit status 3: bad", "run", "-b", r.bundle, "c")
+	r.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "1000"}, Timeout: ptr(1)}}}
+	r.write()
+	r.fails(1, "longer than its timeout", "run", "-b", r.bundle, "c")
+	r.spec.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/nosuch"}}}
+	r.write()
+	r.fails(1, "hooks.startContainer[0]: /nosuch", "run", "-b", r.bundle, "c")
+}
+
+// TestRefused: what cannot be honoured is an error that names the field; nothing is left behind.
+func TestRefused(t *testing.T) {
+	for words, set := range map[string]func(s *specs.Spec){
+		"linux.namespaces[0].path: the pid namespace": func(s *specs.Spec) {
+			s.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace, Path: "/proc/1/ns/pid"}}
+		},
+		"linux.namespaces[1].type":        func(s *specs.Spec) { s.Linux.Namespaces[1] = s.Linux.Namespaces[0] },
+		"linux.sysctl: \"vm.swappiness\"": func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"vm.swappiness": "1"} },
+		"linux.sysctl: net.nosuch":        func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net.nosuch": "1"} },
+		"linux.seccomp: defaultAction":    func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_FLY"} },
+		"linux.uidMappings":               func(s *specs.Spec) { s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 1000, Size: 1000}} },
+		"linux.resources.memory.limit":    func(s *specs.Spec) { s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(1 << 20))} },
+		"linux.rootfsPropagation":         func(s *specs.Spec) { s.Linux.RootfsPropagation = "sideways" },
+		"linux.devices: /dev/x":           func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "q"}} },
+	} {
+		r := newRuntime(t, "true")
+		set(r.spec)
+		r.write()
+		r.fails(1, words, "run", "-b", r.bundle, "c")
+	}
+	// A network namespace can be joined.
+	r := newRuntime(t, "true")
+	for i := range r.spec.Linux.Namespaces {
+		if r.spec.Linux.Namespaces[i].Type == specs.NetworkNamespace {
+			r.spec.Linux.Namespaces[i].Path = "/proc/self/ns/net"
+		}
+	}
+	r.run("", 0)
+}
