@@ -4,11 +4,12 @@
 // Order matters. What needs the host (its /proc/cpuinfo, the memory file, the platform's first stub) is made before the
 // seccomp filter is installed; nothing that the container brings (its files, its program) is touched before that.
 //
-// The control socket speaks net/rpc with the JSON codec: Start, Wait, Signal, Resize, Stacks. When it closes, the command line
-// is gone and the sandbox ends.
+// The control sockets speak net/rpc with the JSON codec; Session has the methods. There is the one of who started the sandbox, at whose end the
+// sandbox ends unless Detach was called, and those accepted on ListenFD. Descriptors come along with the request that they are for (Exec).
+// Create builds everything, with a first process that is ready to run; Start runs it.
 //
 // Faults: a panic ends the process with Go's message on standard error, of which the command line shows the first line. A gofer that is gone
 // ends it with one line. Nothing is caught to go on.
 //
-// Locks: Sandbox.mu guards what Start sets; it is held by Start for its whole length.
+// Locks: server.mu guards what Create sets, and is held for its whole length; sandbox.mu is held by Start; Session.mu and conn.mu are leaves.
 package boot

@@ -154,12 +154,14 @@ func TestRefused(t *testing.T) {
 		r.write()
 		r.fails(1, words, "run", "-b", r.bundle, "c")
 	}
-	// A network namespace can be joined.
+	// A network namespace can be joined, but not the host's by who would take its addresses.
 	r := newRuntime(t, "true")
 	for i := range r.spec.Linux.Namespaces {
 		if r.spec.Linux.Namespaces[i].Type == specs.NetworkNamespace {
-			r.spec.Linux.Namespaces[i].Path = "/proc/self/ns/net"
+			r.spec.Linux.Namespaces[i].Path = "/proc/1/ns/net"
 		}
 	}
-	r.run("", 0)
+	r.write()
+	r.fails(1, "the network namespace is the host's", "run", "-b", r.bundle, "c")
+	r.ok("--network=none", "run", "-b", r.bundle, "c")
 }

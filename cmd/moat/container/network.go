@@ -93,7 +93,13 @@ func (s *Sandbox) sendNetwork(o *Options) error {
 	}
 	defer s.links.Close()
 	if o.Network == nil {
-		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", s.sentry.cmd.Process.Pid))
+		path := fmt.Sprintf("/proc/%d/ns/net", s.sentry.cmd.Process.Pid)
+		if own, err := os.Readlink(path); err == nil {
+			if first, err := os.Readlink("/proc/1/ns/net"); err == nil && first == own {
+				return errors.New("linux.namespaces: the network namespace is the host's, whose addresses a sandbox must not take; use one of its own, or --network none")
+			}
+		}
+		ns, err := os.Open(path)
 		if err == nil {
 			o.Network, err = OpenNetwork(ns)
 		}
