@@ -158,7 +158,7 @@ func TestRefused(t *testing.T) {
 	r := newRuntime(t, "true")
 	for i := range r.spec.Linux.Namespaces {
 		if r.spec.Linux.Namespaces[i].Type == specs.NetworkNamespace {
-			r.spec.Linux.Namespaces[i].Path = "/proc/1/ns/net"
+			r.spec.Linux.Namespaces[i].Path = "/proc/self/ns/net"
 		}
 	}
 	r.write()

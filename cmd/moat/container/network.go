@@ -95,7 +95,8 @@ func (s *Sandbox) sendNetwork(o *Options) error {
 	if o.Network == nil {
 		path := fmt.Sprintf("/proc/%d/ns/net", s.sentry.cmd.Process.Pid)
 		if own, err := os.Readlink(path); err == nil {
-			if first, err := os.Readlink("/proc/1/ns/net"); err == nil && first == own {
+			first, _ := os.Readlink("/proc/1/ns/net")
+			if mine, _ := os.Readlink("/proc/self/ns/net"); own == first || own == mine {
 				return errors.New("linux.namespaces: the network namespace is the host's, whose addresses a sandbox must not take; use one of its own, or --network none")
 			}
 		}
