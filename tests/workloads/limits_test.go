@@ -288,7 +288,7 @@ print(n)'`
 			run(fmt.Sprintf(exec, 1000), "2\nfew\n")
 			t.Logf("1,000 fork+exec: %.1fs", time.Since(start).Seconds())
 			run(threads, "201\n1\n")
-			grown(t, "after 1,000 fork+exec and 200 threads the sandbox", before, atRest(s.cmd.Process.Pid))
+			grown(t, "after 1,000 fork+exec and 200 threads the sandbox", 0, before, atRest(s.cmd.Process.Pid))
 		})
 		p1, f1, m1 := counts(t)
 		if p1 > p0 || f1 > f0 || m1 != m0 {

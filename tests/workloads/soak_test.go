@@ -89,6 +89,6 @@ timeout -k 5 $(($2+90)) $as stress-ng --$1 2 --verify -t $2 2>&1 | grep -v dispa
 			}
 		}
 		s.do(time.Minute, "rm -rf /tmp/soak")
-		grown(t, fmt.Sprintf("after %d stressors the sandbox (at most %d and %d MiB)", n, peak.anon>>20, peak.file>>20), first, atRest(s.cmd.Process.Pid))
+		grown(t, fmt.Sprintf("after %d stressors the sandbox (at most %d and %d MiB)", n, peak.anon>>20, peak.file>>20), 2000, first, atRest(s.cmd.Process.Pid))
 	})
 }
