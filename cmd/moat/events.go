@@ -14,8 +14,7 @@ import (
 func eventsCommand() *cobra.Command {
 	var stats bool
 	var interval time.Duration
-	var cmd *cobra.Command
-	cmd = verb("events [flags] ID", "Print a container's statistics, and when it runs out of memory, as JSON", func(_ *cobra.Command, id string) error {
+	cmd := verb("events [flags] ID", "Print a container's statistics, and when it runs out of memory, as JSON", func(_ *cobra.Command, id string) error {
 		if interval <= 0 {
 			return fmt.Errorf("--interval: %v is not a time to wait", interval)
 		}

@@ -28,8 +28,10 @@ type board struct {
 	used  atomic.Int32 // rows
 	// poller: a thread has the role.
 	poller atomic.Bool
-	// running counts guest threads in Run. load is its mean over the last events, times 16.
-	running, load atomic.Int32
+	// running counts guest threads in Run.
+	running atomic.Int32
+	// load is the mean of running over the last events, times 16.
+	load atomic.Int32
 	// busy is the last thread's verdict on polling, where new ones start: above 0 it did not pay.
 	busy atomic.Int32
 	// pairs counts the pairs on each CPU.

@@ -47,10 +47,11 @@ type thread struct {
 	place
 	state *atomic.Uint32 // the area's
 	gp    uintptr        // the goroutine that sleep parked
-	// polls: t is the board's poller. rung: a watchman found the event. wakes: the call that t answers may wake other tasks.
-	polls, rung, wakes bool
-	// runs counts runs; seen is the one that the janitor saw.
-	runs, seen uint64
+	polls bool           // t is the board's poller
+	rung  bool           // a watchman found the event
+	wakes bool           // the call that t answers may wake other tasks
+	runs  uint64         // counts runs
+	seen  uint64         // the run that the janitor saw
 	// asked is when an interrupt's signal was sent that has not been answered, or 0.
 	asked atomic.Int64
 

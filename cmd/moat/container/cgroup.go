@@ -89,7 +89,8 @@ func hostResources(r *specs.LinuxResources) *specs.LinuxResources {
 		dropZero(&m.Limit)
 		dropZero(&m.Reservation)
 		dropZero(&m.Swap)
-		m.Kernel = nil // has no effect in Linux any more
+		//lint:ignore SA1019 dropped because Linux no longer has it
+		m.Kernel = nil
 		dropZero(&m.KernelTCP)
 		if m.Swappiness != nil && *m.Swappiness > 100 {
 			m.Swappiness = nil

@@ -42,8 +42,6 @@ type Options struct {
 	Network *Network
 	// Pcap is a file for what they carry; nil: it is not recorded.
 	Pcap *os.File
-	// hooks are config.json's.
-	hooks *specs.Hooks
 	// Warn is told of what is not honoured; it may be nil.
 	Warn func(string)
 

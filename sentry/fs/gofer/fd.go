@@ -142,7 +142,7 @@ func (i *inode) getFD(write bool) (*hostFD, error) {
 }
 
 // open has the gofer open i, and if it is one of a row, some of those that come next. size: that of the answer is good.
-// +checklocksread:i.loc
+// +checklocksignore: withRef holds loc.
 func (i *inode) open(r wire.Ref, write, size bool) (int, error) {
 	req := wire.OpenReq{Ref: r, Write: write}
 	if r.Path != "" && !write && !i.fs.shared {

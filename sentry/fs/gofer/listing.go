@@ -308,6 +308,10 @@ func (i *inode) readBatch(host int64) (b *batch, eof bool, err error) {
 	return i.fetch1(host, attrs, below)
 }
 
+// dirsBehindLocked are the directories that come behind i in its parent's listing.
+// +checklocksignore: withRef holds loc.
+func (i *inode) dirsBehindLocked() []string { return i.parent.dirsBehind(i.name) }
+
 // fetch1 is readBatch with such attributes, and so many entries of directories below at most.
 func (i *inode) fetch1(host int64, attrs uint8, below int32) (b *batch, eof bool, err error) {
 	changes, all := i.changes.Load(), i.fs.changes.Load()
@@ -316,7 +320,7 @@ func (i *inode) fetch1(host int64, attrs uint8, below int32) (b *batch, eof bool
 	err = i.withRef(func(r wire.Ref) error {
 		req.Dir = r
 		if below > 0 && r.Path != "" {
-			req.Siblings = i.parent.dirsBehind(i.name)
+			req.Siblings = i.dirsBehindLocked()
 		}
 		return i.fs.call(wire.OpReadDir, &req, &rep)
 	})

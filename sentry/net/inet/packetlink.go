@@ -206,7 +206,7 @@ func checksumGood(proto tcpip.NetworkProtocolNumber, packet func() []byte) bool 
 		if len(b) < header.IPv6MinimumSize || int(ip.PayloadLength()) > len(b)-header.IPv6MinimumSize {
 			return true
 		}
-		transport, src, dst = ip.TransportProtocol(), ip.SourceAddress(), ip.DestinationAddress()
+		transport, src, dst = tcpip.TransportProtocolNumber(ip.NextHeader()), ip.SourceAddress(), ip.DestinationAddress()
 		b = b[header.IPv6MinimumSize:][:ip.PayloadLength()]
 	default:
 		return true
