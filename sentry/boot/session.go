@@ -29,7 +29,12 @@ func (s *server) serve(fd int) {
 	if err := srv.RegisterName("Sandbox", c); err != nil {
 		die("%v", err)
 	}
-	srv.ServeCodec(&codec{jsonrpc.NewServerCodec(c.conn), s})
+	srv.ServeCodec(&codec{jsonrpc.NewServerCodec(c.conn), c})
+	c.hangUp() // what was started meanwhile
+}
+
+// hangUp kills the processes that live as long as the connection.
+func (c *Session) hangUp() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, p := range c.procs {
@@ -37,16 +42,26 @@ func (s *server) serve(fd int) {
 	}
 }
 
-// codec counts down the answers that tell of an end when they are written.
+// codec sees when the other side has hung up, and counts down the answers that tell of an end when they are written.
 type codec struct {
 	rpc.ServerCodec
-	s *server
+	c *Session
+}
+
+// ReadRequestHeader implements rpc.ServerCodec. The server, once there are no more requests, waits for the answers to all that came: among them
+// are those that wait for the end of a process.
+func (c *codec) ReadRequestHeader(r *rpc.Request) error {
+	err := c.ServerCodec.ReadRequestHeader(r)
+	if err != nil {
+		c.c.hangUp()
+	}
+	return err
 }
 
 func (c *codec) WriteResponse(r *rpc.Response, body any) error {
 	err := c.ServerCodec.WriteResponse(r, body)
 	if r.ServiceMethod == "Sandbox.WaitExec" {
-		c.s.answering.Add(-1)
+		c.c.s.answering.Add(-1)
 	}
 	return err
 }
