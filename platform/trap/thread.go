@@ -302,10 +302,11 @@ func (t *thread) event(regs *platform.Regs) (platform.Event, bool) {
 			ev.Access = hostarch.AccessType{Read: e&(pfWrite|pfInstr) == 0, Write: e&pfWrite != 0, Execute: e&pfInstr != 0}
 		}
 		return ev, true
-	case sig == unix.SIGSEGV || sig == unix.SIGBUS:
-		return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: siKernel}, true
+	case sig == unix.SIGILL || sig == unix.SIGTRAP || sig == unix.SIGFPE || sig == unix.SIGSYS:
+		return platform.Event{Kind: platform.EventSignal, Signal: sig, Code: code, Addr: hostarch.Addr(addr)}, true
 	}
-	return platform.Event{Kind: platform.EventSignal, Signal: sig, Code: code, Addr: hostarch.Addr(addr)}, true
+	// A general-protection fault, or a number that the guest forged: no other signal has the handler.
+	return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: siKernel}, true
 }
 
 // call is a system call that the filter trapped at address at. int $0x80 is refused, and a jump into the vsyscall page, which the host has
