@@ -6,7 +6,8 @@ import "golang.org/x/sys/unix"
 const (
 	// plain calls may take long.
 	plain uint8 = iota
-	// brief calls come to an end, or block by Park, within a few microseconds.
+	// brief calls come to an end, or block by Park, within a few microseconds, but for an open or stat that has to ask the gofer: then other threads'
+	// events wait for its answer, which costs less than to pass the role on for each of those that are cached.
 	brief
 	// waking calls are brief and may make other tasks ready.
 	waking
