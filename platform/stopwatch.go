@@ -59,7 +59,7 @@ func (s *Stopwatch) Sentry() time.Duration { return duration(s.between.Load()) }
 
 // invariantTSC says that the counter runs at one rate. epoch and epochTicks are one moment.
 var (
-	invariantTSC = hasInvariantTSC()
+	invariantTSC = InvariantTSC()
 	epoch        = time.Now()
 	epochTicks   = ticks()
 	// rate is how many nanoseconds a tick takes, times 1<<32, measured once from the start of the process to its first use.
@@ -89,5 +89,5 @@ func ticks() int64 {
 
 func rdtsc() int64
 
-// hasInvariantTSC is CPUID.80000007H:EDX[8].
-func hasInvariantTSC() bool
+// InvariantTSC reports whether the time-stamp counter runs at one rate in all power states (CPUID.80000007H:EDX[8]).
+func InvariantTSC() bool

@@ -8,8 +8,8 @@ TEXT ·rdtsc(SB), NOSPLIT, $0-8
 	MOVQ AX, ret+0(FP)
 	RET
 
-// func hasInvariantTSC() bool
-TEXT ·hasInvariantTSC(SB), NOSPLIT, $0-1
+// func InvariantTSC() bool
+TEXT ·InvariantTSC(SB), NOSPLIT, $0-1
 	MOVB $0, ret+0(FP)
 	MOVL $0x80000000, AX
 	CPUID

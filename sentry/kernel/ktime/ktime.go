@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"moat/platform"
 )
 
 const (
@@ -78,7 +80,7 @@ func start() {
 	mu.Lock()
 	defer mu.Unlock()
 	b, err := os.ReadFile("/sys/devices/system/clocksource/clocksource0/current_clocksource")
-	usable = invariantTSC() && (err != nil || strings.TrimSpace(string(b)) == "tsc")
+	usable = platform.InvariantTSC() && (err != nil || strings.TrimSpace(string(b)) == "tsc")
 	interval = firstAfter
 	last = takeSample()
 	due.Store(last.mono + int64(interval))

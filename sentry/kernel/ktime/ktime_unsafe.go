@@ -42,6 +42,3 @@ func nanotime() int64
 
 // rdtsc reads the time-stamp counter, not before earlier loads are done.
 func rdtsc() uint64
-
-// invariantTSC reports whether the counter runs at one rate in all power states (CPUID.80000007H:EDX[8]).
-func invariantTSC() bool

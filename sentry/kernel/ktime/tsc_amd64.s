@@ -8,18 +8,3 @@ TEXT ·rdtsc(SB),NOSPLIT,$0-8
 	ORQ  DX, AX
 	MOVQ AX, ret+0(FP)
 	RET
-
-// func invariantTSC() bool
-TEXT ·invariantTSC(SB),NOSPLIT,$0-1
-	MOVB $0, ret+0(FP)
-	MOVL $0x80000000, AX
-	CPUID
-	CMPL AX, $0x80000007
-	JB   done
-	MOVL $0x80000007, AX
-	CPUID
-	SHRL $8, DX
-	ANDL $1, DX
-	MOVB DX, ret+0(FP)
-done:
-	RET
