@@ -155,3 +155,25 @@ assert [x for x in open("/proc/net/dev") if x.strip().startswith("lo:") and int(
 		setpriv --reuid 1000 --clear-groups python3 -c 'import socket; socket.socket().bind(("", 80))'
 		echo fine`, "fine")
 }
+
+// TestDatagramQueue: a socket that nobody reads holds no more datagrams than its buffer has room for, however small they are, and takes new ones once it has
+// been read.
+func TestDatagramQueue(t *testing.T) {
+	need(t, "python3")
+	checks(t, time.Minute, `python3 -c '
+import socket
+def drain(r):
+    n = 0
+    try:
+        while True: r.recv(10, socket.MSG_DONTWAIT); n += 1
+    except BlockingIOError: return n
+for size in 0, 1:
+    r = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); r.bind(("127.0.0.1", 0))
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(r.getsockname())
+    for _ in range(20000): s.send(b"x" * size)
+    n = drain(r)
+    assert 250 <= n <= 2500, (size, n)
+    for _ in range(100): s.send(b"y" * size)
+    assert drain(r) == 100
+print("fine")'`, "fine")
+}

@@ -30,6 +30,9 @@ func stressors(t *testing.T) (names []string) {
 	help := command(t, time.Minute, "", "", "stress-ng", "--help").out
 	for _, c := range strings.Fields(classes) {
 		r := command(t, time.Minute, "", "", "stress-ng", "--class", c+"?")
+		if c == "signal" && strings.Contains(r.out+r.err, "Unknown class") { // before stress-ng 0.18
+			r = command(t, time.Minute, "", "", "stress-ng", "--class", "interrupt?")
+		}
 		_, list, ok := strings.Cut(r.out+r.err, "stressors: ")
 		if !ok {
 			t.Fatalf("stress-ng does not list class %s: %v", c, r)

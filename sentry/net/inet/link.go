@@ -121,7 +121,7 @@ func (s *Stack) addLinks(n *stack.Stack, links []Link, pcap *os.File) error {
 		if len(l.MAC) != header.EthernetAddressSize || l.MTU < header.IPv4MinimumMTU || l.MTU > 65535 {
 			return fail("hardware address or MTU", "bad")
 		}
-		p, err := newPacketLink(l)
+		p, err := newPacketLink(l, s.delivered)
 		if err != nil {
 			return fail("descriptor", err)
 		}

@@ -45,6 +45,8 @@ type packetLink struct {
 	// bad counts frames that were dropped for their checksum.
 	bad atomic.Uint64
 	wg  sync.WaitGroup
+	// delivered is told how many frames went to the stack.
+	delivered func(n int64)
 
 	mu sync.RWMutex
 	// +checklocks:mu
@@ -52,11 +54,11 @@ type packetLink struct {
 }
 
 // newPacketLink takes over the descriptor of l. It must be called while the host's epoll_ctl(2) may be.
-func newPacketLink(l *Link) (*packetLink, error) {
+func newPacketLink(l *Link, delivered func(n int64)) (*packetLink, error) {
 	if err := unix.SetNonblock(l.FD, true); err != nil {
 		return nil, err
 	}
-	p := &packetLink{file: os.NewFile(uintptr(l.FD), l.Name), fd: l.FD, gso: l.GSO, mac: tcpip.LinkAddress(l.MAC)}
+	p := &packetLink{file: os.NewFile(uintptr(l.FD), l.Name), fd: l.FD, gso: l.GSO, mac: tcpip.LinkAddress(l.MAC), delivered: delivered}
 	p.mtu.Store(l.MTU)
 	var err error
 	p.raw, err = p.file.SyscallConn()
@@ -141,6 +143,7 @@ func (p *packetLink) receive() {
 		for i := range max(n, 0) {
 			p.deliver(&slots[i], int(hdrs[i].Len))
 		}
+		p.delivered(int64(max(n, 0)))
 	}
 }
 

@@ -90,7 +90,12 @@ func (s *sock) recvDatagram(m *socket.Message) (int64, error) {
 	}
 	c := newCursor(m.Data)
 	ep := s.endpoint()
-	res, err := ep.Read(&c, tcpip.ReadOptions{Peek: m.Flags&unix.MSG_PEEK != 0, NeedRemoteAddr: true})
+	peek := m.Flags&unix.MSG_PEEK != 0
+	res, err := ep.Read(&c, tcpip.ReadOptions{Peek: peek, NeedRemoteAddr: true})
+	if _, bad := err.(*tcpip.ErrBadBuffer); !peek && (err == nil || bad) {
+		s.taken.Add(1)
+		s.unthrottle()
+	}
 	switch err.(type) {
 	case nil:
 	case *tcpip.ErrBadBuffer:

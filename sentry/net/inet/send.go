@@ -29,6 +29,7 @@ func (s *sock) Send(_ vfs.Context, m *socket.Message) (int64, error) {
 	if m.Data.NumBytes() > maxDatagram {
 		return 0, unix.EMSGSIZE
 	}
+	s.st.delivered(1)
 	return s.sendDatagram(m)
 }
 
@@ -143,6 +144,7 @@ func (s *sock) sendSegments(m *socket.Message, o tcpip.WriteOptions, size int64)
 		return 0, unix.EINVAL
 	}
 	for done < total {
+		s.st.delivered(1)
 		c := newCursor(m.Data.DropFirst(done).TakeFirst(size))
 		n, err := s.endpoint().Write(&c, o)
 		if err != nil {

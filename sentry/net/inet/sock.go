@@ -39,6 +39,8 @@ type sock struct {
 	corked atomic.Bool
 	// errors counts what waits in the error queue, at most.
 	errors atomic.Int32
+	// taken counts the datagrams that were read; throttled is the endpoint's receive buffer while it gets no more of them, else 0.
+	taken, throttled atomic.Int64
 
 	mu sync.Mutex
 	// bound is what bind(2) was given, nil if it was not called. +checklocks:mu

@@ -8,7 +8,7 @@
 // Locks: sock.mu guards a socket's own state and is not held over calls of netstack that deliver packets (Write, Connect, Close). Stack.mu guards the lists of
 // sockets and is a leaf. Waiter queues are notified by netstack, without locks of this package.
 //
-// Bounds: buffers of a socket are SO_SNDBUF's and SO_RCVBUF's, error queues maxErrors, sockets of a stack maxSockets, connections that nobody holds any more
+// Bounds: buffers of a socket are SO_SNDBUF's and SO_RCVBUF's (queue.go), error queues maxErrors, sockets of a stack maxSockets, connections that nobody holds any more
 // (TIME_WAIT and the like) maxOrphans, of which the oldest goes first.
 package inet
 
@@ -49,6 +49,8 @@ type Stack struct {
 	net  *stack.Stack
 
 	open atomic.Int64
+	// queues counts the sockets that queue datagrams, packets what went in, for sweeps.
+	queues, packets atomic.Int64
 	// firstPort is the first that everybody may bind to.
 	firstPort atomic.Int32
 
@@ -142,6 +144,9 @@ func (s *Stack) add(k *sock) error {
 		s.open.Add(-1)
 		return unix.ENOBUFS
 	}
+	if !k.tcp() {
+		s.queues.Add(1)
+	}
 	s.mu.Lock()
 	s.socks[k] = struct{}{}
 	s.mu.Unlock()
@@ -151,6 +156,9 @@ func (s *Stack) add(k *sock) error {
 // remove takes a closed socket out; ep, if it is not nil, goes on without it until its connection is over.
 func (s *Stack) remove(k *sock, ep tcpip.Endpoint) {
 	s.open.Add(-1)
+	if !k.tcp() {
+		s.queues.Add(-1)
+	}
 	var drop tcpip.Endpoint
 	s.mu.Lock()
 	delete(s.socks, k)
