@@ -223,18 +223,13 @@ func (s *Server) unlink(r *wire.UnlinkReq) (wire.Message, int, error) {
 	return s.kept(e, nil, fd, unix.Unlinkat(e.fd, r.Name, flags))
 }
 
-// setAttr changes attributes, size first (it changes mtime) and mode after owner.
+// setAttr changes attributes, mode after owner.
 func (s *Server) setAttr(r *wire.SetAttrReq) (wire.Message, int, error) {
 	e, err := s.resolve(&r.Ref, true)
 	if err != nil {
 		return nil, -1, err
 	}
 	defer s.put(e)
-	if r.Valid&wire.SetSize != 0 {
-		if err := truncate(e.fd, r.Size); err != nil {
-			return nil, -1, err
-		}
-	}
 	if r.Valid&(wire.SetUID|wire.SetGID) != 0 {
 		uid, gid := -1, -1
 		if r.Valid&wire.SetUID != 0 {
@@ -265,18 +260,6 @@ func (s *Server) setAttr(r *wire.SetAttrReq) (wire.Message, int, error) {
 		}
 	}
 	return attrRep(e.fd)
-}
-
-// truncate is truncate(2) of a regular file.
-func truncate(fd int, size int64) error {
-	a, _, err := stat(fd, "")
-	if err != nil {
-		return err
-	}
-	if a.Mode&unix.S_IFMT != unix.S_IFREG {
-		return unix.EINVAL
-	}
-	return unix.Truncate(self(fd), size)
 }
 
 // setTimes sets times; a symlink's too, which has no other way than its own descriptor.
@@ -398,21 +381,4 @@ func (s *Server) sync(r *wire.SyncReq) (wire.Message, int, error) {
 		return &wire.Empty{}, -1, unix.Syncfs(fd)
 	}
 	return &wire.Empty{}, -1, unix.Fsync(fd)
-}
-
-func (s *Server) allocate(r *wire.AllocateReq) (wire.Message, int, error) {
-	e, err := s.resolve(&r.Ref, true)
-	if err != nil {
-		return nil, -1, err
-	}
-	defer s.put(e)
-	fd, _, err := reopenFile(e.fd, true)
-	if err != nil {
-		return nil, -1, err
-	}
-	defer unix.Close(fd)
-	if err := unix.Fallocate(fd, r.Mode, r.Off, r.Length); err != nil {
-		return nil, -1, err
-	}
-	return attrRep(e.fd)
 }

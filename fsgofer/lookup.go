@@ -183,23 +183,3 @@ func (s *Server) statFS(r *wire.RefReq) (wire.Message, int, error) {
 	return &wire.StatFSRep{Type: uint64(st.Type), Bsize: uint64(st.Bsize), Blocks: st.Blocks, Bfree: st.Bfree, Bavail: st.Bavail, Files: st.Files,
 		Ffree: st.Ffree, Namelen: uint64(st.Namelen), Frsize: uint64(st.Frsize), Flags: uint64(st.Flags)}, -1, nil
 }
-
-// seek is lseek(2) with SEEK_DATA and SEEK_HOLE, on a descriptor of its own.
-func (s *Server) seek(r *wire.SeekReq) (wire.Message, int, error) {
-	e, err := s.resolve(&r.Ref, false)
-	if err != nil {
-		return nil, -1, err
-	}
-	defer s.put(e)
-	fd, _, err := reopenFile(e.fd, false)
-	if err != nil {
-		return nil, -1, err
-	}
-	defer unix.Close(fd)
-	whence := unix.SEEK_DATA
-	if r.Hole {
-		whence = unix.SEEK_HOLE
-	}
-	off, err := unix.Seek(fd, r.Off, whence)
-	return &wire.SeekRep{Off: off}, -1, err
-}

@@ -13,6 +13,25 @@ type Rule struct {
 	Why  string
 }
 
+// Answer is a call that the filter itself answers, with an errno or 0 for success: nothing of the host kernel is reached.
+type Answer struct {
+	Rule
+	Errno unix.Errno
+}
+
+// Answers are the calls of the runtime that it can do without, as long as they do not kill it.
+func Answers() []Answer {
+	all := seccomp.MatchAll{}
+	return []Answer{
+		{Rule{"madvise", unix.SYS_MADVISE, all, "the runtime then gives memory back by mapping it anew"}, unix.ENOSYS},
+		{Rule{"munmap", unix.SYS_MUNMAP, all, "reservations that turned out unfit, tables that were outgrown: less than is in use"}, 0},
+		{Rule{"sched_yield", unix.SYS_SCHED_YIELD, all, "between spinning and sleeping"}, 0},
+		{Rule{"restart_syscall", unix.SYS_RESTART_SYSCALL, all, "sleeps that a freezer or a debugger broke off: what sleeps looks again"}, unix.EINTR},
+		{Rule{"write", unix.SYS_WRITE, args{free, free, eq(8)}, "to the runtime's event descriptor: a timer's thread is told of an earlier one; sysmon finds out, too"}, unix.EAGAIN},
+		{Rule{"read", unix.SYS_READ, args{free, free, eq(8)}, "from it: there is nothing (see drain)"}, unix.EAGAIN},
+	}
+}
+
 type args = seccomp.PerArg
 
 var (
@@ -23,9 +42,11 @@ var (
 
 func eq(v uintptr) seccomp.ValueMatcher { return seccomp.EqualTo(v) }
 
-// Rules are the calls that the gofer makes once it serves; any other kills it. `moat surface` prints them. Without a writable mount
-// those that change files are not among them: each of these has its own system call, so fewer they cannot be. The runtime makes no thread any more (see
-// makeThreads), sends itself no signal and names no mapping (see Godebug).
+// Rules are the calls that the gofer makes once it serves; any other kills it, but for Answers. `moat surface` prints them. Without a writable mount
+// those that change files are not among them: each of these has its own system call, so fewer they cannot be. What needs a descriptor that
+// the sentry has (fallocate, ftruncate, SEEK_HOLE) is the sentry's to do. The runtime makes no thread any more and those that there are have come up (see
+// makeThreads, settle), sends itself no signal and names no mapping (see Godebug), and handles none (see Serve): there is no rt_sigreturn to return into an
+// attacker's frame.
 // Paths cannot be seen by a filter: that names stay below their directory is openat2's doing, and the mount namespace's.
 func Rules(writable bool) []Rule {
 	rules := []Rule{
@@ -38,7 +59,7 @@ func Rules(writable bool) []Rule {
 		{"statx", unix.SYS_STATX, args{free, free, free, eq(statMask)}, "attributes"},
 		{"readlinkat", unix.SYS_READLINKAT, seccomp.MatchAll{}, "targets of symlinks"},
 		{"getdents64", unix.SYS_GETDENTS64, seccomp.MatchAll{}, "directories"},
-		{"lseek", unix.SYS_LSEEK, args{free, free, seccomp.BitsAllowlist(7)}, "going on in a directory; SEEK_DATA, SEEK_HOLE"},
+		{"lseek", unix.SYS_LSEEK, args{free, free, eq(unix.SEEK_SET)}, "going on in a directory"},
 		{"fstatfs", unix.SYS_FSTATFS, seccomp.MatchAll{}, "statfs"},
 		{"getxattr", unix.SYS_GETXATTR, seccomp.MatchAll{}, "user.*, security.capability"},
 		{"listxattr", unix.SYS_LISTXATTR, seccomp.MatchAll{}, "user.*, security.capability"},
@@ -50,24 +71,15 @@ func Rules(writable bool) []Rule {
 			args{free, eq(futexWake)},
 		}, "runtime: locks, sleeping threads"},
 		{"nanosleep", unix.SYS_NANOSLEEP, seccomp.MatchAll{}, "runtime: sysmon"},
-		{"sched_yield", unix.SYS_SCHED_YIELD, seccomp.MatchAll{}, "runtime: spinning"},
 		{"mmap", unix.SYS_MMAP, seccomp.Or{
 			args{free, free, eq(unix.PROT_NONE), eq(anon)},
 			args{free, free, eq(unix.PROT_NONE), eq(anon | unix.MAP_FIXED)},
 			args{free, free, eq(unix.PROT_READ | unix.PROT_WRITE), eq(anon)},
 			args{free, free, eq(unix.PROT_READ | unix.PROT_WRITE), eq(anon | unix.MAP_FIXED)},
-		}, "runtime: heap and stacks; never executable"},
-		{"munmap", unix.SYS_MUNMAP, seccomp.MatchAll{}, "runtime: heap"},
-		{"madvise", unix.SYS_MADVISE, seccomp.MatchAll{}, "runtime: heap"},
-		{"rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, seccomp.MatchAll{}, "runtime: threads that are just coming up"},
-		{"sigaltstack", unix.SYS_SIGALTSTACK, seccomp.MatchAll{}, "runtime: threads that are just coming up"},
-		{"gettid", unix.SYS_GETTID, seccomp.MatchAll{}, "runtime: threads that are just coming up"},
-		{"rt_sigreturn", unix.SYS_RT_SIGRETURN, seccomp.MatchAll{}, "runtime: signals that it ignores"},
+		}, "runtime: heap and stacks, taken and given back; never executable"},
 		{"epoll_pwait", unix.SYS_EPOLL_PWAIT, seccomp.MatchAll{}, "runtime: timers (of its scavenger)"},
-		{"read", unix.SYS_READ, args{free, free, eq(8)}, "runtime: its event descriptor"},
-		{"write", unix.SYS_WRITE, seccomp.Or{args{eq(2)}, args{free, free, eq(8)}}, "last words on stderr; runtime: its event descriptor"},
+		{"write", unix.SYS_WRITE, args{eq(2)}, "last words on stderr"},
 		{"exit_group", unix.SYS_EXIT_GROUP, seccomp.MatchAll{}, "the end"},
-		{"restart_syscall", unix.SYS_RESTART_SYSCALL, seccomp.MatchAll{}, "the host kernel, after a stop"},
 	}
 	if !writable {
 		return rules
@@ -82,8 +94,6 @@ func Rules(writable bool) []Rule {
 		{"fchownat", unix.SYS_FCHOWNAT, args{free, free, free, free, eq(unix.AT_EMPTY_PATH | unix.AT_SYMLINK_NOFOLLOW)}, "owner"},
 		{"fchmodat", unix.SYS_FCHMODAT, args{cwd}, "mode, by /proc/self/fd"},
 		{"utimensat", unix.SYS_UTIMENSAT, args{free, free, free, eq(unix.AT_EMPTY_PATH | unix.AT_SYMLINK_NOFOLLOW)}, "times"},
-		{"truncate", unix.SYS_TRUNCATE, seccomp.MatchAll{}, "size, by /proc/self/fd"},
-		{"fallocate", unix.SYS_FALLOCATE, seccomp.MatchAll{}, "fallocate"},
 		{"setxattr", unix.SYS_SETXATTR, seccomp.MatchAll{}, "user.*"},
 		{"removexattr", unix.SYS_REMOVEXATTR, seccomp.MatchAll{}, "user.*"},
 		{"fsync", unix.SYS_FSYNC, seccomp.MatchAll{}, "fsync"},
@@ -105,8 +115,14 @@ func installFilter(writable bool) error {
 	for _, r := range Rules(writable) {
 		set.Add(r.NR, r.Args)
 	}
+	sets := []seccomp.RuleSet{{Rules: set, Action: seccomp.Allow}}
+	for _, a := range Answers() {
+		set := seccomp.NewSyscallRules()
+		set.Add(a.NR, a.Args)
+		sets = append(sets, seccomp.RuleSet{Rules: set, Action: seccomp.ReturnError.Code(uint16(a.Errno))})
+	}
 	p := seccomp.Program{
-		RuleSets: []seccomp.RuleSet{{Rules: set, Action: seccomp.Allow}},
+		RuleSets: sets,
 		Options:  seccomp.ProgramOptions{DefaultAction: seccomp.KillProcess, BadArchAction: seccomp.KillProcess},
 	}
 	instrs, _, err := p.Build()

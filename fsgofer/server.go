@@ -5,6 +5,8 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +36,8 @@ type Options struct {
 	ProcFD int
 	// NoSeccomp leaves the filter out (--debug-unsafe, tests in process).
 	NoSeccomp bool
+	// LastCall is called before the filter is installed, for what it will not allow.
+	LastCall func()
 	// Workers is the number of requests carried out at a time; 0 is 4.
 	Workers int
 }
@@ -93,6 +97,13 @@ func Serve(opts Options) error {
 			return fmt.Errorf("gofer: GODEBUG is %q, must be %q", env, Godebug)
 		}
 		makeThreads(2*(n+runtime.GOMAXPROCS(0)) + 4)
+		defaultSignals()
+		if opts.LastCall != nil {
+			opts.LastCall()
+		}
+		if err := settle(); err != nil {
+			return err
+		}
 		if err := installFilter(s.writable()); err != nil {
 			return fmt.Errorf("gofer: seccomp: %w", err)
 		}
@@ -125,6 +136,44 @@ func makeThreads(n int) {
 		}()
 	}
 	off.Wait()
+}
+
+// settle waits until no thread of the process is on its way up, or does anything else but this one, and leaves nothing to read in the runtime's event
+// descriptor. The working directory is /proc/self/fd.
+func settle() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own := strconv.Itoa(unix.Gettid())
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		busy := false
+		tasks, err := os.ReadDir("../task")
+		for _, t := range tasks {
+			b, _ := os.ReadFile("../task/" + t.Name() + "/stat")
+			_, rest, ok := strings.Cut(string(b), ") ")
+			busy = busy || t.Name() != own && ok && rest[0] != 'S'
+		}
+		switch {
+		case err != nil:
+			return fmt.Errorf("gofer: its threads: %w", err)
+		case !busy:
+			return drain()
+		case time.Now().After(deadline):
+			return fmt.Errorf("gofer: its %d threads do not come to rest", len(tasks))
+		}
+		time.Sleep(50 * time.Microsecond)
+	}
+}
+
+// drain empties event descriptors: the runtime's, which is the only one.
+func drain() error {
+	fds, err := os.ReadDir(".")
+	for _, f := range fds {
+		if to, _ := os.Readlink(f.Name()); to == "anon_inode:[eventfd]" {
+			fd, _ := strconv.Atoi(f.Name())
+			unix.Read(fd, make([]byte, 8)) // EAGAIN if it is
+		}
+	}
+	return err
 }
 
 // writable reports whether any mount may be changed.
@@ -205,7 +254,7 @@ func (s *Server) work() error {
 		if err != nil {
 			return fmt.Errorf("gofer: the sentry sent a bad message of %d bytes", n)
 		}
-		if h.Errno&wire.FlagBusy != 0 || h.Op == wire.OpSync || h.Op == wire.OpAllocate || h.Op == wire.OpSetAttr || h.Op == wire.OpSeek {
+		if h.Errno&wire.FlagBusy != 0 || h.Op == wire.OpSync {
 			s.baton <- struct{}{}
 			holds = false
 		}
@@ -323,10 +372,6 @@ func (s *Server) handle(op wire.Op, b []byte) (wire.Message, int, error) {
 		return do(b, s.statFS)
 	case wire.OpSync:
 		return do(b, s.sync)
-	case wire.OpAllocate:
-		return do(b, s.allocate)
-	case wire.OpSeek:
-		return do(b, s.seek)
 	case wire.OpClose:
 		return do(b, s.close)
 	}

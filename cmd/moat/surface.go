@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/seccomp"
 
 	"moat/fsgofer"
@@ -33,6 +35,11 @@ func surfaceCommand() *cobra.Command {
 			fmt.Printf("\ngofer: %d host calls, %d where every mount is read-only\n", len(fsgofer.Rules(true)), len(fsgofer.Rules(false)))
 			for _, r := range fsgofer.Rules(true) {
 				printRule(w, r.Name, r.Args, r.Why)
+			}
+			w.Flush()
+			fmt.Println("\ngofer: calls that its filter answers itself")
+			for _, a := range fsgofer.Answers() {
+				printRule(w, a.Name, a.Args, fmt.Sprintf("%s: %s", cmp.Or(unix.ErrnoName(a.Errno), "success"), a.Why))
 			}
 			w.Flush()
 			printStub(w, "stub's helper thread", stub.HelperRules(0))

@@ -25,14 +25,12 @@ const (
 	OpRemoveXattr    // XattrReq -> Empty
 	OpStatFS         // RefReq -> StatFSRep
 	OpSync           // SyncReq -> Empty
-	OpAllocate       // AllocateReq -> AttrRep
-	OpSeek           // SeekReq -> SeekRep
 	OpClose          // CloseReq, no reply
 	OpMax
 )
 
 var opNames = [OpMax]string{"None", "Hello", "Attach", "Walk", "Open", "Create", "Make", "Link", "Rename", "Unlink", "GetAttr", "SetAttr", "ReadDir", "Readlink",
-	"GetXattr", "SetXattr", "ListXattr", "RemoveXattr", "StatFS", "Sync", "Allocate", "Seek", "Close"}
+	"GetXattr", "SetXattr", "ListXattr", "RemoveXattr", "StatFS", "Sync", "Close"}
 
 // String is the operation's name.
 func (o Op) String() string { return opNames[o] }
@@ -319,12 +317,11 @@ type RefReq struct{ Ref Ref }
 
 func (m *RefReq) code(c *Coder) { c.ref(&m.Ref) }
 
-// What SetAttrReq.Valid says is to be changed. The Now bits set the host's current time.
+// What SetAttrReq.Valid says is to be changed. The size is not among it: that is ftruncate(2) of a donated descriptor.
 const (
 	SetMode uint32 = 1 << iota
 	SetUID
 	SetGID
-	SetSize
 	SetAtime
 	SetMtime
 	setMask = 1<<iota - 1
@@ -335,7 +332,6 @@ type SetAttrReq struct {
 	Ref            Ref
 	Valid          uint32
 	Mode, UID, GID uint32
-	Size           int64
 	Atime, Mtime   int64
 }
 
@@ -345,7 +341,6 @@ func (m *SetAttrReq) code(c *Coder) {
 	c.u32(&m.Mode)
 	c.u32(&m.UID)
 	c.u32(&m.GID)
-	c.i64(&m.Size)
 	c.i64(&m.Atime)
 	c.i64(&m.Mtime)
 	if m.Valid&^setMask != 0 {
@@ -399,38 +394,6 @@ func (m *SyncReq) code(c *Coder) {
 	c.ref(&m.Ref)
 	c.bool(&m.All)
 }
-
-// AllocateReq is fallocate(2).
-type AllocateReq struct {
-	Ref         Ref
-	Mode        uint32
-	Off, Length int64
-}
-
-func (m *AllocateReq) code(c *Coder) {
-	c.ref(&m.Ref)
-	c.u32(&m.Mode)
-	c.i64(&m.Off)
-	c.i64(&m.Length)
-}
-
-// SeekReq is lseek(2) with SEEK_DATA, or with Hole SEEK_HOLE.
-type SeekReq struct {
-	Ref  Ref
-	Off  int64
-	Hole bool
-}
-
-func (m *SeekReq) code(c *Coder) {
-	c.ref(&m.Ref)
-	c.i64(&m.Off)
-	c.bool(&m.Hole)
-}
-
-// SeekRep is an offset.
-type SeekRep struct{ Off int64 }
-
-func (m *SeekRep) code(c *Coder) { c.i64(&m.Off) }
 
 // CloseReq gives handles back.
 type CloseReq struct{ Handles []Handle }

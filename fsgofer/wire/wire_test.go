@@ -16,10 +16,10 @@ func all() []Message {
 		&HelloReq{1}, &HelloRep{2}, &AttachReq{3}, &AttachRep{1, true, a}, &WalkReq{r, true, true, []string{"a", "b"}}, &WalkRep{3, []Node{n, n}, 2},
 		&OpenReq{r, true, []string{"o"}}, &OpenRep{a, []Attr{a}}, &AttrRep{a}, &CreateReq{1, 2, 3, 4, "x"}, &NodeRep{n, a}, &MakeReq{1, 2, 3, 4, 5, "x", "y"}, &LinkReq{r, 1, "x"},
 		&RenameReq{1, 2, 3, true, "a", "b"}, &UnlinkReq{1, true, true, "a"}, &GoneRep{3, a, a}, &LinkRep{a, a}, &RefReq{r},
-		&SetAttrReq{r, 3, 4, 5, 6, 7, 8, 9}, &ReadDirReq{r, 2, AttrsAll, 7, []string{"s"}},
+		&SetAttrReq{r, 3, 4, 5, 6, 7, 8}, &ReadDirReq{r, 2, AttrsAll, 7, []string{"s"}},
 		&ReadDirRep{1, true, 5, []Entries{entries(&n), entries(nil)}, []uint32{1}}, &ReadDirRep{0, false, 5, []Entries{""}, []uint32{}},
 		&StringRep{"s"}, &XattrReq{r, 1, "n", []byte("v")}, &BytesRep{[]byte("b")}, &StatFSRep{Type: 1, Flags: 2}, &SyncReq{r, true},
-		&AllocateReq{r, 1, 2, 3}, &SeekReq{r, 1, true}, &SeekRep{4}, &CloseReq{[]Handle{1, 2}}, &Empty{},
+		&CloseReq{[]Handle{1, 2}}, &Empty{},
 	}
 }
 

@@ -19,7 +19,7 @@ func Boot() error {
 	if err := unix.Sethostname([]byte("moat")); err != nil {
 		return fmt.Errorf("set the host name of an own UTS namespace: %w", err)
 	}
-	trimLater()
+	trimLater(false)
 	host, err := boot.ReadHost()
 	if err != nil {
 		return err

@@ -43,7 +43,7 @@ func Gofer() error {
 	for fd := goferConnFD; fd <= goferReportFD; fd++ {
 		unix.CloseOnExec(fd)
 	}
-	trimLater()
+	trim := trimLater(true)
 	report := os.NewFile(goferReportFD, "report")
 	opts, err := prepareGofer()
 	if err != nil {
@@ -51,6 +51,7 @@ func Gofer() error {
 		return err
 	}
 	report.Close()
+	opts.LastCall = trim
 	return fsgofer.Serve(opts)
 }
 

@@ -457,7 +457,7 @@ func (s *Sandbox) failure() error {
 
 // Wait returns when the first process has ended, or with an error when the sandbox has.
 func (s *Sandbox) Wait() (boot.ExitStatus, error) {
-	trimLater()
+	trimLater(false)
 	var st boot.ExitStatus
 	call := s.client.Go("Sandbox.Wait", &boot.None{}, &st, make(chan *rpc.Call, 1))
 	select {

@@ -14,14 +14,14 @@ import (
 // trimDelay is when a process that has started gives back what starting took.
 const trimDelay = 500 * time.Millisecond
 
-// trimLater lets this process, once, a moment after its start, give memory back to the host: what the heap holds beyond its objects, and the pages of the
-// program itself, of which start-up touches most and the work after it few. These come back from the host's page cache as they are needed.
+// trimLater lets this process, once, a moment after its start, give memory back to the host: what the heap holds beyond its objects, and if now is false the
+// pages of the program itself, of which start-up touches most and the work after it few. These come back from the host's page cache as they are needed. A
+// process whose filter knows no madvise calls the function returned before it installs that.
 //
 // The program's mappings are read from /proc now, while there is one. Without it they stay.
-func trimLater() {
+func trimLater(now bool) (trimProgram func()) {
 	maps, _ := os.ReadFile("/proc/self/maps")
-	time.AfterFunc(trimDelay, func() {
-		debug.FreeOSMemory()
+	trimProgram = func() {
 		for l := range bytes.Lines(maps) {
 			var from, to uintptr
 			var perms string
@@ -31,5 +31,12 @@ func trimLater() {
 			// Pages that are mapped private and cannot be written to are the file's.
 			_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(nil), from)), to-from), unix.MADV_DONTNEED)
 		}
+	}
+	time.AfterFunc(trimDelay, func() {
+		debug.FreeOSMemory()
+		if !now {
+			trimProgram()
+		}
 	})
+	return trimProgram
 }

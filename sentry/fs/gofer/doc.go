@@ -22,7 +22,7 @@
 // Special files are names only: VFS opens FIFOs, sockets and devices as the sentry's own.
 //
 // Host calls: recvmsg (MSG_CMSG_CLOEXEC) and sendmsg (MSG_NOSIGNAL) on the gofer's socket; preadv2 and pwritev2
-// (RWF_APPEND, RWF_SYNC, RWF_DSYNC) on donated descriptors; close.
+// (RWF_APPEND, RWF_SYNC, RWF_DSYNC), ftruncate, fallocate, lseek (SEEK_DATA, SEEK_HOLE) and fstat on donated descriptors; close.
 //
 // Locks, in order: inode.wmu (writes and changes of size; before any lock of an address space) -> inode.loc (where the inode is;
 // held over requests that use it; a child's before its ancestors') -> inode.mu (attributes), inode.mapMu, FS.mu, clock.mu:

@@ -172,9 +172,11 @@ func (f *file) SeekData(_ vfs.Context, off int64, data bool) (int64, error) {
 	if off < 0 || off >= size {
 		return 0, unix.ENXIO
 	}
-	req, rep := wire.SeekReq{Off: off, Hole: !data}, wire.SeekRep{}
-	err = f.inode.request(wire.OpSeek, &req, &rep, &req.Ref)
-	return rep.Off, err
+	whence := unix.SEEK_DATA
+	if !data {
+		whence = unix.SEEK_HOLE
+	}
+	return unix.Seek(f.h.fd, off, whence)
 }
 
 // Fsync implements vfs.FileImpl.
@@ -188,15 +190,7 @@ func (f *file) Allocate(_ vfs.Context, mode uint32, off, length int64) error {
 	i := f.inode
 	i.wmu.Lock()
 	defer i.wmu.Unlock()
-	req := wire.AllocateReq{Mode: mode, Off: off, Length: length}
-	old := i.size.Load()
-	if err := i.requestAttr(wire.OpAllocate, &req, &req.Ref); err != nil {
-		return err
-	}
-	if now := i.size.Load(); now < old {
-		i.invalidate(now)
-	}
-	return nil
+	return i.resize(unix.Fallocate(f.h.fd, mode, off, length), f.h.fd)
 }
 
 // ConfigureMMap implements vfs.FileImpl.

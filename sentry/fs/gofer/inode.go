@@ -194,12 +194,23 @@ const statxAttrs = unix.STATX_ATTR_COMPRESSED | unix.STATX_ATTR_IMMUTABLE | unix
 
 // SetAttr implements vfs.Inode.
 func (i *inode) SetAttr(_ vfs.Context, s vfs.SetAttr) error {
-	req := wire.SetAttrReq{Mode: uint32(s.Mode & 0o7777), UID: uint32(s.UID), GID: uint32(s.GID), Size: s.Size, Atime: int64(s.Atime), Mtime: int64(s.Mtime)}
+	i.wmu.Lock()
+	defer i.wmu.Unlock()
+	if s.Valid&vfs.SetSize != 0 {
+		if err := i.truncate(s.Size); err != nil {
+			return err
+		}
+		// The sentry has no CAP_FSETID for the host to keep these bits.
+		if mode := i.Mode(); mode&(unix.S_ISUID|unix.S_ISGID) != 0 && s.Valid&vfs.SetMode == 0 {
+			s.Valid |= vfs.SetMode
+			s.Mode = mode
+		}
+	}
+	req := wire.SetAttrReq{Mode: uint32(s.Mode & 0o7777), UID: uint32(s.UID), GID: uint32(s.GID), Atime: int64(s.Atime), Mtime: int64(s.Mtime)}
 	for _, b := range [...]struct {
 		has vfs.SetAttrMask
 		set uint32
-	}{{vfs.SetMode, wire.SetMode}, {vfs.SetUID, wire.SetUID}, {vfs.SetGID, wire.SetGID}, {vfs.SetSize, wire.SetSize},
-		{vfs.SetAtime, wire.SetAtime}, {vfs.SetMtime, wire.SetMtime}} {
+	}{{vfs.SetMode, wire.SetMode}, {vfs.SetUID, wire.SetUID}, {vfs.SetGID, wire.SetGID}, {vfs.SetAtime, wire.SetAtime}, {vfs.SetMtime, wire.SetMtime}} {
 		if s.Valid&b.has != 0 {
 			req.Valid |= b.set
 		}
@@ -207,14 +218,34 @@ func (i *inode) SetAttr(_ vfs.Context, s vfs.SetAttr) error {
 	if req.Valid == 0 {
 		return nil
 	}
-	i.wmu.Lock()
-	defer i.wmu.Unlock()
-	old := i.size.Load()
-	if err := i.requestAttr(wire.OpSetAttr, &req, &req.Ref); err != nil {
+	return i.requestAttr(wire.OpSetAttr, &req, &req.Ref)
+}
+
+// truncate changes the size, by a descriptor.
+// +checklocks:i.wmu
+func (i *inode) truncate(size int64) error {
+	h, err := i.getFD(true)
+	if err != nil {
 		return err
 	}
-	if s.Valid&vfs.SetSize != 0 && s.Size < old {
-		i.invalidate(s.Size)
+	defer h.decRef()
+	return i.resize(unix.Ftruncate(h.fd, size), h.fd)
+}
+
+// resize takes over the size that fd has by now, unless the call that changed it ended with err.
+// +checklocks:i.wmu
+func (i *inode) resize(err error, fd int) error {
+	var st unix.Stat_t
+	if err == nil {
+		err = unix.Fstat(fd, &st)
+	}
+	if err != nil {
+		return err
+	}
+	old := i.size.Swap(st.Size)
+	i.markStale()
+	if st.Size < old {
+		i.invalidate(st.Size)
 	}
 	return nil
 }
