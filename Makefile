@@ -5,7 +5,7 @@ FUZZTIME ?= 20s
 comma := ,
 export GOFLAGS ?= -mod=mod
 
-.PHONY: all build run test unit workloads oci lint size fuzz bench bench-quick clean deps conformance fuzz-raw soak
+.PHONY: all build run test unit workloads oci net lint size fuzz bench bench-quick clean deps conformance fuzz-raw soak
 
 all: build
 
@@ -43,6 +43,11 @@ soak: deps
 oci: deps build
 	./scripts/deps.sh docker.io iproute2
 	MOAT_DOCKER=1 MOAT_LONG=1 $(GO) test -count=1 -timeout 30m -v ./tests/oci
+
+# Real servers and clients, installed from Debian, over loopback and over a veth to the host.
+net: deps build
+	./scripts/deps.sh nginx-light wrk redis-server memcached postgresql iperf3 openssh-server openssh-client rsync curl dnsmasq-base bind9-dnsutils
+	MOAT_NET=1 MOAT_LONG=1 MOAT_PLATFORMS="$(PLATFORMS)" $(GO) test -count=1 -timeout 30m -v -run 'TestServers|Net' ./tests/workloads
 
 lint:
 	./scripts/lint.sh
