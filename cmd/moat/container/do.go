@@ -196,7 +196,7 @@ func (o *Options) addTree(src, dst string, options, hidden []string, t tree) err
 			}
 		}
 		id := uint32(len(o.gofer))
-		o.gofer = append(o.gofer, goferMount{ID: id, Source: s, ReadOnly: t.readOnly, Shared: t.shared})
+		o.gofer = append(o.gofer, goferMount{ID: id, Source: s, ReadOnly: t.readOnly, Shared: t.shared, Optional: rel != "."})
 		o.Config.Mounts = append(o.Config.Mounts, boot.Mount{
 			ID: id, Destination: filepath.Join(dst, rel), Before: t.before, ReadOnly: t.readOnly, Shared: t.shared, Overlay: t.overlay, Options: options,
 			Source: sourceName(s, t),

@@ -24,6 +24,8 @@ type goferMount struct {
 	ID                          uint32
 	Source                      string
 	ReadOnly, Shared, Recursive bool
+	// Optional: nobody asked for it by name; it was there when the host's mounts were listed.
+	Optional bool
 }
 
 // mountPoint is a directory or an empty file that must be there below the root for something to be mounted on it.
@@ -88,6 +90,9 @@ func prepareGofer() (o fsgofer.Options, err error) {
 			}
 			fd, err = cloneTree(m.Source, true)
 		}
+		if err == unix.ENOENT && m.Optional {
+			fd, err = emptyTree()
+		}
 		if err != nil {
 			return o, fmt.Errorf("cannot bind %s: %w", m.Source, err)
 		}
@@ -142,6 +147,19 @@ func cloneTree(path string, recursive bool) (int, error) {
 		flags |= unix.AT_RECURSIVE
 	}
 	return unix.OpenTree(unix.AT_FDCWD, path, flags)
+}
+
+// emptyTree returns a detached file system without files, in the place of a mount that has gone.
+func emptyTree() (int, error) {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, err
+	}
+	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY)
 }
 
 // limitTree takes from a detached mount what the gofer has no use for: devices, set-user-ID bits, and writing.

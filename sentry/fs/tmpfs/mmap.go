@@ -55,11 +55,11 @@ func (r *regular) Translate(required, optional memmap.FileRange, at hostarch.Acc
 	if at.Write {
 		want = optional
 	}
-	if err := r.fill(want.Start, min(want.End, pageUp(uint64(r.size.Load())))); err != nil {
+	if err := r.fill(want.Start, min(want.End, pageUp(uint64(r.size.Load()))), nil); err != nil {
 		if want == required {
 			return nil, &memmap.BusError{Err: err}
 		}
-		if err := r.fill(required.Start, min(required.End, pageUp(uint64(r.size.Load())))); err != nil {
+		if err := r.fill(required.Start, min(required.End, pageUp(uint64(r.size.Load()))), nil); err != nil {
 			return nil, &memmap.BusError{Err: err}
 		}
 	}

@@ -538,7 +538,9 @@ func (f *file) Allocate(ctx vfs.Context, mode uint32, off, length int64) error {
 	if seals&unix.F_SEAL_GROW != 0 && int64(end) > r.size.Load() {
 		return unix.EPERM
 	}
-	if err := r.fill(pageDown(start), pageUp(end)); err != nil {
+	var added []memmap.FileRange
+	if err := r.fill(pageDown(start), pageUp(end), &added); err != nil {
+		r.undo(added)
 		return err
 	}
 	if mode&unix.FALLOC_FL_KEEP_SIZE == 0 {
@@ -586,10 +588,21 @@ func (r *regular) PunchHole(off, length uint64) error {
 	return nil
 }
 
-// fill allocates zeroed pages for the holes of [at, end).
-func (r *regular) fill(at, end uint64) error {
+// undo frees what a fallocate that failed has allocated (shmem_undo_range), but for pages that somebody has mapped meanwhile.
+func (r *regular) undo(added []memmap.FileRange) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range added {
+		if len(r.maps.Find(a)) == 0 {
+			r.dropLocked(a.Start, a.End)
+		}
+	}
+}
+
+// fill allocates zeroed pages for the holes of [at, end), and tells added of them if it is not nil.
+func (r *regular) fill(at, end uint64, added *[]memmap.FileRange) error {
 	need := int64((end - at) / pageSize)
-	if m := r.fs.maxBlocks.Load(); at < end && m > 0 && need > m {
+	if m := r.fs.maxBlocks.Load(); at < end && (m > 0 && need > m || uint64(need) > r.fs.mem.Limit()/pageSize) {
 		return unix.ENOSPC
 	}
 	if err := r.fetch(at, end); err != nil {
@@ -609,6 +622,9 @@ func (r *regular) fill(at, end uint64) error {
 		}
 		n := fr.Length()
 		r.mu.Lock()
+		if hole := r.runLocked(at, n); added != nil && hole.Start == 0 && hole.Length() >= n {
+			*added = append(*added, memmap.FileRange{Start: at, End: at + n})
+		}
 		r.insertLocked(at, fr, n, nil, 0)
 		r.mu.Unlock()
 		at += n

@@ -610,3 +610,24 @@ func BenchmarkRead4K(b *testing.B) {
 		f.PRead(e, dst, 0, 0)
 	}
 }
+
+// TestAllocateFails: a fallocate that finds no memory leaves none behind, and one that never can says so at once.
+func TestAllocateFails(t *testing.T) {
+	e, fs, _ := newEnv(t)
+	f := e.open(t, "f", unix.O_CREAT|unix.O_RDWR)
+	defer f.DecRef()
+	b := make([]byte, 3*pageSize)
+	if _, err := f.PWrite(e, usermem.Bytes(b), 64<<20, 0); err != nil {
+		t.Fatal(err)
+	}
+	mem := fs.mem
+	limit, used := mem.Limit(), mem.Used()
+	defer mem.SetLimit(limit)
+	mem.SetLimit(used + 16<<20)
+	is(t, "more than there is", f.Allocate(e, 0, 0, 1<<40), unix.ENOSPC)
+	is(t, "more than is left", f.Allocate(e, 0, 0, 16<<20+2*pageSize), unix.ENOMEM)
+	if got := mem.Used(); got != used {
+		t.Errorf("%d bytes in use, %d before", got, used)
+	}
+	is(t, "what is left", f.Allocate(e, 0, 0, 8<<20), nil)
+}
