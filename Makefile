@@ -5,7 +5,7 @@ FUZZTIME ?= 20s
 comma := ,
 export GOFLAGS ?= -mod=mod
 
-.PHONY: all build run test unit workloads oci net lint size fuzz bench bench-quick clean deps conformance fuzz-raw soak
+.PHONY: all build run test unit workloads oci net vm lint size fuzz bench bench-quick clean deps conformance fuzz-raw soak
 
 all: build
 
@@ -21,7 +21,7 @@ deps:
 
 # Everything that CI runs: unit tests, the rules of the tree, and the workloads that take less than a minute.
 test: deps build lint
-	$(GO) test -timeout 15m ./...
+	GO=$(GO) ./scripts/test.sh
 
 unit:
 	$(GO) test $$($(GO) list ./... | grep -v /tests/)
@@ -51,6 +51,10 @@ net: deps build
 
 lint:
 	./scripts/lint.sh
+
+# Debian's kernel in QEMU, and moat in that.
+vm:
+	GO=$(GO) ./scripts/vm.sh
 
 size:
 	$(GO) run ./tests/rules/size

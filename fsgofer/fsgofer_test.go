@@ -21,7 +21,7 @@ import (
 // TestMain is also the gofer: each test starts the test binary as a server process, with its filter on.
 func TestMain(m *testing.M) {
 	if os.Getenv("GOFER_TEST") == "forbidden" {
-		if err := installFilter(true); err != nil {
+		if err := installFilter(true, false); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

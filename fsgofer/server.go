@@ -36,6 +36,8 @@ type Options struct {
 	ProcFD int
 	// NoSeccomp leaves the filter out (--debug-unsafe, tests in process).
 	NoSeccomp bool
+	// SlowClock: the host's clock cannot be read without a system call.
+	SlowClock bool
 	// LastCall is called before the filter is installed, for what it will not allow.
 	LastCall func()
 	// Workers is the number of requests carried out at a time; 0 is 4.
@@ -104,7 +106,7 @@ func Serve(opts Options) error {
 		if err := settle(); err != nil {
 			return err
 		}
-		if err := installFilter(s.writable()); err != nil {
+		if err := installFilter(s.writable(), opts.SlowClock); err != nil {
 			return fmt.Errorf("gofer: seccomp: %w", err)
 		}
 	}
@@ -144,7 +146,7 @@ func settle() error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	own := strconv.Itoa(unix.Gettid())
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		busy := false
 		tasks, err := os.ReadDir("../task")
 		for _, t := range tasks {

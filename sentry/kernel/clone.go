@@ -238,7 +238,7 @@ func (c *Task) join(t *Task, a *CloneArgs) error {
 		k.users.put(u)
 		return linuxerr.ERESTARTNOINTR
 	}
-	if most := k.maxTasks.Load(); most != 0 && uint64(k.rootPIDNS.tasks.Load()) >= most {
+	if n, most := uint64(k.rootPIDNS.tasks.Load()), k.maxTasks.Load(); n >= ThreadsMax || most != 0 && n >= most {
 		k.users.put(u)
 		return unix.EAGAIN
 	}

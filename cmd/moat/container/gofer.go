@@ -2,10 +2,10 @@ package container
 
 import (
 	"encoding/json"
-
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -111,6 +111,7 @@ func prepareGofer() (o fsgofer.Options, err error) {
 		devices = devices || !m.ReadOnly && !m.Shared
 		o.Mounts = append(o.Mounts, fsgofer.Mount{ID: m.ID, FD: fd, ReadOnly: m.ReadOnly, Shared: m.Shared})
 	}
+	o.SlowClock = slowClock()
 	if err := EmptyRoot(); err != nil {
 		return o, fmt.Errorf("gofer: %w", err)
 	}
@@ -118,6 +119,16 @@ func prepareGofer() (o fsgofer.Options, err error) {
 		return o, fmt.Errorf("gofer: %w", err)
 	}
 	return o, nil
+}
+
+// slowClock reports whether the vDSO asks the kernel for the time: the clock is none of those that it can read by itself. If in doubt it is.
+func slowClock() bool {
+	b, _ := os.ReadFile("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+	switch strings.TrimSpace(string(b)) {
+	case "tsc", "kvm-clock", "hyperv_clocksource_tsc_page":
+		return false
+	}
+	return true
 }
 
 // goferCapabilities are those that the gofer keeps. Who may do what is the sentry's to decide, as the container's users are not the host's; what the

@@ -141,7 +141,7 @@ func (y *sysctls) kernel(in *Instances) {
 		}
 		return strconv.Itoa(int(ns.LastPID())) + "\n"
 	}, nil)
-	y.ints("kernel/threads-max", strconv.FormatUint(min(max(k.Memory().Limit()>>17, 1024), 1<<22), 10), 20, 1<<30)
+	y.ints("kernel/threads-max", strconv.Itoa(kernel.ThreadsMax), kernel.ThreadsMax, kernel.ThreadsMax)
 	y.fixed("kernel/cap_last_cap", strconv.Itoa(int(linux.CAP_LAST_CAP)))
 	y.fixed("kernel/ngroups_max", "65536")
 	y.fixed("kernel/overflowuid", "65534")
