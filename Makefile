@@ -5,7 +5,7 @@ FUZZTIME ?= 20s
 comma := ,
 export GOFLAGS ?= -mod=mod
 
-.PHONY: all build run test unit workloads oci net vm lint size fuzz bench bench-quick clean deps conformance fuzz-raw soak
+.PHONY: all build run test unit workloads oci net vm lint size fuzz bench bench-quick clean deps conformance fuzz-raw soak fuzz-diff
 
 all: build
 
@@ -72,6 +72,11 @@ bench-quick: build
 # Random system calls on moat alone: it must answer, never die, never grow.
 fuzz-raw:
 	$(GO) run ./tests/fuzz -raw -seconds $(or $(SECONDS),60) -seed $(or $(SEED),1) -platform $(firstword $(PLATFORMS))
+
+# The same programs of calls on the host and in a sandbox, which must answer alike.
+fuzz-diff: deps
+	$(GO) run ./tests/fuzz -diff -seconds $(or $(SECONDS),60) -seed $(or $(SEED),1) -workers 2 -platform $(firstword $(PLATFORMS))
+
 
 clean:
 	rm -rf bin build

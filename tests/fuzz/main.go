@@ -1,8 +1,11 @@
 // Command fuzz throws system calls at moat.
 //
 //	fuzz -raw [-seed N] [-seconds N] [-platform P]     random numbers and arguments: the sandbox must answer, never die, and never grow
+//	fuzz -diff [-seed N] [-seconds N] [-platform P]    programs of calls on the host and in moat, whose answers must be the same
 //
-// The calls are made by a small C program (exec/raw.c), which is given the arguments' kinds from moat's own table.
+// The calls of the first are made by a small C program (exec/raw.c), which is given the arguments' kinds from moat's own table. The programs of the second
+// are made here (gen.go, calls.go), from their number alone, and executed by exec/diff.c; one whose transcripts differ is run again, and reduced. The file
+// known has the differences that are on purpose.
 package main
 
 import (
@@ -26,19 +29,30 @@ func main() {
 	seed := flag.Uint64("seed", 1, "the first `SEED`")
 	seconds := flag.Int("seconds", 60, "how long")
 	platform := flag.String("platform", "trap", "the platform")
-	workers := flag.Int("workers", 4, "processes at a time")
+	workers := flag.Int("workers", 4, "processes, or pairs of executors, at a time")
 	bin := flag.String("moat", "", "the moat `BINARY`; built if not given")
+	diff := flag.Bool("diff", false, "programs on the host and on moat")
+	count := flag.Int("count", 0, "at most `N` programs")
+	only := flag.String("only", "", "programs of these `FAMILIES` only")
+	show := flag.Bool("show", false, "print the first program")
 	flag.Parse()
-	if err := command(*raw, *seed, *seconds, *workers, *platform, *bin); err != nil {
+	err := command(*bin, map[bool]string{true: "raw.c", false: "diff.c"}[*raw], func(bin, prog string) error {
+		switch {
+		case *raw:
+			return runRaw(bin, prog, *platform, *seed, *seconds, *workers)
+		case *diff:
+			return runDiff(bin, prog, *platform, *seed, *seconds, *workers, *count, *only, *show)
+		}
+		return errors.New("say -raw or -diff")
+	})
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "fuzz:", err)
 		os.Exit(1)
 	}
 }
 
-func command(raw bool, seed uint64, seconds, workers int, platform, bin string) error {
-	if !raw {
-		return errors.New("say -raw")
-	}
+// command builds moat, if it is not given, and a program of exec, and hands both to run.
+func command(bin, name string, run func(bin, prog string) error) error {
 	dir, err := os.MkdirTemp("", "moat-fuzz-")
 	if err != nil {
 		return err
@@ -56,15 +70,15 @@ func command(raw bool, seed uint64, seconds, workers int, platform, bin string) 
 			return fmt.Errorf("%w: %s", err, out)
 		}
 	}
-	prog := filepath.Join(dir, "raw")
-	src, err := source("raw.c")
+	prog := filepath.Join(dir, strings.TrimSuffix(name, ".c"))
+	src, err := source(name)
 	if err != nil {
 		return err
 	}
-	if out, err := exec.Command("gcc", "-O1", "-w", "-static", "-o", prog, src).CombinedOutput(); err != nil {
+	if out, err := exec.Command("gcc", "-O1", "-w", "-static", "-pthread", "-o", prog, src).CombinedOutput(); err != nil {
 		return fmt.Errorf("gcc %s: %w\n%s", src, err, out)
 	}
-	return runRaw(bin, prog, platform, seed, seconds, workers)
+	return run(bin, prog)
 }
 
 // source finds a C file from the working directory upwards.
