@@ -112,12 +112,12 @@ func sysTimerfdGettime(t *kernel.Task, a kernel.Args) (uintptr, error) {
 }
 
 func signalfd(t *kernel.Task, a kernel.Args, flags uint32) (uintptr, error) {
-	if flags&^uint32(unix.SFD_CLOEXEC|unix.SFD_NONBLOCK) != 0 {
-		return 0, unix.EINVAL
-	}
 	set, err := t.CopyInSigSet(a[1].Pointer(), a[2].Uint64())
 	if err != nil {
 		return 0, err
+	}
+	if flags&^uint32(unix.SFD_CLOEXEC|unix.SFD_NONBLOCK) != 0 {
+		return 0, unix.EINVAL
 	}
 	set &^= linux.MakeSignalSet(linux.SIGKILL, linux.SIGSTOP)
 	if a[0].Int() == -1 {

@@ -102,15 +102,15 @@ var epollBuffers = sync.Pool{New: func() any { return new([64]anon.EpollEvent) }
 
 // epollWait is epoll_wait(2), which a signal always ends with EINTR.
 func epollWait(t *kernel.Task, a kernel.Args, block bool, deadline time.Time) (uintptr, error) {
-	n := int(a[2].Int())
-	if n <= 0 || n > 1<<31/12 {
-		return 0, unix.EINVAL
-	}
 	f, err := t.GetFile(a[0].Int())
 	if err != nil {
 		return 0, err
 	}
 	defer f.DecRef()
+	n := int(a[2].Int())
+	if n <= 0 || n > 1<<31/12 {
+		return 0, unix.EINVAL
+	}
 	e, ok := f.Impl().(*anon.Epoll)
 	if !ok {
 		return 0, unix.EINVAL

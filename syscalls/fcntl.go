@@ -14,6 +14,9 @@ func init() {
 	register(
 		partial(72, "fcntl", "fd fcntl hex", "leases, dnotify and read/write hints give EINVAL", sysFcntl),
 		full(73, "flock", "fd hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			if op := a[1].Int(); op&32 == 0 && (op&^unix.LOCK_NB == 0 || op&^(unix.LOCK_NB|unix.LOCK_SH|unix.LOCK_EX|unix.LOCK_UN) != 0) {
+				return 0, unix.EINVAL
+			}
 			return withFile(t, a[0], func(f *vfs.FileDescription) error { return f.Flock(t, a[1].Int()) })
 		}),
 		full(16, "ioctl", "fd hex ptr", sysIoctl),
@@ -267,7 +270,7 @@ func owner(t *kernel.Task, f *vfs.FileDescription, fd, cmd int32, arg kernel.Arg
 		}
 		return 0, setOwner(t, f, fd, kind, int32(le.Uint32(b[4:])))
 	}
-	kind, id := kernel.ScopeGroup, int32(0)
+	kind, id := kernel.ScopeThread, int32(0)
 	if o, ok := f.AsyncOwner().(*kernel.FileOwner); ok {
 		kind, id = o.Scope(), o.ID(t)
 	}
@@ -328,8 +331,15 @@ func sysIoctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		}
 		return flag(unix.O_ASYNC)
 	}
+	const fiBMap, figetbsz, fioqsize, ficlone, ficlonerange, fideduperange = 1, 2, 0x5460, 0x40049409, 0x4020940d, 0xc0189436
+	if req == figetbsz {
+		at, err := f.Stat(t)
+		if err != nil {
+			return 0, err
+		}
+		return 0, t.CopyOutUint32(arg.Pointer(), uint32(at.Blksize))
+	}
 	if f.Inode().Mode()&unix.S_IFMT == unix.S_IFREG {
-		const fiBMap, figetbsz, fioqsize, ficlone, ficlonerange, fideduperange = 1, 2, 0x5460, 0x40049409, 0x4020940d, 0xc0189436
 		switch req {
 		case linux.FIONREAD:
 			at, err := f.Stat(t)
@@ -337,12 +347,6 @@ func sysIoctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 				return 0, err
 			}
 			return 0, t.CopyOutUint32(arg.Pointer(), uint32(at.Size-f.Offset()))
-		case figetbsz:
-			at, err := f.Stat(t)
-			if err != nil {
-				return 0, err
-			}
-			return 0, t.CopyOutUint32(arg.Pointer(), uint32(at.Blksize))
 		case fioqsize:
 			at, err := f.Stat(t)
 			if err != nil {

@@ -147,6 +147,12 @@ func sysFutex(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		}
 		return 0, futexLockPI(t, addr, private, clock, timeout, cmd == linux.FUTEX_TRYLOCK_PI)
 	case linux.FUTEX_UNLOCK_PI:
+		// Who does not own it learns that first, also of a word that is none.
+		if v, err := t.CopyInUint32(addr); err != nil {
+			return 0, unix.EFAULT
+		} else if v&futex.TIDMask != uint32(t.TID()) {
+			return 0, unix.EPERM
+		}
 		k, err := futexKey(t, addr, private)
 		if err != nil {
 			return 0, err

@@ -97,7 +97,7 @@ func sysShmat(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, err
 	}
 	// The mapping takes a reference of its own.
-	defer s.DecRef()
+	defer s.Unhold()
 	at, err := t.MemoryManager().MMap(t.MMCaller(), memmap.MMapOpts{Addr: addr, Length: s.Bytes(), Fixed: addr != 0, FixedNoReplace: addr != 0 && flags&linux.SHM_REMAP == 0,
 		Perms: hostarch.AccessType{Read: true, Write: write, Execute: exec}, MaxPerms: hostarch.AccessType{Read: true, Write: write, Execute: true},
 		Mappable: s.Shared, Identity: s})
@@ -242,6 +242,9 @@ func sysSemctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	case linux.IPC_RMID:
 		return 0, sem.Remove(t, id)
 	}
+	if v := a[3].Int(); cmd == linux.SETVAL && (v < 0 || v > linux.SEMVMX) {
+		return 0, unix.ERANGE
+	}
 	byIndex := cmd == linux.SEM_STAT || cmd == linux.SEM_STAT_ANY
 	s, err := sem.Find(t, id, byIndex, cmd == linux.IPC_STAT || cmd == linux.SEM_STAT)
 	if err != nil {
@@ -289,14 +292,10 @@ func sysSemctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		}
 		return 0, sem.SetValues(t, s, -1, vals)
 	case linux.SETVAL:
-		v := a[3].Int()
-		if v < 0 || v > linux.SEMVMX {
-			return 0, unix.ERANGE
-		}
 		if num < 0 {
 			return 0, unix.EINVAL
 		}
-		return 0, sem.SetValues(t, s, int(num), []uint16{uint16(v)})
+		return 0, sem.SetValues(t, s, int(num), []uint16{uint16(a[3])})
 	case linux.GETVAL, linux.GETPID, linux.GETNCNT, linux.GETZCNT:
 		return pidResult(s.Query(t, num, cmd))
 	}
@@ -305,12 +304,12 @@ func sysSemctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 
 func sysMsgsnd(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	n := a[2].Int64()
-	if n < 0 || n > linux.MSGMAX || a[0].Int() < 0 {
-		return 0, unix.EINVAL
-	}
 	typ, err := t.CopyInUint64(a[1].Pointer())
 	if err != nil {
 		return 0, err
+	}
+	if n < 0 || n > linux.MSGMAX || a[0].Int() < 0 || int64(typ) < 1 {
+		return 0, unix.EINVAL
 	}
 	text := make([]byte, n)
 	if _, err := t.CopyIn(a[1].Pointer()+8, text); err != nil {

@@ -7,6 +7,7 @@ import (
 	"moat/sentry/fs/tmpfs"
 	"moat/sentry/kernel"
 	"moat/sentry/memmap"
+	"moat/sentry/mm"
 )
 
 func init() {
@@ -127,6 +128,9 @@ func sysMmap(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		if err := mapType(flags, true, &o); err != nil {
 			return 0, err
 		}
+		if o.Fixed && o.Addr&(hostarch.PageSize-1) != 0 {
+			return 0, unix.EINVAL
+		}
 		if err := f.ConfigureMMap(t, &o); err != nil {
 			return 0, err
 		}
@@ -190,8 +194,19 @@ func mprotect(t *kernel.Task, addr hostarch.Addr, n, prot uint64) error {
 	if n == 0 {
 		return nil
 	}
-	if prot&^(unix.PROT_READ|unix.PROT_WRITE|unix.PROT_EXEC|sem) != 0 || grows == growsUp {
+	if prot&^(unix.PROT_READ|unix.PROT_WRITE|unix.PROT_EXEC|sem) != 0 {
 		return unix.EINVAL
+	}
+	if grows == growsUp {
+		// No mapping grows up; where there is none that is said first.
+		err := error(unix.ENOMEM)
+		t.MemoryManager().Mappings(addr, false, func(v *mm.Mapping) bool {
+			if v.Range.Start <= addr {
+				err = unix.EINVAL
+			}
+			return false
+		})
+		return err
 	}
 	at := protOf(prot)
 	if at.Read && t.Personality()&readImpliesExec != 0 {

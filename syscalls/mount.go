@@ -50,6 +50,9 @@ func sysMount(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
+	if a[2] != 0 && fstype == "" {
+		fstype = "\x00" // there is none of this name; without a name it is another error
+	}
 	source, err := optString(t, a[0])
 	if err != nil {
 		return 0, err
@@ -93,6 +96,9 @@ func sysUmount(t *kernel.Task, a kernel.Args) (uintptr, error) {
 }
 
 func sysPivotRoot(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	if err := vfs.MayMount(t); err != nil {
+		return 0, err
+	}
 	return withPath(t, cwdArg, a[0], vfs.Follow|vfs.Directory, func(newRoot vfs.Path) error {
 		_, err := withPath(t, cwdArg, a[1], vfs.Follow|vfs.Directory, func(putOld vfs.Path) error {
 			old, err := vfs.PivotRoot(t, newRoot, putOld)

@@ -275,6 +275,7 @@ func utimes(t *kernel.Task, dirfd, path, times kernel.Arg) (uintptr, error) {
 func sysUtimensat(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	flags := a[3].Uint()
 	set, touch := touchNow(t), true
+	var bad error // told after what is wrong with the file
 	if a[2] != 0 {
 		var b [32]byte
 		if _, err := t.CopyIn(a[2].Pointer(), b[:]); err != nil {
@@ -293,7 +294,7 @@ func sysUtimensat(t *kernel.Task, a kernel.Args) (uintptr, error) {
 				set.Valid &^= f.bit
 				omitted++
 			case ns < 0 || ns >= 1e9:
-				return 0, unix.EINVAL
+				bad = unix.EINVAL
 			default:
 				*f.p = seconds(int64(le.Uint64(b[16*i:])), ns)
 			}
@@ -307,10 +308,20 @@ func sysUtimensat(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		if flags != 0 {
 			return 0, unix.EINVAL
 		}
-		return withFile(t, a[0], func(f *vfs.FileDescription) error { return vfs.Utimes(t, f.Path(), set, touch) })
+		return withFile(t, a[0], func(f *vfs.FileDescription) error {
+			if bad != nil {
+				return bad
+			}
+			return vfs.Utimes(t, f.Path(), set, touch)
+		})
 	}
 	if flags&^uint32(unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH) != 0 {
 		return 0, unix.EINVAL
 	}
-	return withPath(t, a[0], a[1], follow(flags), func(p vfs.Path) error { return vfs.Utimes(t, p, set, touch) })
+	return withPath(t, a[0], a[1], follow(flags), func(p vfs.Path) error {
+		if bad != nil {
+			return bad
+		}
+		return vfs.Utimes(t, p, set, touch)
+	})
 }

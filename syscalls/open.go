@@ -85,22 +85,9 @@ func open(t *kernel.Task, dirfd, addr kernel.Arg, o vfs.OpenOptions) (uintptr, e
 }
 
 func sysOpenat2(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	const size = 24
-	n := a[3].Uint64()
-	if n < size {
-		return 0, unix.EINVAL
-	}
-	if n > hostarch.PageSize {
-		return 0, unix.E2BIG
-	}
-	b := make([]byte, n)
-	if _, err := t.CopyIn(a[2].Pointer(), b); err != nil {
+	b, err := copyInSized(t, a[2], a[3], 24)
+	if err != nil {
 		return 0, err
-	}
-	for _, c := range b[size:] {
-		if c != 0 {
-			return 0, unix.E2BIG
-		}
 	}
 	le := hostarch.ByteOrder
 	flags, mode, resolve := le.Uint64(b), le.Uint64(b[8:]), le.Uint64(b[16:])

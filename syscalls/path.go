@@ -2,6 +2,7 @@ package syscalls
 
 import (
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/kernel"
 	"moat/sentry/vfs"
 )
@@ -90,4 +91,25 @@ func follow(flags uint32) uint32 {
 		w |= vfs.EmptyPath
 	}
 	return w
+}
+
+// copyInSized copies in a structure that may grow, of which want bytes are known (copy_struct_from_user): what is behind them must be zero.
+func copyInSized(t *kernel.Task, addr, size kernel.Arg, want int) ([]byte, error) {
+	n := size.Uint64()
+	if n < uint64(want) {
+		return nil, unix.EINVAL
+	}
+	if n > hostarch.PageSize {
+		return nil, unix.E2BIG
+	}
+	b := make([]byte, n)
+	if _, err := t.CopyIn(addr.Pointer(), b); err != nil {
+		return nil, err
+	}
+	for _, c := range b[want:] {
+		if c != 0 {
+			return nil, unix.E2BIG
+		}
+	}
+	return b[:want], nil
 }

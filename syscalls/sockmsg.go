@@ -99,15 +99,15 @@ func recv(t *kernel.Task, f *vfs.FileDescription, s socket.Socket, m *socket.Mes
 }
 
 func sysSendto(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	m, err := socket.Message{Flags: a[3].Int()}, error(nil)
+	if m.Data, err = t.SingleIO(a[1].Pointer(), a[2].Int64()); err != nil {
+		return 0, err
+	}
 	f, s, err := getSocket(t, a[0].Int())
 	if err != nil {
 		return 0, err
 	}
 	defer f.DecRef()
-	m := socket.Message{Flags: a[3].Int()}
-	if m.Data, err = t.SingleIO(a[1].Pointer(), a[2].Int64()); err != nil {
-		return 0, err
-	}
 	if a[4] != 0 {
 		if m.Addr, err = copyInAddr(t, a[4].Pointer(), a[5].Int()); err != nil {
 			return 0, err
@@ -118,15 +118,15 @@ func sysSendto(t *kernel.Task, a kernel.Args) (uintptr, error) {
 }
 
 func sysRecvfrom(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	m, err := socket.Message{Flags: a[3].Int()}, error(nil)
+	if m.Data, err = t.SingleIO(a[1].Pointer(), a[2].Int64()); err != nil {
+		return 0, err
+	}
 	f, s, err := getSocket(t, a[0].Int())
 	if err != nil {
 		return 0, err
 	}
 	defer f.DecRef()
-	m := socket.Message{Flags: a[3].Int()}
-	if m.Data, err = t.SingleIO(a[1].Pointer(), a[2].Int64()); err != nil {
-		return 0, err
-	}
 	n, err := recv(t, f, s, &m, time.Time{})
 	dropRights(m.Rights)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/waiter"
 	"moat/sentry/kernel"
+	"moat/sentry/net/socket"
 	"moat/sentry/usermem"
 	"moat/sentry/vfs"
 )
@@ -37,7 +38,7 @@ func raiseSIGPIPE(t *kernel.Task) {
 	t.SendSignal(info)
 }
 
-// readOffset reads the offset argument at addr: nil for a null pointer. EINVAL for a negative one.
+// readOffset reads the offset argument at addr: nil for a null pointer.
 func readOffset(t *kernel.Task, addr kernel.Arg) (*int64, error) {
 	if addr == 0 {
 		return nil, nil
@@ -47,9 +48,6 @@ func readOffset(t *kernel.Task, addr kernel.Arg) (*int64, error) {
 		return nil, err
 	}
 	off := int64(v)
-	if off < 0 {
-		return nil, unix.EINVAL
-	}
 	return &off, nil
 }
 
@@ -59,6 +57,7 @@ type mover struct {
 	in, out       *vfs.FileDescription
 	inOff, outOff *int64
 	nonblock      bool
+	waitIn        bool // nonblock is not for the input
 	keep          bool // tee(2): do not take the data from in
 }
 
@@ -88,7 +87,7 @@ func (m *mover) move(n uint64) (uintptr, error) {
 // step moves one buffer. It waits for the input only if nothing was moved before (first).
 func (m *mover) step(b []byte, first bool) (int, error) {
 	var flags vfs.IOFlags
-	if m.nonblock || !first {
+	if m.nonblock && !m.waitIn || !first {
 		flags = vfs.IONonblock
 	}
 	if p, ok := m.in.Impl().(vfs.Peeker); ok {
@@ -163,7 +162,7 @@ func (m *mover) write(b []byte, nonblock bool) (int, error) {
 	return int(n), err
 }
 
-// twoFiles gets in for reading and out for writing: EBADF.
+// twoFiles gets in and out: EBADF.
 func twoFiles(t *kernel.Task, in, out int32) (i, o *vfs.FileDescription, err error) {
 	if i, err = t.GetFile(in); err != nil {
 		return nil, nil, err
@@ -171,11 +170,6 @@ func twoFiles(t *kernel.Task, in, out int32) (i, o *vfs.FileDescription, err err
 	if o, err = t.GetFile(out); err != nil {
 		i.DecRef()
 		return nil, nil, err
-	}
-	if !i.Readable() || !o.Writable() {
-		i.DecRef()
-		o.DecRef()
-		return nil, nil, unix.EBADF
 	}
 	return i, o, nil
 }
@@ -192,7 +186,9 @@ func sysSendfile(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	defer in.DecRef()
 	defer out.DecRef()
 	switch {
-	case a[3].Int64() < 0:
+	case !in.Readable(), !out.Writable():
+		return 0, unix.EBADF
+	case a[3].Int64() < 0, off != nil && *off < 0:
 		return 0, unix.EINVAL
 	case !in.Seekable() && off != nil:
 		return 0, unix.ESPIPE
@@ -232,9 +228,21 @@ func sysSplice(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	}
 	defer in.DecRef()
 	defer out.DecRef()
-	switch {
-	case isPipe(in) && a[1] != 0, isPipe(out) && a[3] != 0:
+	m := mover{t: t, in: in, out: out, nonblock: a[5].Uint()&unix.SPLICE_F_NONBLOCK != 0}
+	if isPipe(in) && a[1] != 0 || isPipe(out) && a[3] != 0 {
 		return 0, unix.ESPIPE
+	}
+	if m.outOff, err = readOffset(t, a[3]); err != nil {
+		return 0, err
+	}
+	if m.inOff, err = readOffset(t, a[1]); err != nil {
+		return 0, err
+	}
+	switch {
+	case !in.Readable(), !out.Writable():
+		return 0, unix.EBADF
+	case m.inOff != nil && *m.inOff < 0, m.outOff != nil && *m.outOff < 0:
+		return 0, unix.EINVAL
 	case !isPipe(in) && !isPipe(out), in.Inode().Mode()&unix.S_IFMT == unix.S_IFDIR:
 		return 0, unix.EINVAL
 	case isPipe(in) && isPipe(out) && in.Inode() == out.Inode():
@@ -244,13 +252,9 @@ func sysSplice(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	case a[1] != 0 && !in.Seekable(), a[3] != 0 && !out.Seekable():
 		return 0, unix.EINVAL
 	}
-	m := mover{t: t, in: in, out: out, nonblock: a[5].Uint()&unix.SPLICE_F_NONBLOCK != 0}
-	if m.inOff, err = readOffset(t, a[1]); err != nil {
-		return 0, err
-	}
-	if m.outOff, err = readOffset(t, a[3]); err != nil {
-		return 0, err
-	}
+	// Only pipes and streams look at the flag, others at what the file was opened with (copy_splice_read).
+	s, _ := in.Impl().(socket.Socket)
+	m.waitIn = !isPipe(in) && (s == nil || s.Base().Type != unix.SOCK_STREAM)
 	n, err := m.move(a[4].Uint64())
 	err = storeOffset(t, a[1], m.inOff, err)
 	return n, storeOffset(t, a[3], m.outOff, err)
@@ -269,6 +273,9 @@ func sysTee(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	}
 	defer in.DecRef()
 	defer out.DecRef()
+	if !in.Readable() || !out.Writable() {
+		return 0, unix.EBADF
+	}
 	if !isPipe(in) || !isPipe(out) || in.Inode() == out.Inode() {
 		return 0, unix.EINVAL
 	}
@@ -285,12 +292,15 @@ func sysVmsplice(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, err
 	}
 	defer f.DecRef()
-	if !isPipe(f) {
+	if !f.Readable() && !f.Writable() {
 		return 0, unix.EBADF
 	}
 	seq, err := t.CopyInIovecs(a[1].Pointer(), int(min(a[2].Uint64(), math.MaxInt32)))
 	if err != nil || seq.NumBytes() == 0 {
 		return 0, err
+	}
+	if !isPipe(f) {
+		return 0, unix.EBADF
 	}
 	var flags vfs.IOFlags
 	if a[3].Uint()&unix.SPLICE_F_NONBLOCK != 0 {
@@ -329,14 +339,13 @@ func sysCopyFileRange(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, unix.EBADF
 	}
 	m := mover{t: t, in: in, out: out}
-	if m.inOff, err = readOffset(t, a[1]); err != nil && err != unix.EINVAL {
+	if m.inOff, err = readOffset(t, a[1]); err != nil {
 		return 0, err
 	}
-	negative := err
-	if m.outOff, err = readOffset(t, a[3]); err != nil && err != unix.EINVAL {
+	if m.outOff, err = readOffset(t, a[3]); err != nil {
 		return 0, err
 	}
-	if negative != nil || err != nil {
+	if m.inOff != nil && *m.inOff < 0 || m.outOff != nil && *m.outOff < 0 {
 		return 0, unix.EOVERFLOW // generic_copy_file_checks counts without signs
 	}
 	from, to, n := in.Offset(), out.Offset(), int64(min(a[4].Uint64(), 0x7ffff000))

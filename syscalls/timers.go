@@ -238,36 +238,54 @@ func sysTimerCreate(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		signo, notify = hostarch.ByteOrder.Uint32(b[8:]), hostarch.ByteOrder.Uint32(b[12:])
 		tid = int32(hostarch.ByteOrder.Uint32(b[16:]))
 	}
-	if isAlarm(a[0].Int()) {
-		return 0, unix.EOPNOTSUPP
-	}
-	c, err := clockOf(t, a[0].Int())
-	if err != nil {
+	// A number is used up, and told, before the rest is looked at (do_timer_create).
+	which := a[0].Int()
+	c, err := clockOf(t, which)
+	switch {
+	case err != nil && which >= 0 && !isAlarm(which):
 		return 0, err
-	}
-	switch a[0].Int() {
-	case linux.CLOCK_REALTIME_COARSE, linux.CLOCK_MONOTONIC_COARSE, linux.CLOCK_MONOTONIC_RAW:
+	case which == linux.CLOCK_REALTIME_COARSE, which == linux.CLOCK_MONOTONIC_COARSE, which == linux.CLOCK_MONOTONIC_RAW:
 		return 0, unix.EOPNOTSUPP
 	}
 	g := timersOf(t)
+	id, err2 := g.number()
+	if err2 != nil {
+		return 0, err2
+	}
 	_, group := c.(groupClock)
 	p := &posixTimer{g: g, real: !group}
-	fire := p.fire
-	if p.target, err = sigevTarget(t, notify, tid); err != nil {
-		return 0, err
+	var fire func(uint64) bool
+	if p.target, err2 = sigevTarget(t, notify, tid); err2 != nil {
+		return 0, err2
 	}
 	if notify != linux.SIGEV_NONE {
 		if signo == 0 || signo > linux.SignalMaximum {
 			return 0, unix.EINVAL
 		}
+		if a[1] == 0 {
+			value = uint64(id)
+		}
 		p.entry = signal.NewPreallocated()
 		p.entry.Info = linux.SignalInfo{Signo: int32(signo), Code: linux.SI_TIMER}
+		p.entry.Info.SetTimerID(linux.TimerID(id))
+		p.entry.Info.SetSigval(value)
 		p.entry.OnDequeue = p.dequeued
-	} else {
-		fire = nil
+		fire = p.fire
+	}
+	if err := t.CopyOutUint32(a[2].Pointer(), uint32(id)); err != nil {
+		return 0, err
+	}
+	if isAlarm(which) {
+		err = unix.EOPNOTSUPP // nothing could wake the host
+	}
+	if err != nil {
+		return 0, err
 	}
 	p.timer = timer.New(c, fire)
-	return 0, g.add(t, p, a, value)
+	g.mu.Lock()
+	g.posix[id] = p
+	g.mu.Unlock()
+	return 0, nil
 }
 
 // sigevTarget is good_sigevent: who gets the signal, nil for the process.
@@ -283,38 +301,23 @@ func sigevTarget(t *kernel.Task, notify uint32, tid int32) (*kernel.Task, error)
 	return nil, unix.EINVAL
 }
 
-// add gives p a number and stores it where timer_create wants it.
-func (g *groupTimers) add(t *kernel.Task, p *posixTimer, a kernel.Args, value uint64) error {
+// number takes a number for a timer that is to be made.
+func (g *groupTimers) number() (int32, error) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.posix == nil {
 		g.posix = map[int32]*posixTimer{}
 	}
 	// Timers count against RLIMIT_SIGPENDING on Linux.
 	if uint64(len(g.posix)) >= g.tg.Limit(linux.RLIMIT_SIGPENDING).Cur {
-		g.mu.Unlock()
-		return unix.EAGAIN
+		return 0, unix.EAGAIN
 	}
 	for g.posix[g.nextID] != nil {
 		g.nextID = (g.nextID + 1) & math.MaxInt32
 	}
 	id := g.nextID
-	g.nextID = (g.nextID + 1) & math.MaxInt32
-	g.posix[id] = p
-	g.mu.Unlock()
-	if p.entry != nil {
-		p.entry.Info.SetTimerID(linux.TimerID(id))
-		if a[1] == 0 {
-			value = uint64(id)
-		}
-		p.entry.Info.SetSigval(value)
-	}
-	if err := t.CopyOutUint32(a[2].Pointer(), uint32(id)); err != nil {
-		g.mu.Lock()
-		delete(g.posix, id)
-		g.mu.Unlock()
-		return err
-	}
-	return nil
+	g.nextID = (id + 1) & math.MaxInt32
+	return id, nil
 }
 
 func posixTimerOf(t *kernel.Task, id int32) (*posixTimer, error) {

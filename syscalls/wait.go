@@ -5,6 +5,7 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/kernel"
+	"moat/sentry/linuxerr"
 )
 
 func init() {
@@ -62,11 +63,22 @@ func waitTarget(t *kernel.Task, o *kernel.WaitOptions, pid int32) error {
 	return nil
 }
 
+// sysWaitid writes the siginfo on errors too.
 func sysWaitid(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	r, err := waitid(t, a)
+	if p := a[2].Pointer(); p != 0 && !linuxerr.IsRestart(err) {
+		if e := copyOutWaitInfo(t, p, r); e != nil {
+			err = e
+		}
+	}
+	return 0, err
+}
+
+func waitid(t *kernel.Task, a kernel.Args) (*kernel.WaitResult, error) {
 	options := a[3].Uint()
 	if options&^(linux.WNOHANG|linux.WNOWAIT|linux.WEXITED|linux.WSTOPPED|linux.WCONTINUED|linux.WNOTHREAD|linux.WCLONE|linux.WALL) != 0 ||
 		options&(linux.WEXITED|linux.WSTOPPED|linux.WCONTINUED) == 0 {
-		return 0, unix.EINVAL
+		return nil, unix.EINVAL
 	}
 	o := kernel.WaitOptions{Options: options}
 	id := a[1].Int()
@@ -75,30 +87,30 @@ func sysWaitid(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	case linux.P_ALL:
 	case linux.P_PID:
 		if id <= 0 {
-			return 0, unix.EINVAL
+			return nil, unix.EINVAL
 		}
 		if err := waitTarget(t, &o, id); err != nil {
-			return 0, err
+			return nil, err
 		}
 	case linux.P_PGID:
 		if id < 0 {
-			return 0, unix.EINVAL
+			return nil, unix.EINVAL
 		}
 		if err := waitTarget(t, &o, -id); err != nil {
-			return 0, err
+			return nil, err
 		}
 	case linux.P_PIDFD:
 		if id < 0 {
-			return 0, unix.EINVAL
+			return nil, unix.EINVAL
 		}
 		file, err := t.GetFile(id)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		defer file.DecRef()
 		p, ok := file.Impl().(*kernel.PIDFD)
 		if !ok || p.PID() == nil {
-			return 0, unix.EBADF
+			return nil, unix.EBADF
 		}
 		o.PID = p.PID()
 		if file.Nonblocking() && options&linux.WNOHANG == 0 {
@@ -106,24 +118,21 @@ func sysWaitid(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			o.Options |= linux.WNOHANG
 		}
 	default:
-		return 0, unix.EINVAL
+		return nil, unix.EINVAL
 	}
 	r, err := t.Wait(&o)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	if r == nil && nonblock {
-		return 0, unix.EAGAIN
+		return nil, unix.EAGAIN
 	}
 	if r != nil && a[4] != 0 {
 		if err := copyOutRusage(t, a[4].Pointer(), &r.Rusage); err != nil {
-			return 0, err
+			return r, err
 		}
 	}
-	if p := a[2].Pointer(); p != 0 {
-		return 0, copyOutWaitInfo(t, p, r)
-	}
-	return 0, nil
+	return r, nil
 }
 
 // copyOutWaitInfo writes waitid's siginfo; with nothing to report its fields are zero.

@@ -35,7 +35,7 @@ func (t *Task) Kill(pid int32, sig linux.Signal) error {
 		if o == nil {
 			return unix.ESRCH
 		}
-		return t.killGroup(o.tg, sig, nil)
+		return t.killGroup(o, sig, nil)
 	case pid == -1:
 		return t.killAll(sig)
 	case pid == -1<<31:
@@ -62,7 +62,7 @@ func (t *Task) killAll(sig linux.Signal) error {
 			continue
 		}
 		count++
-		if err := t.killGroup(p.group, sig, nil); err != nil && err != unix.EPERM {
+		if err := t.killGroup(p.group.leader, sig, nil); err != nil && err != unix.EPERM {
 			first = err
 		}
 	}
@@ -77,7 +77,7 @@ func (t *Task) killPgrp(pg *ProcessGroup, sig linux.Signal) error {
 	ok := false
 	var err error = unix.ESRCH
 	for m := range pg.members {
-		if e := t.killGroup(m, sig, nil); e == nil {
+		if e := t.killGroup(m.leader, sig, nil); e == nil {
 			ok = true
 		} else {
 			err = e
@@ -89,9 +89,9 @@ func (t *Task) killPgrp(pg *ProcessGroup, sig linux.Signal) error {
 	return err
 }
 
-// killGroup sends sig, or info if it is not nil, to a process with a permission check. Signal 0 only checks. Preconditions: tasksMu is held.
-func (t *Task) killGroup(tg *ThreadGroup, sig linux.Signal, info *linux.SignalInfo) error {
-	o := tg.leader
+// killGroup sends sig, or info if it is not nil, to the process of o, which takes it if it may, with a permission check. Signal 0 only checks. Preconditions:
+// tasksMu is held.
+func (t *Task) killGroup(o *Task, sig linux.Signal, info *linux.SignalInfo) error {
 	if !t.MaySignal(o, sig) && (info == nil || info.Code <= 0 || sig == 0) {
 		return unix.EPERM
 	}
@@ -101,7 +101,7 @@ func (t *Task) killGroup(tg *ThreadGroup, sig linux.Signal, info *linux.SignalIn
 	if info == nil {
 		info = t.userInfo(o, sig, linux.SI_USER)
 	}
-	return tg.send(nil, info, t.forces(o))
+	return o.tg.sendNear(o, nil, info, t.forces(o))
 }
 
 // KillThread is tkill(2) (tgid 0), tgkill(2) and, with info, rt_tgsigqueueinfo(2).
@@ -150,7 +150,7 @@ func (t *Task) QueueInfo(pid int32, sig linux.Signal, info *linux.SignalInfo) er
 	if sig < 0 || sig > linux.SignalMaximum {
 		return unix.EINVAL
 	}
-	return t.killGroup(o.tg, sig, info)
+	return t.killGroup(o, sig, info)
 }
 
 // PIDScope says whom a signal to a pidfd reaches.
@@ -199,5 +199,5 @@ func (t *Task) KillPID(p *PID, sig linux.Signal, info *linux.SignalInfo, scope P
 	case scope == ScopeThread:
 		return t.killTask(p.task, sig, info)
 	}
-	return t.killGroup(p.task.tg, sig, info)
+	return t.killGroup(p.task.tg.leader, sig, info)
 }

@@ -56,12 +56,19 @@ func (tg *ThreadGroup) SendSignal(info *linux.SignalInfo) error { return tg.send
 // send queues info to task t, or to the group if t is nil (kernel/signal.c send_signal_locked). force says that the sender is the kernel
 // or in an ancestor PID namespace: its SIGKILL and SIGSTOP reach even init.
 func (tg *ThreadGroup) send(t *Task, info *linux.SignalInfo, force bool) error {
+	return tg.sendNear(tg.leader, t, info, force)
+}
+
+// sendNear is send; near is the first that may take a signal to the group.
+func (tg *ThreadGroup) sendNear(near, t *Task, info *linux.SignalInfo, force bool) error {
 	sig := linux.Signal(info.Signo)
 	if !sig.IsValid() {
 		return unix.EINVAL
 	}
 	tg.sigMu.Lock()
+	tg.near = near
 	ok, queued := tg.sendLocked(t, info, force)
+	tg.near = nil
 	tg.sigMu.Unlock()
 	if queued {
 		tg.sigWaiters.Notify(waiter.ReadableEvents)
@@ -186,8 +193,12 @@ func (tg *ThreadGroup) completeLocked(t *Task, sig linux.Signal) {
 	t.setWork(workSignal)
 }
 
-// taker is the thread that takes a signal to the process: the leader if it may, or else one with nothing else to do.
+// taker is the thread that takes a signal to the process: the one it was sent to, or the leader, if it may, or else one with nothing else to do.
+// +checklocks:tg.sigMu
 func (tg *ThreadGroup) taker(sig linux.Signal) (second *Task) {
+	if tg.near != nil && tg.near.tg == tg && tg.near.wants(sig) {
+		return tg.near
+	}
 	if tg.leader.wants(sig) {
 		return tg.leader
 	}

@@ -292,7 +292,7 @@ func (t *Task) Now() vfs.Time { return vfs.Time(t.k.RealTime()) }
 func (t *Task) FileSizeLimit() uint64 { return t.tg.Limit(linux.RLIMIT_FSIZE).Cur }
 
 // SendSIGXFSZ is what exceeding it does (vfs.Context).
-func (t *Task) SendSIGXFSZ() { t.SendSignal(kernelInfo(linux.SIGXFSZ)) }
+func (t *Task) SendSIGXFSZ() { t.SendSignal(t.userInfo(t, linux.SIGXFSZ, linux.SI_USER)) }
 
 // GetFile returns the open file of descriptor fd with a reference (drop with DecRef), or EBADF. O_PATH files give EBADF too.
 func (t *Task) GetFile(fd int32) (*vfs.FileDescription, error) {

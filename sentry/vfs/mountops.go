@@ -59,6 +59,12 @@ func namespaceOf(ctx Context) (*MountNamespace, error) {
 	return ns, nil
 }
 
+// MayMount is may_mount: EPERM.
+func MayMount(ctx Context) error {
+	_, err := namespaceOf(ctx)
+	return err
+}
+
 // MountFlags turns mount(2)'s MS_* flags into a mount's ST_* flags.
 func MountFlags(ms uint64) uint32 {
 	var f uint32

@@ -276,7 +276,10 @@ func (fd *FileDescription) Seek(ctx Context, off int64, whence int32) (int64, er
 	if fd.pathOnly {
 		return 0, unix.EBADF
 	}
-	if fd.fixed && whence >= unix.SEEK_SET && whence <= unix.SEEK_HOLE {
+	if whence < unix.SEEK_SET || whence > unix.SEEK_HOLE {
+		return 0, unix.EINVAL
+	}
+	if fd.fixed {
 		return 0, nil
 	}
 	if !fd.seekable {

@@ -42,7 +42,7 @@ func (s *Shm) NewFile(ctx vfs.Context, name string, size int64, mode uint16, sea
 	if sealing {
 		r.seals = 0
 	}
-	return s.km.NewFile(ctx, name, r, &file{r: r}, unix.O_RDWR|unix.O_LARGEFILE), nil
+	return s.km.NewFile(ctx, name, r, &file{r: r}, unix.O_RDWR|0o100000 /* O_LARGEFILE */), nil
 }
 
 // NewMemfd is memfd_create(2): EINVAL.

@@ -74,10 +74,15 @@ func (s *Segment) IncRef() {
 }
 
 // DecRef implements memmap.Identity: one mapping less. The last one of a removed segment frees it.
-func (s *Segment) DecRef() {
+func (s *Segment) DecRef() { s.put(time.Now().Unix()) }
+
+// Unhold drops Attach's reference.
+func (s *Segment) Unhold() { s.put(0) }
+
+func (s *Segment) put(when int64) {
 	s.mu.Lock()
 	s.attached--
-	s.dtime = time.Now().Unix()
+	s.dtime = max(s.dtime, when)
 	gone := s.attached == 0 && s.Mode&linux.SHM_DEST != 0 && !s.removed
 	s.removed = s.removed || gone
 	s.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	"moat/sentry/kernel"
 	"moat/sentry/net/socket"
 	"moat/sentry/usermem"
+	"moat/sentry/vfs"
 )
 
 const ifreqSize = 40
@@ -21,7 +22,7 @@ const ifreqSize = 40
 func init() { socket.NetDevice = Ioctl }
 
 // Ioctl is socket.NetDevice.
-func Ioctl(ns *kernel.NetNamespace, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
+func Ioctl(ctx vfs.Context, ns *kernel.NetNamespace, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
 	s := Of(ns)
 	if s == nil || req < unix.SIOCADDRT || req > unix.SIOCDEVPRIVATE {
 		return 0, unix.ENOTTY
@@ -33,11 +34,33 @@ func Ioctl(ns *kernel.NetNamespace, io usermem.IO, req uint32, arg uintptr) (uin
 	if _, err := io.CopyIn(hostarch.Addr(arg), r[:]); err != nil {
 		return 0, unix.EFAULT
 	}
+	if req == unix.SIOCSIFFLAGS || req == unix.SIOCSIFMTU {
+		return 0, s.change(ctx, ns, req, r[:])
+	}
 	if err := s.ifreq(req, r[:]); err != nil {
 		return 0, err
 	}
 	_, err := io.CopyOut(hostarch.Addr(arg), r[:])
 	return 0, err
+}
+
+// change sets what can be set by a struct ifreq: whether the interface is up, and its MTU.
+func (s *Stack) change(ctx vfs.Context, ns *kernel.NetNamespace, req uint32, r []byte) error {
+	if !ctx.Credentials().HasCapIn(linux.CAP_NET_ADMIN, ns.UserNamespace()) {
+		return unix.EPERM
+	}
+	n, err := s.find(req, r)
+	if err != nil {
+		return err
+	}
+	v := binary.LittleEndian.Uint32(r[16:])
+	if req == unix.SIOCSIFMTU {
+		return s.SetMTU(n.ID, v)
+	}
+	if up := v&unix.IFF_UP != 0; up != n.Flags.Running {
+		return s.SetUp(n.ID, up)
+	}
+	return nil
 }
 
 // find is the interface that a struct ifreq names.

@@ -128,6 +128,9 @@ func (s *sock) setOption(t *kernel.Task, ep tcpip.Endpoint, level, name int32, v
 	}
 	o := s.optionOf(level, name)
 	if o == nil {
+		if level == linux.SOL_UDP && s.udp() && len(val) < 4 {
+			return unix.EINVAL // udp_lib_setsockopt takes only numbers
+		}
 		return unix.ENOPROTOOPT
 	}
 	v := 0

@@ -316,6 +316,9 @@ func (s *sock) SendDeadline() time.Time { return s.base.SendDeadline() }
 
 // Read implements vfs.FileImpl.
 func (s *sock) Read(ctx vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
+	if dst.NumBytes() == 0 {
+		return 0, nil // also where there is nothing to read (sock_read_iter)
+	}
 	return s.Recv(ctx, &socket.Message{Data: dst})
 }
 
@@ -329,7 +332,7 @@ func (s *sock) Write(ctx vfs.Context, _ *vfs.FileDescription, src usermem.IOSequ
 }
 
 // Ioctl implements vfs.FileImpl.
-func (s *sock) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
+func (s *sock) Ioctl(ctx vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
 	var opt tcpip.SockOptInt
 	n := 0
 	switch req {
@@ -340,7 +343,7 @@ func (s *sock) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, req u
 	case unix.SIOCATMARK:
 		opt = -1
 	default:
-		return Ioctl(s.ns, io, req, arg)
+		return Ioctl(ctx, s.ns, io, req, arg)
 	}
 	if opt >= 0 {
 		v, err := s.endpoint().GetSockOptInt(opt)

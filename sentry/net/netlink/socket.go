@@ -365,6 +365,9 @@ func (s *sock) SendDeadline() time.Time { return s.base.SendDeadline() }
 
 // Read implements vfs.FileImpl.
 func (s *sock) Read(ctx vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
+	if dst.NumBytes() == 0 {
+		return 0, nil // also where there is nothing to read (sock_read_iter)
+	}
 	return s.Recv(ctx, &socket.Message{Data: dst})
 }
 
@@ -375,8 +378,8 @@ func (s *sock) Write(ctx vfs.Context, _ *vfs.FileDescription, src usermem.IOSequ
 }
 
 // Ioctl implements vfs.FileImpl.
-func (s *sock) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
-	return inet.Ioctl(s.ns, io, req, arg)
+func (s *sock) Ioctl(ctx vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
+	return inet.Ioctl(ctx, s.ns, io, req, arg)
 }
 
 // GetOption implements socket.Socket.

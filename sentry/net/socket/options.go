@@ -119,6 +119,12 @@ func (b *Base) SetOption(t *kernel.Task, name int32, val []byte) error {
 }
 
 func (b *Base) setOption(t *kernel.Task, name int32, val []byte) error {
+	switch {
+	case name == linux.SO_ATTACH_FILTER && len(val) != 16: // struct sock_fprog
+		return unix.EINVAL
+	case (name == linux.SO_PASSCRED || name == linux.SO_PASSSEC || name == linux.SO_PASSPIDFD) && b.Family != unix.AF_UNIX && b.Family != unix.AF_NETLINK && len(val) >= 4:
+		return unix.EOPNOTSUPP // sk_may_scm_recv
+	}
 	switch name {
 	case linux.SO_BINDTODEVICE, unix.SO_BINDTOIFINDEX, linux.SO_ATTACH_FILTER, linux.SO_DETACH_FILTER:
 		return unix.ENOPROTOOPT // the family's

@@ -76,7 +76,9 @@ type Provider func(t *kernel.Task, typ, protocol int32) (Socket, error)
 var providers [64]Provider
 
 // NetDevice is ioctl(2) about interfaces (netdevice(7)), which every socket answers: ENOTTY for what is not. The inet families set it.
-var NetDevice = func(*kernel.NetNamespace, usermem.IO, uint32, uintptr) (uintptr, error) { return 0, unix.ENOTTY }
+var NetDevice = func(vfs.Context, *kernel.NetNamespace, usermem.IO, uint32, uintptr) (uintptr, error) {
+	return 0, unix.ENOTTY
+}
 
 // Register sets the provider of a family (AF_*). It is called from init functions.
 func Register(family int, p Provider) { providers[family] = p }

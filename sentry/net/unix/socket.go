@@ -239,6 +239,9 @@ func (s *sock) EventUnregister(e *waiter.Entry) { s.queue.EventUnregister(e) }
 
 // Read implements vfs.FileImpl.
 func (s *sock) Read(ctx vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
+	if dst.NumBytes() == 0 {
+		return 0, nil // also where there is nothing to read (sock_read_iter)
+	}
 	m := socket.Message{Data: dst}
 	n, err := s.Recv(ctx, &m)
 	for _, f := range m.Rights {
@@ -257,7 +260,7 @@ func (s *sock) Write(ctx vfs.Context, _ *vfs.FileDescription, src usermem.IOSequ
 }
 
 // Ioctl implements vfs.FileImpl: FIONREAD (SIOCINQ) and SIOCOUTQ.
-func (s *sock) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
+func (s *sock) Ioctl(ctx vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {
 	var n int
 	switch req {
 	case linux.FIONREAD:
@@ -274,8 +277,12 @@ func (s *sock) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, req u
 		s.mu.Unlock()
 	case linux.TIOCOUTQ:
 		n = int(s.sent.Load())
+	case unix.SIOCATMARK:
+		if !s.stream() {
+			return 0, unix.EOPNOTSUPP
+		}
 	default:
-		return socket.NetDevice(s.ns, io, req, arg)
+		return socket.NetDevice(ctx, s.ns, io, req, arg)
 	}
 	b := []byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)}
 	_, err := io.CopyOut(hostarch.Addr(arg), b)
