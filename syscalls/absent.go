@@ -19,7 +19,6 @@ func init() {
 		uring    = "io_uring: a large surface for little; programs fall back"
 		modules  = "no kernel modules"
 		aio      = "Linux AIO; programs fall back to threads"
-		mq       = "as without CONFIG_POSIX_MQUEUE"
 		security = "no LSM is loaded"
 	)
 	register(
@@ -51,12 +50,6 @@ func init() {
 		absent(214, "epoll_ctl_old", gone),
 		absent(215, "epoll_wait_old", gone),
 		absent(236, "vserver", gone),
-		absent(240, "mq_open", mq),
-		absent(241, "mq_unlink", mq),
-		absent(242, "mq_timedsend", mq),
-		absent(243, "mq_timedreceive", mq),
-		absent(244, "mq_notify", mq),
-		absent(245, "mq_getsetattr", mq),
 		refused(246, "kexec_load", host, unix.EPERM),
 		absent(248, "add_key", keys),
 		absent(249, "request_key", keys),

@@ -15,6 +15,7 @@ import (
 	"moat/sentry/fs/dev"
 	"moat/sentry/fs/devpts"
 	"moat/sentry/fs/gofer"
+	"moat/sentry/fs/mqueue"
 	"moat/sentry/fs/pipe"
 	"moat/sentry/fs/proc"
 	"moat/sentry/fs/sys"
@@ -154,6 +155,7 @@ func (b *sandbox) registerFileSystems(host *Host) error {
 	sys.Register(b.k, b.netDevs()...)
 	pipe.Register()
 	devpts.Register(b.k)
+	mqueue.Register(b.k)
 	cgroup.Register(b.k, &b.limits)
 	if l := b.c.Spec.Linux; l != nil {
 		b.limit(l.Resources)

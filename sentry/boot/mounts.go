@@ -112,8 +112,6 @@ func (b *sandbox) mountSpec(ns *vfs.MountNamespace, m *specs.Mount) error {
 		source = typ
 	}
 	switch typ {
-	case "mqueue":
-		typ, data = "tmpfs", "mode=1777"
 	case "":
 		return fail(fmt.Errorf("no type"))
 	}
