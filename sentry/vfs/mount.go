@@ -253,6 +253,9 @@ type MountNamespace struct {
 	event  uint64
 }
 
+// UserNamespace owns ns.
+func (ns *MountNamespace) UserNamespace() *auth.UserNamespace { return ns.Owner }
+
 // NewMountNamespace returns a namespace whose root is fs.
 func NewMountNamespace(owner *auth.UserNamespace, fs FileSystem, source string, flags uint32) (*MountNamespace, error) {
 	sb, err := newSuper(fs)

@@ -74,15 +74,25 @@ func (e nsEntries) Find(_ vfs.Context, name string) (vfs.Inode, error) {
 			if obj == nil {
 				return vfs.Path{}, unix.ENOENT
 			}
-			i := &nsInode{file: kernel.NSFile{Object: obj, Type: n.flag}}
-			genfs.InitFile(&i.File, e.s.f.nsfs, ino, 0o444)
-			return e.s.f.ns.Path(fmt.Sprintf("%s:[%d]", n.typ, ino), i), nil
+			return e.s.f.nsPath(obj, n.flag, n.typ, ino), nil
 		}
 		l.Owner = e.s.owner
 		l.Access = func(ctx vfs.Context) error { return e.s.mayAccess(ctx, unix.EACCES) }
 		return l, nil
 	}
 	return nil, unix.ENOENT
+}
+
+// nsPath is the file of a namespace in nsfs.
+func (f *FS) nsPath(obj any, flag uint32, typ string, ino uint64) vfs.Path {
+	i := &nsInode{file: kernel.NSFile{Object: obj, Type: flag, Path: func(obj any, flag uint32) vfs.Path {
+		if flag == unix.CLONE_NEWUSER {
+			return f.nsPath(obj, flag, "user", obj.(*auth.UserNamespace).Ino())
+		}
+		return f.nsPath(obj, flag, "pid", obj.(*kernel.PIDNamespace).Ino())
+	}}}
+	genfs.InitFile(&i.File, f.nsfs, ino, 0o444)
+	return f.ns.Path(fmt.Sprintf("%s:[%d]", typ, ino), i)
 }
 
 // List implements genfs.Dynamic.
