@@ -83,7 +83,7 @@ func TestImports(t *testing.T) {
 
 // TestFileSystemsAndKernel: only the file systems that show tasks, or act for them, know the kernel.
 func TestFileSystemsAndKernel(t *testing.T) {
-	allowed := []string{"proc", "sys", "dev", "devpts", "cgroup", "anon"}
+	allowed := []string{"proc", "sys", "dev", "devpts", "cgroup", "anon", "mqueue"}
 	for _, p := range list(t) {
 		name, ok := strings.CutPrefix(p.ImportPath, "moat/sentry/fs/")
 		if !ok || slices.Contains(allowed, strings.Split(name, "/")[0]) {
