@@ -14,7 +14,9 @@ func init() {
 	register(
 		partial(72, "fcntl", "fd fcntl hex", "leases, dnotify and read/write hints give EINVAL", sysFcntl),
 		full(73, "flock", "fd hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			if op := a[1].Int(); op&32 == 0 && (op&^unix.LOCK_NB == 0 || op&^(unix.LOCK_NB|unix.LOCK_SH|unix.LOCK_EX|unix.LOCK_UN) != 0) {
+			switch op := a[1].Int() &^ unix.LOCK_NB; {
+			case op == unix.LOCK_SH, op == unix.LOCK_EX, op == unix.LOCK_UN, op&32 != 0:
+			default:
 				return 0, unix.EINVAL
 			}
 			return withFile(t, a[0], func(f *vfs.FileDescription) error { return f.Flock(t, a[1].Int()) })
