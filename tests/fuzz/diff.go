@@ -198,7 +198,6 @@ func head(s string) string {
 type pair struct {
 	host, moat executor
 	known      []*knownDifference
-	mu         *sync.Mutex
 }
 
 // compare runs p on both and returns the first difference that is not known, or else the first that is, or nil.
@@ -303,10 +302,10 @@ type bucket struct {
 }
 
 type diffStats struct {
-	mu                           sync.Mutex
-	programs, calls, differ, sum int
-	known, unstable, deaths      int
-	buckets                      map[string]*bucket
+	mu                      sync.Mutex
+	programs, calls, differ int
+	known, unstable, deaths int
+	buckets                 map[string]*bucket
 }
 
 // runDiff compares programs from seed on, for seconds, with jobs pairs of executors.

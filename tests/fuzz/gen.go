@@ -221,15 +221,6 @@ func flags(bits ...int) arg {
 	}
 }
 
-// with adds bits to a's.
-func with(bits int, a arg) arg {
-	return func(g *gen) string {
-		n := 0
-		fmt.Sscan(a(g), &n)
-		return fmt.Sprint(n | bits)
-	}
-}
-
 // of is a resource of one of the kinds, by prefix.
 func of(kinds ...string) arg {
 	return func(g *gen) string {
