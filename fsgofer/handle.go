@@ -63,27 +63,19 @@ func (s *Server) get(h wire.Handle) (*handle, error) {
 	return e, nil
 }
 
-// put drops a reference. The last one has nobody beside it who could read the directory.
-// +checklocksignore
+// put drops a reference. The last one closes the descriptors.
 func (s *Server) put(e *handle) {
 	s.mu.Lock()
 	e.refs--
 	last := e.refs == 0
-	if last && e.dir >= 0 {
-		s.reading--
-	}
 	s.mu.Unlock()
 	if last {
-		e.closeFDs()
-	}
-}
-
-func (e *handle) closeFDs() {
-	e.dirMu.Lock()
-	defer e.dirMu.Unlock()
-	unix.Close(e.fd)
-	if e.dir >= 0 {
-		unix.Close(e.dir)
+		e.dirMu.Lock()
+		defer e.dirMu.Unlock()
+		unix.Close(e.fd)
+		if e.dir >= 0 {
+			s.closeDir(e)
+		}
 	}
 }
 

@@ -60,26 +60,27 @@ func pollCode(band uint32) int32 {
 	return 6
 }
 
-// +checklocksignore: a deferred unlock behind a closure confuses the analyzer.
+// may is sigio_perm.
+func (o *FileOwner) may(t *Task) bool {
+	c := t.Credentials()
+	return o.euid == 0 || o.euid == c.SUID || o.euid == c.RUID || o.uid == c.SUID || o.uid == c.RUID
+}
+
 func (o *FileOwner) send(info *linux.SignalInfo) {
 	o.k.tasksMu.RLock()
 	defer o.k.tasksMu.RUnlock()
-	may := func(t *Task) bool { // sigio_perm
-		c := t.Credentials()
-		return o.euid == 0 || o.euid == c.SUID || o.euid == c.RUID || o.uid == c.SUID || o.uid == c.RUID
-	}
 	switch {
 	case o.scope == ScopeProcessGroup:
 		if o.pid.pgrp == nil {
 			return
 		}
 		for m := range o.pid.pgrp.members {
-			if may(m.leader) {
+			if o.may(m.leader) {
 				i := *info
 				m.SendSignal(&i)
 			}
 		}
-	case o.pid.task == nil || !may(o.pid.task):
+	case o.pid.task == nil || !o.may(o.pid.task):
 	case o.scope == ScopeThread:
 		o.pid.task.SendSignal(info)
 	default:

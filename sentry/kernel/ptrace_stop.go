@@ -110,7 +110,7 @@ func (t *Task) traceSignal(sig linux.Signal, info *linux.SignalInfo) linux.Signa
 }
 
 // traceTrapLocked stops t where a PTRACE_EVENT_STOP is due, and reports whether one was. sigMu is dropped meanwhile.
-// +checklocksignore: called with sigMu held, dropped meanwhile.
+// +checklocks:t.tg.sigMu
 func (t *Task) traceTrapLocked() bool {
 	tr := t.tracing.Load()
 	if tr == nil || !tr.trap {

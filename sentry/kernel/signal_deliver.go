@@ -216,7 +216,7 @@ func (t *Task) dequeueLocked(mask linux.SignalSet, info *linux.SignalInfo) linux
 }
 
 // beginStopLocked is do_signal_stop for a dequeued stop signal: true when t has stopped and run again. sigMu is dropped meanwhile.
-// +checklocksignore: called with sigMu held, dropped meanwhile.
+// +checklocks:t.tg.sigMu
 func (t *Task) beginStopLocked(sig linux.Signal) bool {
 	tg := t.tg
 	if sig != linux.SIGSTOP {
@@ -254,7 +254,7 @@ func (t *Task) beginStopLocked(sig linux.Signal) bool {
 }
 
 // stopLocked makes t take part in the group stop and waits for SIGCONT or a kill. sigMu is dropped while waiting.
-// +checklocksignore: called with sigMu held, dropped meanwhile.
+// +checklocks:t.tg.sigMu
 func (t *Task) stopLocked() {
 	tg := t.tg
 	t.stopPending = false

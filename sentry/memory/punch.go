@@ -61,7 +61,7 @@ func (f *File) reclaimOnce() bool {
 
 // punchLocked gives the dirty pages of a block back to the host. It drops mu for that; nobody can allocate from the
 // block meanwhile.
-// +checklocksignore: called with mu held, dropped meanwhile.
+// +checklocks:f.mu
 func (f *File) punchLocked(idx int) {
 	b := (*f.tab.Load())[idx]
 	b.inDirty = false

@@ -276,39 +276,41 @@ func unbindableLocked(m *Mount) (found bool) {
 	return found
 }
 
-// +checklocksignore: a closure returns under the lock.
 func moveMount(src, target Path) error {
 	mountMu.Lock()
+	err := moveMountLocked(src, target)
+	mountMu.Unlock()
+	src.Mount.dropPlace()
+	return err
+}
+
+// +checklocks:mountMu
+func moveMountLocked(src, target Path) error {
 	m := src.Mount
 	at := m.place.Load()
-	err := func() error {
-		switch {
-		case src.Dentry != m.root, at == nil, m.ns != target.Mount.ns, at.parent.group != nil:
-			return unix.EINVAL
-		case target.Mount.group != nil && unbindableLocked(m):
-			return unix.EINVAL
-		case (m.root.dir != nil) != (target.Dentry.dir != nil):
-			return unix.ENOTDIR
-		case target.Dentry.Deleted():
-			return unix.ENOENT
+	switch {
+	case src.Dentry != m.root, at == nil, m.ns != target.Mount.ns, at.parent.group != nil:
+		return unix.EINVAL
+	case target.Mount.group != nil && unbindableLocked(m):
+		return unix.EINVAL
+	case (m.root.dir != nil) != (target.Dentry.dir != nil):
+		return unix.ENOTDIR
+	case target.Dentry.Deleted():
+		return unix.ENOENT
+	}
+	for x := target.Mount; ; {
+		if x == m {
+			return unix.ELOOP
 		}
-		for x := target.Mount; ; {
-			if x == m {
-				return unix.ELOOP
-			}
-			p := x.place.Load()
-			if p == nil {
-				break
-			}
-			x = p.parent
+		p := x.place.Load()
+		if p == nil {
+			break
 		}
-		m.unplaceLocked()
-		m.graftLocked(target.Mount, target.Dentry)
-		return nil
-	}()
-	mountMu.Unlock()
-	m.dropPlace()
-	return err
+		x = p.parent
+	}
+	m.unplaceLocked()
+	m.graftLocked(target.Mount, target.Dentry)
+	return nil
 }
 
 // Unmount is umount2(2).
@@ -371,40 +373,46 @@ func unmountLocked(ctx Context, m *Mount, flags int32) ([]*Mount, error) {
 }
 
 // PivotRoot is pivot_root(2). The caller then moves the roots and working directories of tasks from old to newRoot.
-// +checklocksignore: unlocked by a deferred closure.
 func PivotRoot(ctx Context, newRoot, putOld Path) (old Path, err error) {
 	ns, err := namespaceOf(ctx)
 	if err != nil {
 		return Path{}, err
 	}
-	root := ctx.Root()
-	nm, rm := newRoot.Mount, root.Mount
 	if newRoot.Dentry.dir == nil || putOld.Dentry.dir == nil {
 		return Path{}, unix.ENOTDIR
 	}
+	root := ctx.Root()
 	mountMu.Lock()
-	defer func() {
-		mountMu.Unlock()
-		if err == nil {
-			nm.dropPlace()
-			rm.dropPlace()
-		}
-	}()
-	shared := func(m *Mount) bool {
-		p := m.place.Load()
-		return p != nil && p.parent.group != nil
+	err = pivotLocked(ns, root, newRoot, putOld)
+	mountMu.Unlock()
+	if err != nil {
+		return Path{}, err
 	}
+	newRoot.Mount.dropPlace()
+	root.Mount.dropPlace()
+	return root, nil
+}
+
+// onShared reports whether m is mounted on a shared mount.
+func (m *Mount) onShared() bool {
+	p := m.place.Load()
+	return p != nil && p.parent.group != nil
+}
+
+// +checklocks:mountMu
+func pivotLocked(ns *MountNamespace, root, newRoot, putOld Path) error {
+	nm, rm := newRoot.Mount, root.Mount
 	switch {
-	case nm.ns != ns || putOld.Mount.ns != ns || rm.ns != ns, putOld.Mount.group != nil, shared(nm), shared(rm):
-		return Path{}, unix.EINVAL
+	case nm.ns != ns || putOld.Mount.ns != ns || rm.ns != ns, putOld.Mount.group != nil, nm.onShared(), rm.onShared():
+		return unix.EINVAL
 	case newRoot.Dentry.Deleted():
-		return Path{}, unix.ENOENT
+		return unix.ENOENT
 	case nm == rm || putOld.Mount == rm:
-		return Path{}, unix.EBUSY
+		return unix.EBUSY
 	case root.Dentry != rm.root, newRoot.Dentry != nm.root, nm.place.Load() == nil:
-		return Path{}, unix.EINVAL
+		return unix.EINVAL
 	case !below(newRoot, putOld), !below(root, newRoot):
-		return Path{}, unix.EINVAL
+		return unix.EINVAL
 	}
 	at := rm.place.Load()
 	nm.unplaceLocked()
@@ -416,7 +424,7 @@ func PivotRoot(ctx Context, newRoot, putOld Path) (old Path, err error) {
 	}
 	rm.attachLocked(putOld.Mount, putOld.Dentry)
 	ns.changedLocked()
-	return root, nil
+	return nil
 }
 
 // below reports whether p is at or below root (mountMu held).

@@ -89,8 +89,9 @@ func (i *inode) isDir() bool { return i.mode.Load()&unix.S_IFMT == unix.S_IFDIR 
 func (i *inode) isFile() bool { return i.mode.Load()&unix.S_IFMT == unix.S_IFREG }
 
 // init gives a new inode its first attributes.
-// +checklocksignore
 func (i *inode) init(a *wire.Attr) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	i.attr = *a
 	i.mode.Store(a.Mode & 0xffff)
 	i.size.Store(a.Size)

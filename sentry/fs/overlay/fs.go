@@ -16,6 +16,7 @@
 package overlay
 
 import (
+	"cmp"
 	"sync"
 	"sync/atomic"
 
@@ -113,7 +114,6 @@ func (fs *FileSystem) Release() {
 }
 
 // nodeOf returns the node of lower, which was found in parent. ESTALE if lower is dead.
-// +checklocksignore: a new node is not shared yet.
 func (fs *FileSystem) nodeOf(ctx vfs.Context, lower vfs.Inode, parent *node) (*node, error) {
 	a, err := lower.Attr(ctx)
 	if err != nil {
@@ -129,10 +129,7 @@ func (fs *FileSystem) nodeOf(ctx vfs.Context, lower vfs.Inode, parent *node) (*n
 	}
 	n := &node{fs: fs, ino: a.Ino, typ: a.FileType(), lower: lower}
 	if n.typ == unix.S_IFDIR {
-		n.dir = &directory{parent: parent}
-		if parent == nil {
-			n.dir.parent = n
-		}
+		n.dir = &directory{parent: cmp.Or(parent, n)}
 	}
 	fs.nodes[lower] = n
 	return n, nil

@@ -27,7 +27,7 @@ func openFIFO(ctx vfs.Context, d *vfs.Dentry, flags uint32) (vfs.FileImpl, error
 	vfs.Special(e.fifo, func(v any) any {
 		p, ok := v.(*Pipe)
 		if !ok {
-			p = newPipe()
+			p = newPipe(0)
 		}
 		p.files++
 		e.p = p

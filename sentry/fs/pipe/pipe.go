@@ -93,8 +93,9 @@ func (p *Pipe) pushLocked(n int, packet bool) {
 	*p.slotLocked(p.used - 1) = slot{n: uint16(n), packet: packet}
 }
 
-func newPipe() *Pipe {
-	p := &Pipe{size: defaultSize}
+// newPipe returns a pipe with so many ends of each kind open.
+func newPipe(ends int) *Pipe {
+	p := &Pipe{size: defaultSize, readers: ends, writers: ends}
 	if total.Add(defaultSize) > softTotal {
 		p.size = 2 * pageSize
 		total.Add(2*pageSize - defaultSize)
@@ -103,10 +104,8 @@ func newPipe() *Pipe {
 }
 
 // New returns the ends of a new pipe (pipe2(2)). flags are O_NONBLOCK and O_DIRECT.
-// +checklocksignore: not shared yet.
 func New(ctx vfs.Context, flags uint32) (r, w *vfs.FileDescription) {
-	p := newPipe()
-	p.readers, p.writers = 1, 1
+	p := newPipe(1)
 	p.files, p.anon = 2, true
 	path := vfs.PseudoPath(ctx, unix.S_IFIFO|0o600)
 	// /proc/PID/fd opens the pipe again.

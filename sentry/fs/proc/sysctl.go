@@ -98,9 +98,11 @@ func uuid() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// +checklocksignore: nobody else has y yet.
 func (y *sysctls) init(in *Instances) {
-	y.k, y.values, y.changed = in.k, map[string]string{}, in.opts.Sysctl
+	y.k, y.changed = in.k, in.opts.Sysctl
+	y.mu.Lock()
+	y.values = map[string]string{}
+	y.mu.Unlock()
 	y.kernel(in)
 	y.vm(in)
 	y.fs()

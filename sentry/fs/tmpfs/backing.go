@@ -96,7 +96,6 @@ func (r *regular) take(b []byte, off uint64) error {
 }
 
 // fetch makes the missing pages of [start, end), page-aligned, present.
-// +checklocksignore: back is set before the file is seen.
 func (r *regular) fetch(start, end uint64) error {
 	if r.back == nil { // set before the file is seen, then only freed
 		return nil

@@ -148,7 +148,6 @@ func (fs *FileSystem) newNode(o vfs.CreateOptions, now vfs.Time) (node, error) {
 	return n, nil
 }
 
-// +checklocksignore: the new directory is not shared yet.
 func (d *directory) make(ctx vfs.Context, name string, o vfs.CreateOptions) (node, error) {
 	now := ctx.Now()
 	if d.find(name) != nil {
@@ -159,7 +158,7 @@ func (d *directory) make(ctx vfs.Context, name string, o vfs.CreateOptions) (nod
 		return nil, err
 	}
 	if c, ok := n.(*directory); ok {
-		c.nlink = 2
+		c.setLinks(2, false)
 	}
 	d.insert(name, n, now)
 	return n, nil
@@ -193,13 +192,12 @@ func (d *directory) Symlink(ctx vfs.Context, name, target string, o vfs.CreateOp
 }
 
 // Tmpfile implements vfs.TmpfileMaker.
-// +checklocksignore: not shared yet.
 func (d *directory) Tmpfile(ctx vfs.Context, o vfs.CreateOptions) (vfs.Inode, error) {
 	n, err := d.fs.newNode(o, ctx.Now())
 	if err != nil {
 		return nil, err
 	}
-	n.base().nlink, n.base().linkable = 0, true
+	n.base().setLinks(0, true)
 	return n, nil
 }
 

@@ -38,7 +38,6 @@ type FileSystem struct {
 }
 
 // New returns an empty file system whose pages come from mem.
-// +checklocksignore: not shared yet.
 func New(mem *memory.File, o Options) *FileSystem {
 	fs := &FileSystem{mem: mem, dev: vfs.NewAnonDev(), opts: o}
 	if o.Mode == 0 {
@@ -48,8 +47,10 @@ func New(mem *memory.File, o Options) *FileSystem {
 	now := vfs.Background().Now()
 	fs.root = &directory{}
 	fs.root.init(fs, vfs.CreateOptions{Mode: unix.S_IFDIR | fs.opts.Mode&0o7777, UID: o.UID, GID: o.GID}, now)
-	fs.root.nlink = 2
+	fs.root.setLinks(2, false)
+	fs.root.dmu.Lock()
 	fs.root.parent = fs.root
+	fs.root.dmu.Unlock()
 	fs.inodes.Add(1)
 	return fs
 }

@@ -48,15 +48,23 @@ type inode struct {
 	gone bool
 }
 
-// +checklocksignore: not shared yet.
 func (i *inode) init(fs *FileSystem, o vfs.CreateOptions, now vfs.Time) {
 	i.fs = fs
 	i.ino = fs.lastIno.Add(1)
 	i.mode.Store(uint32(o.Mode))
 	i.rdev = o.Rdev
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	i.uid, i.gid = o.UID, o.GID
 	i.nlink = 1
 	i.atime, i.mtime, i.ctime, i.btime = now, now, now, now
+}
+
+// setLinks is for a new inode.
+func (i *inode) setLinks(n uint32, linkable bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.nlink, i.linkable = n, linkable
 }
 
 // node is any of the types of inodes.

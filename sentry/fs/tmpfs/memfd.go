@@ -29,7 +29,6 @@ func NewShm(mem *memory.File) (*Shm, error) {
 }
 
 // NewFile returns an open file of size bytes that /proc shows as name, e.g. "/memfd:x" (and " (deleted)"). Without sealing, F_SEAL_SEAL is set.
-// +checklocksignore: not shared yet.
 func (s *Shm) NewFile(ctx vfs.Context, name string, size int64, mode uint16, sealing bool) (*vfs.FileDescription, error) {
 	c := ctx.Credentials()
 	n, err := s.fs.newNode(vfs.CreateOptions{Mode: unix.S_IFREG | mode&0o777, UID: c.FSUID, GID: c.FSGID}, ctx.Now())
@@ -37,16 +36,15 @@ func (s *Shm) NewFile(ctx vfs.Context, name string, size int64, mode uint16, sea
 		return nil, err
 	}
 	r := n.(*regular)
-	r.inode.nlink = 0
+	r.setLinks(0, false)
 	r.size.Store(size)
 	if sealing {
-		r.seals = 0
+		r.setSeals(0)
 	}
 	return s.km.NewFile(ctx, name, r, &file{r: r}, unix.O_RDWR|0o100000 /* O_LARGEFILE */), nil
 }
 
 // NewMemfd is memfd_create(2): EINVAL.
-// +checklocksignore: not shared yet.
 func (s *Shm) NewMemfd(ctx vfs.Context, name string, flags uint32) (*vfs.FileDescription, error) {
 	const known = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING | unix.MFD_NOEXEC_SEAL | unix.MFD_EXEC
 	if flags&^uint32(known) != 0 || flags&unix.MFD_EXEC != 0 && flags&unix.MFD_NOEXEC_SEAL != 0 {
@@ -58,9 +56,16 @@ func (s *Shm) NewMemfd(ctx vfs.Context, name string, flags uint32) (*vfs.FileDes
 	}
 	fd, err := s.NewFile(ctx, "/memfd:"+name, 0, mode, flags&(unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL) != 0)
 	if err == nil && flags&unix.MFD_NOEXEC_SEAL != 0 {
-		fd.Impl().(*file).r.seals = sealExec
+		fd.Impl().(*file).r.setSeals(sealExec)
 	}
 	return fd, err
+}
+
+// setSeals is for a new file.
+func (r *regular) setSeals(seals uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seals = seals
 }
 
 // Seals is F_GET_SEALS.

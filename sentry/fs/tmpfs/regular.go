@@ -38,8 +38,7 @@ type regular struct {
 	nr int64
 	// +checklocks:mu
 	maps memmap.Mappings
-	// back is where missing pages come from, or nil.
-	// +checklocks:mu
+	// back is where missing pages come from, or nil; it is set before the file is seen.
 	back *backing
 	// seals are F_SEAL_*.
 	// +checklocks:mu
@@ -79,7 +78,6 @@ func (r *regular) Evict() {
 }
 
 // free gives all pages back.
-// +checklocksignore: back is set before the file is seen.
 func (r *regular) free() {
 	r.mu.Lock()
 	r.dropLocked(0, maxSize)
@@ -276,7 +274,6 @@ func (f *file) Write(ctx vfs.Context, _ *vfs.FileDescription, src usermem.IOSequ
 }
 
 // writeSome writes the first bytes of src, up to n, at off. writeMu is held.
-// +checklocksignore: back is set before the file is seen.
 func (r *regular) writeSome(src usermem.IOSequence, off, n uint64) (int64, error) {
 	mem := r.fs.mem
 	r.mu.RLock()

@@ -8,7 +8,6 @@ import (
 // Nodes without a place in the tree, for an overlay that keeps its own directories and stores files here.
 
 // NewNode returns an inode of the type in o.Mode with one link; target is a symlink's. ENOSPC.
-// +checklocksignore: not shared yet.
 func (fs *FileSystem) NewNode(ctx vfs.Context, o vfs.CreateOptions, target string) (vfs.Inode, error) {
 	if len(target) >= unix.PathMax {
 		return nil, unix.ENAMETOOLONG
@@ -21,7 +20,9 @@ func (fs *FileSystem) NewNode(ctx vfs.Context, o vfs.CreateOptions, target strin
 	case *symlink:
 		n.target = target
 	case *directory:
+		n.dmu.Lock()
 		n.parent = n
+		n.dmu.Unlock()
 	}
 	return n, nil
 }

@@ -92,8 +92,9 @@ type registry[T object] struct {
 	seq   uint16      // +checklocks:mu
 }
 
-// +checklocksignore: not shared yet.
 func (r *registry[T]) init(user *auth.UserNamespace, limit int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.user, r.limit = user, limit
 	r.byID, r.byKey = make(map[int32]T), make(map[int32]T)
 }

@@ -78,7 +78,7 @@ func format(family int32, a tcpip.FullAddress) []byte {
 	} else {
 		copy(b[8:24], a.Addr.AsSlice())
 	}
-	if a.NIC > 0 && linkLocal(a.Addr) {
+	if a.NIC != 0 && linkLocal(a.Addr) {
 		binary.LittleEndian.PutUint32(b[24:], uint32(a.NIC))
 	}
 	return b

@@ -16,6 +16,7 @@ import (
 func FuzzAddress(f *testing.F) {
 	f.Add([]byte{unix.AF_INET, 0, 0, 80, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0})
 	f.Add(append([]byte{unix.AF_INET6, 0, 0, 80}, make([]byte, 24)...))
+	f.Add(append(append([]byte{unix.AF_INET6, 0, 0, 80, 0, 0, 0, 0, 0xff, 0x32}, make([]byte, 14)...), 0x30, 0x30, 0x30, 0xff)) // a scope that is negative
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, err := parse(b)
 		if err != nil {

@@ -107,4 +107,3 @@ func FuzzIoctl(f *testing.F) {
 		}
 	})
 }
-

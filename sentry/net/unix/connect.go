@@ -75,7 +75,6 @@ func (s *sock) Accept(*kernel.Task) (socket.Socket, []byte, error) {
 }
 
 // Connect implements socket.Socket.
-// +checklocksignore: n is not shared yet.
 func (s *sock) Connect(t *kernel.Task, addr []byte) error {
 	if s.dgram() {
 		return s.connectDgram(t, addr)
@@ -97,7 +96,7 @@ func (s *sock) Connect(t *kernel.Task, addr []byte) error {
 	n.base.PassCred.Store(l.base.PassCred.Load())
 	n.base.SndBuf.Store(l.base.SndBuf.Load())
 	n.base.RcvBuf.Store(l.base.RcvBuf.Load())
-	n.state, n.peer, n.peerCred = connected, s, socket.CredOf(t)
+	n.join(s, socket.CredOf(t))
 	if err := s.meet(l, n); err != nil {
 		return err
 	}

@@ -89,7 +89,6 @@ func newSock(ns *kernel.NetNamespace, typ int32) *sock {
 }
 
 // Pair returns two connected sockets (socketpair(2)).
-// +checklocksignore: not shared yet.
 func Pair(t *kernel.Task, typ, protocol int32) (a, b socket.Socket, err error) {
 	x, err := socket.New(t, unix.AF_UNIX, typ, protocol)
 	if err != nil {
@@ -98,9 +97,16 @@ func Pair(t *kernel.Task, typ, protocol int32) (a, b socket.Socket, err error) {
 	p := x.(*sock)
 	q := newSock(t.Net(), p.base.Type)
 	cred := socket.CredOf(t)
-	p.peer, p.state, p.peerCred = q, connected, cred
-	q.peer, q.state, q.peerCred = p, connected, cred
+	p.join(q, cred)
+	q.join(p, cred)
 	return p, q, nil
+}
+
+// join makes peer, with the credentials cred, the other end of s.
+func (s *sock) join(peer *sock, cred *socket.Cred) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.peer, s.state, s.peerCred = peer, connected, cred
 }
 
 func (s *sock) Base() *socket.Base { return &s.base }
