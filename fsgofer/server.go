@@ -140,27 +140,32 @@ func makeThreads(n int) {
 	off.Wait()
 }
 
-// settle waits until no thread of the process is on its way up, or does anything else but this one, and leaves nothing to read in the runtime's event
-// descriptor. The working directory is /proc/self/fd.
+// settle waits until every thread of the process has been asleep once, and so has come up, and leaves nothing to read in the runtime's event
+// descriptor. The working directory is /proc/self/fd. On a busy machine it takes its time.
 func settle() error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	own := strconv.Itoa(unix.Gettid())
-	for deadline := time.Now().Add(time.Minute); ; {
-		busy := false
+	up := map[string]bool{strconv.Itoa(unix.Gettid()): true}
+	for deadline := time.Now().Add(2 * time.Minute); ; {
+		left := 0
 		tasks, err := os.ReadDir("../task")
 		for _, t := range tasks {
-			b, _ := os.ReadFile("../task/" + t.Name() + "/stat")
+			if up[t.Name()] {
+				continue
+			}
+			b, err := os.ReadFile("../task/" + t.Name() + "/stat")
 			_, rest, ok := strings.Cut(string(b), ") ")
-			busy = busy || t.Name() != own && ok && rest[0] != 'S'
+			if up[t.Name()] = err != nil || ok && strings.HasPrefix(rest, "S"); !up[t.Name()] { // an error: it is gone
+				left++
+			}
 		}
 		switch {
 		case err != nil:
 			return fmt.Errorf("gofer: its threads: %w", err)
-		case !busy:
+		case left == 0:
 			return drain()
 		case time.Now().After(deadline):
-			return fmt.Errorf("gofer: its %d threads do not come to rest", len(tasks))
+			return fmt.Errorf("gofer: %d of its %d threads do not come up", left, len(tasks))
 		}
 		time.Sleep(50 * time.Microsecond)
 	}
