@@ -8,34 +8,51 @@ import (
 )
 
 // Stopwatch tells how long a thread runs guest code, and how long the sentry works for it in between. One goroutine starts and stops it; any may
-// read it, also while it runs. Two readings of the processor's time-stamp counter at each change are all that it costs.
+// read it, also while it runs. Two readings of the processor's time-stamp counter at each change are all that it costs, and neither need delay the thread: the end of a run
+// may be marked by who looks for it (Mark), and Start be called when the run has begun.
 type Stopwatch struct {
-	// state is twice the ticks so far or, while running, twice those less those at the start, plus 1: one word, so that a reader never sees time go back.
-	state   atomic.Int64
-	start   int64
-	between atomic.Int64
-	// stopped is when it was last stopped, or made; skip is what since then was no work.
-	stopped, skip int64
+	// base is the ticks of all runs before the last, less those at the start of that. mark is when it ended, 0 while it goes on. Start sets base first and Guest reads
+	// mark first: so what Guest finds may be too little for a moment, but not too much, and last, the most it has found, keeps time from going back.
+	base, mark, last, between atomic.Int64
+	start                     int64
+	// skip is what since the last run was no work.
+	skip int64
 }
 
 // NewStopwatch returns a stopwatch that does not run. The sentry's time counts from here.
-func NewStopwatch() *Stopwatch { return &Stopwatch{stopped: ticks()} }
+func NewStopwatch() *Stopwatch {
+	s := &Stopwatch{start: ticks()}
+	s.base.Store(-s.start)
+	s.mark.Store(s.start)
+	return s
+}
 
 // Start begins a run.
 func (s *Stopwatch) Start() {
-	s.start = ticks()
-	if d := s.start - s.stopped - s.skip; d > 0 {
+	mark := s.mark.Load()
+	s.start = max(ticks(), mark) // another processor's counter may be a few ticks behind
+	if d := s.start - mark - s.skip; d > 0 {
 		s.between.Add(d)
 	}
 	s.skip = 0
-	s.state.Store((s.state.Load()>>1-s.start)<<1 | 1)
+	s.base.Add(mark - s.start)
+	s.mark.Store(0)
 }
 
-// Stop ends the run that Start began and returns its length.
+// Stop ends the run that Start began, if Mark has not, and returns its length.
 func (s *Stopwatch) Stop() time.Duration {
-	s.stopped = max(ticks(), s.start) // another processor's counter may be a few ticks behind
-	s.state.Store((s.state.Load()>>1 + s.stopped) << 1)
-	return duration(s.stopped - s.start)
+	if s.mark.Load() == 0 {
+		s.mark.Store(max(ticks(), s.start))
+	}
+	return duration(s.mark.Load() - s.start)
+}
+
+// Mark is where who sees the end of the run may put the time-stamp counter; nil where there is no such counter.
+func (s *Stopwatch) Mark() *atomic.Int64 {
+	if !invariantTSC {
+		return nil
+	}
+	return &s.mark
 }
 
 // Skip says that for d since it was stopped the sentry waited. For the goroutine that starts and stops it.
@@ -47,11 +64,16 @@ func (s *Stopwatch) Skip(d time.Duration) {
 
 // Guest is the length of all runs, with the present one.
 func (s *Stopwatch) Guest() time.Duration {
-	v := s.state.Load()
-	if v&1 == 0 {
-		return duration(v >> 1)
+	now := ticks()
+	if m := s.mark.Load(); m != 0 {
+		now = m
 	}
-	return duration(v>>1 + ticks())
+	for now += s.base.Load(); ; {
+		last := s.last.Load()
+		if now <= last || s.last.CompareAndSwap(last, now) {
+			return duration(max(now, last))
+		}
+	}
 }
 
 // Sentry is how long the sentry worked between the runs.

@@ -65,11 +65,11 @@ func answerPages() []byte {
 	copy(b, code)
 	copy(b[maskOff:], mask)
 	a := &answers
-	a.enterOff = find(code, []byte{0x65, 0xc7, 0x04, 0x25, 0, 0, 0, 0, StateEnter})
-	a.saved = maskOff + find(mask, []byte{0xf3, 0x49, 0x0f, 0xae, 0xcb})         // RDGSBASE R11
-	a.flags = maskOff + find(mask, []byte{0x9c, 0x59, 0x49, 0x89, 0x8b}) + 2 + 7 // PUSHFQ; POP RCX; MOV [R11+disp32], RCX
-	a.made = maskOff + find(mask, []byte{0x4d, 0x87, 0x83}) + 7                  // XCHG [R11+disp32], R8
-	a.undone = maskOff + find(mask, []byte{0x4d, 0x87, 0x8b}) + 7                // XCHG [R11+disp32], R9
+	a.enterOff = find(code, []byte{0x65, 0x48, 0x8b, 0x0c, 0x25, offReturn & 0xff, offReturn >> 8, 0, 0, 0xff, 0x24, 0x25}) // MOV RCX, GS:[Return]; JMP [callCode]
+	a.saved = maskOff + find(mask, []byte{0xf3, 0x49, 0x0f, 0xae, 0xcb})                                                    // RDGSBASE R11
+	a.flags = maskOff + find(mask, []byte{0x9c, 0x59, 0x49, 0x89, 0x8b}) + 2 + 7                                            // PUSHFQ; POP RCX; MOV [R11+disp32], RCX
+	a.made = maskOff + find(mask, []byte{0x4d, 0x87, 0x83}) + 7                                                             // XCHG [R11+disp32], R8
+	a.undone = maskOff + find(mask, []byte{0x4d, 0x87, 0x8b}) + 7                                                           // XCHG [R11+disp32], R9
 	a.pieces = nil
 	table := b[pageSize:]
 	for nr := range numCalls {

@@ -30,8 +30,6 @@ const (
 	StateExit = 3
 	// StateFrame: the thread, which waits behind a call, is to go on to the handler.
 	StateFrame = 4
-	// StateEnter: the thread, told to run, makes a call and is about to tell of it.
-	StateEnter = 5
 	// StatePark: the thread is to sleep until it is told more.
 	StatePark = 6
 	// StateGone: the stub has ended.
@@ -85,7 +83,6 @@ type CallRegs struct {
 
 // Offsets in Control that slots use.
 const (
-	OffState    = 0
 	OffNegSelf  = 128
 	OffOpaque   = 288
 	OffIdentity = 292
@@ -170,13 +167,15 @@ func (a *Area) Behind() bool { return a.behind }
 // Lose says that the thread cannot be used again, nor can the stub.
 func (a *Area) Lose() { a.space.broken.Store(true) }
 
-// Spin looks up to n times whether the thread of a waits for the sentry (StateEvent).
-func (a *Area) Spin(n int) bool { return spinUntil(&a.Control().State, StateEvent, n) }
+// Spin looks up to n times whether the thread of a waits for the sentry (StateEvent), and notes in mark since when.
+func (a *Area) Spin(n int, mark *atomic.Int64) bool {
+	return spinUntil(&a.Control().State, StateEvent, n, mark)
+}
 
 // Await waits until the thread of a waits for the sentry (StateEvent), first by looking spin times, then by futex.
 func (a *Area) Await(spin int) (slept bool, err error) {
 	c := a.Control()
-	if spinUntil(&c.State, StateEvent, spin) {
+	if spinUntil(&c.State, StateEvent, spin, nil) {
 		return false, nil
 	}
 	c.SentrySleeps.Store(1)

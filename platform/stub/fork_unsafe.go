@@ -13,6 +13,8 @@ func handlerCodeAddr() *byte
 
 func callCodeAddr() *byte
 
+func waitCodeAddr() *byte
+
 func templateCodeAddr() *byte
 
 func spawnCodeAddr() *byte

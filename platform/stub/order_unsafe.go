@@ -62,9 +62,9 @@ func mapSlot(fd int, off int64) (*slot, error) {
 // codePages are the pages with the entry code, the filters, the code by which the template makes threads, and the answers in place, copied from the sentry's own text.
 func codePages(filters []byte) []byte {
 	b := make([]byte, 3*pageSize)
-	at, end := [...]int{0, templateOff, 2 * pageSize, handlerOff, callOff}, [...]int{templateOff, handlerOff, 3 * pageSize, callOff, pageSize}
-	for i, code := range [...]*byte{stubCodeAddr(), templateCodeAddr(), spawnCodeAddr(), handlerCodeAddr(), callCodeAddr()} {
-		next := [...]*byte{templateCodeAddr(), spawnCodeAddr(), handlerCodeAddr(), callCodeAddr(), codeEndAddr()}[i]
+	at, end := [...]int{0, templateOff, 2 * pageSize, handlerOff, callOff, waitOff}, [...]int{templateOff, handlerOff, 3 * pageSize, callOff, waitOff, pageSize}
+	for i, code := range [...]*byte{stubCodeAddr(), templateCodeAddr(), spawnCodeAddr(), handlerCodeAddr(), callCodeAddr(), waitCodeAddr()} {
+		next := [...]*byte{templateCodeAddr(), spawnCodeAddr(), handlerCodeAddr(), callCodeAddr(), waitCodeAddr(), codeEndAddr()}[i]
 		n := int(uintptr(unsafe.Pointer(next)) - uintptr(unsafe.Pointer(code)))
 		if n <= 0 || n > end[i]-at[i] {
 			panic("stub: the entry code does not fit its place")
@@ -86,6 +86,7 @@ const (
 	templateOff = 1536
 	handlerOff  = 2048
 	callOff     = 3072
+	waitOff     = 3456
 	// CallAddr is where a slot jumps to in a stub.
 	CallAddr = codeAddr + callOff
 )
@@ -158,10 +159,10 @@ func mapChunk(fd int, off int64) (*chunk, error) {
 
 func (c *chunk) control() *Control { return (*Control)(unsafe.Pointer(&c.mem[0])) }
 
-// spinUntil looks at word up to n times, with PAUSE between, and reports whether it became v.
+// spinUntil looks at word up to n times, with PAUSE between, and reports whether it became v. If so, mark, if it is not nil, becomes the time-stamp counter of just before.
 //
 //go:noescape
-func spinUntil(word *atomic.Uint32, v uint32, n int) bool
+func spinUntil(word *atomic.Uint32, v uint32, n int, mark *atomic.Int64) bool
 
 // thisCPU is the CPU that the caller runs on, or just did.
 func thisCPU() int

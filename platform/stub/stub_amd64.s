@@ -31,6 +31,9 @@
 #define GUEST_PROG 0x7fff00001010
 #define TEMPLATE_CODE 0x7fff00000600
 #define SPAWN_CODE 0x7fff00002000
+#define CALL_OFF 3072
+#define WAIT_OFF 3456
+#define WAIT_CODE 0x7fff00000d80
 #define ORDER_SIZE 32768
 #define REPLY_SIZE 4096
 #define WIN_BASE 0x7f600000
@@ -84,6 +87,8 @@
 #define CTL_RETURN 320
 #define CTL_MASK 328
 #define CTL_PENDING 336
+#define CTL_SP 4032
+#define CTL_FLAGS 4088
 #define CTL_STACK 4096
 #define TABLE 0x7fff00004000
 
@@ -365,10 +370,14 @@ guest:
 // the thread looks for its answer for a while; else, or then, it rings the bell of its CPU (Linux keeps the CPU's number in the limit of segment 0x7b), if the bell's
 // count is odd: its watchman is asleep. The process notes the count for which a ring woke the watchman, so that only the first of its threads rings. A ring that wakes
 // nobody came between the watchman's last look and its sleep, or another process was faster: it is made again after a nap.
-#define HANDOVER \
+//
+// The XCHG comes first: where it has been executed and where not tells the handler what the thread was doing.
+#define BEFORE_HANDOVER \
 	XORL R15, R15; \
 	MOVL $WIN_BELLS, R14; \
-	MOVL $1, AX; \
+	MOVL $1, AX
+
+#define HANDOVER \
 	XCHGL AX, 0(R12); \
 	CMPL 8(R12), $0; \
 	JEQ  look; \
@@ -444,8 +453,9 @@ told: \
 // page is stub.Control. The frame holds all registers but the segment bases; the sentry reads and writes them there. Everything is
 // blocked, nothing is pushed.
 //
-// An interrupt may come while a thread is in callCode, with its registers half saved or half loaded. It is passed on only where the sentry has told
-// the thread to run; before that, the thread is about to tell the sentry of its call, and the sentry looks at what is pending when it answers.
+// An interrupt may come while a thread is in callCode or waitCode, with its registers half saved or half loaded. It is passed on only where the sentry has told
+// the thread to run: in waitCode, behind its first instruction. Before that, the thread is about to tell the sentry of its call, and the sentry looks at what is
+// pending when it answers.
 TEXT ·handlerCode(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ SP, R12
 	ANDQ $AREA_MASK, R12
@@ -456,6 +466,9 @@ TEXT ·handlerCode(SB), NOSPLIT|NOFRAME, $0-0
 	SUBQ BX, AX
 	CMPQ AX, $4096
 	JCC  post
+	SUBQ $CALL_OFF, AX
+	CMPQ AX, $(WAIT_OFF-CALL_OFF)
+	JLS  back                  // in callCode
 	CMPL 0(R12), $2            // StateRun: on its way out
 	JNE  back
 post:
@@ -467,6 +480,7 @@ post:
 	MOVQ AX, CTL_FS(R12)
 	RDGSBASEQ AX
 	MOVQ AX, CTL_GS(R12)
+	BEFORE_HANDOVER
 	HANDOVER
 	CMPL AX, $3                // StateExit
 	JE   leave
@@ -486,49 +500,56 @@ leave:
 	HLT
 
 // Where a slot of the window jumps to with a call that the guest makes (package trap). AX = number of the call, CX = where the call returns to;
-// the GS base is the thread's area, the state StateEnter. The flags and all other registers but R11 are the guest's, and nothing may be
+// the GS base is the thread's area. The flags and all other registers but R11 are the guest's, and nothing may be
 // pushed on its stack. The extended state stays in the registers.
 //
-// What changes with each call is in the cache line of the state; a register that has not changed since the thread's last call is not stored again, so that
-// its cache line stays with both sides.
-#define SAVE(reg, off, next) \
-	CMPQ reg, off(DI); \
+// What changes with each call is in the cache line of the state, which the sentry looks at all the time: so it is written last, in one go. A register that has not changed since
+// the thread's last call is not stored again, so that its cache line stays with both sides. What the sentry need not see is in a line of its own, the last of the page.
+#define SAVE(reg, off, base, next) \
+	CMPQ reg, off(base); \
 	JEQ  next; \
-	MOVQ reg, off(DI); \
+	MOVQ reg, off(base); \
 next:
 
 TEXT ·callCode(SB), NOSPLIT|NOFRAME, $0-0
 	RDGSBASEQ R11
-	MOVQ SP, CTL_RSP(R11)
+	MOVQ SP, CTL_SP(R11)
 	LEAQ CTL_STACK(R11), SP
 	PUSHFQ
-	POPQ R11
-	MOVQ DI, CTL_RDI(GS)
-	RDGSBASEQ DI
-	SAVE(R11, CTL_EFLAGS, s1)
-	SAVE(R11, CTL_R11, s2)     // as the SYSCALL instruction does
-	SAVE(CX, CTL_RIP, s3)
-	SAVE(CX, CTL_RCX, s4)
-	SAVE(BX, CTL_RBX, s5)
-	SAVE(BP, CTL_RBP, s6)
-	SAVE(R8, CTL_R8, s7)
-	SAVE(R9, CTL_R9, s8)
-	SAVE(R12, CTL_R12, s9)
-	SAVE(R13, CTL_R13, s10)
-	SAVE(R14, CTL_R14, s11)
-	SAVE(R15, CTL_R15, s12)
-	MOVL $1, BX
-	CMPL BX, CTL_KIND(DI)
+	SAVE(CX, CTL_RIP, R11, s3)
+	SAVE(CX, CTL_RCX, R11, s4)
+	SAVE(BX, CTL_RBX, R11, s5)
+	SAVE(BP, CTL_RBP, R11, s6)
+	SAVE(R8, CTL_R8, R11, s7)
+	SAVE(R9, CTL_R9, R11, s8)
+	SAVE(R12, CTL_R12, R11, s9)
+	SAVE(R13, CTL_R13, R11, s10)
+	SAVE(R14, CTL_R14, R11, s11)
+	SAVE(R15, CTL_R15, R11, s12)
+	MOVQ R11, R12
+	MOVQ CTL_FLAGS(R12), R11
+	SAVE(R11, CTL_EFLAGS, R12, s1)
+	SAVE(R11, CTL_R11, R12, s2) // as the SYSCALL instruction does
+	CMPL CTL_KIND(R12), $1
 	JEQ  s13
-	MOVL BX, CTL_KIND(DI)
+	MOVL $1, CTL_KIND(R12)
 s13:
 	RDFSBASEQ R13
-	SAVE(R13, CTL_FS, s14)
-	MOVQ DI, R12
-	MOVQ AX, CTL_RAX(R12)
+	SAVE(R13, CTL_FS, R12, s14)
+	MOVQ CTL_SP(R12), R11
+	MOVQ AX, BX
+	BEFORE_HANDOVER
+	MOVQ $WAIT_CODE, CX
+	MOVQ BX, CTL_RAX(R12)
+	MOVQ DI, CTL_RDI(R12)
 	MOVQ SI, CTL_RSI(R12)
 	MOVQ DX, CTL_RDX(R12)
 	MOVQ R10, CTL_R10(R12)
+	MOVQ R11, CTL_RSP(R12)
+	JMP  CX
+
+// callCode goes on here. Of the flags, those that arithmetic leaves are restored one by one unless the sentry has changed others: POPFQ takes as long as all else.
+TEXT ·waitCode(SB), NOSPLIT|NOFRAME, $0-0
 	HANDOVER
 	CMPL AX, $3                // StateExit
 	JE   leave
@@ -539,24 +560,37 @@ s13:
 	JE   samefs
 	WRFSBASEQ AX
 samefs:
-	MOVQ CTL_EFLAGS(R12), AX
-	LEAQ CTL_STACK(R12), SP
-	PUSHQ AX
-	POPFQ
-	MOVQ CTL_RAX(R12), AX
 	MOVQ CTL_RBX(R12), BX
 	MOVQ CTL_RCX(R12), CX
 	MOVQ CTL_RDX(R12), DX
 	MOVQ CTL_RSI(R12), SI
 	MOVQ CTL_RDI(R12), DI
-	MOVQ CTL_RBP(R12), BP
 	MOVQ CTL_R8(R12), R8
 	MOVQ CTL_R9(R12), R9
 	MOVQ CTL_R10(R12), R10
-	MOVQ CTL_R11(R12), R11
 	MOVQ CTL_R13(R12), R13
 	MOVQ CTL_R14(R12), R14
 	MOVQ CTL_R15(R12), R15
+	MOVQ CTL_EFLAGS(R12), AX
+	MOVQ CTL_FLAGS(R12), R11
+	XORQ AX, R11
+	TESTQ $(~0x8d5), R11
+	JNE  flags
+	MOVL AX, R11
+	SHRL $11, R11
+	ANDL $1, R11               // overflow
+	ADDB $127, R11
+	MOVB AL, AH
+	SAHF
+	JMP  rest
+flags:
+	LEAQ CTL_STACK(R12), SP
+	PUSHQ AX
+	POPFQ
+rest:
+	MOVQ CTL_RBP(R12), BP
+	MOVQ CTL_RAX(R12), AX
+	MOVQ CTL_R11(R12), R11
 	MOVQ CTL_RSP(R12), SP
 	MOVQ CTL_R12(R12), R12
 	BYTE $0x65; BYTE $0xff; BYTE $0x24; BYTE $0x25; LONG $CTL_RIP // JMP *CTL_RIP(GS)
@@ -570,7 +604,7 @@ leave:
 	SYSCALL
 	HLT
 
-// What ends callCode.
+// What ends waitCode.
 TEXT ·codeEnd(SB), NOSPLIT|NOFRAME, $0-0
 	HLT
 
@@ -598,6 +632,12 @@ TEXT ·callCodeAddr(SB), NOSPLIT, $0-8
 	MOVQ AX, ret+0(FP)
 	RET
 
+// func waitCodeAddr() *byte
+TEXT ·waitCodeAddr(SB), NOSPLIT, $0-8
+	MOVQ $·waitCode(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
+
 // func handlerCodeAddr() *byte
 TEXT ·handlerCodeAddr(SB), NOSPLIT, $0-8
 	MOVQ $·handlerCode(SB), AX
@@ -618,22 +658,30 @@ TEXT ·enterStub(SB), NOSPLIT, $0-24
 	XORL AX, AX
 	JMP  R10
 
-// func spinUntil(word *atomic.Uint32, v uint32, n int) bool
-TEXT ·spinUntil(SB), NOSPLIT, $0-25
+// func spinUntil(word *atomic.Uint32, v uint32, n int, mark *atomic.Int64) bool
+TEXT ·spinUntil(SB), NOSPLIT, $0-33
 	MOVQ word+0(FP), DI
 	MOVL v+8(FP), SI
 	MOVQ n+16(FP), CX
+	MOVQ mark+24(FP), R9
 spin:
-	MOVL 0(DI), AX
-	CMPL AX, SI
+	RDTSC
+	MOVL 0(DI), BX
+	CMPL BX, SI
 	JEQ  found
 	PAUSE
 	SUBQ $1, CX
 	JG   spin
-	MOVB $0, ret+24(FP)
+	MOVB $0, ret+32(FP)
 	RET
 found:
-	MOVB $1, ret+24(FP)
+	TESTQ R9, R9
+	JEQ  done
+	SHLQ $32, DX
+	ORQ  DX, AX
+	MOVQ AX, 0(R9)
+done:
+	MOVB $1, ret+32(FP)
 	RET
 
 // func thisCPU() int
@@ -666,7 +714,6 @@ known:
 	MOVQ $TABLE, CX
 	JMP  0(CX)(R11*8)
 enter:
-	BYTE $0x65; BYTE $0xc7; BYTE $0x04; BYTE $0x25; LONG $0; LONG $5 // MOV DWORD GS:[0], StateEnter
 	MOVQ CTL_RETURN(GS), CX
 	BYTE $0xff; BYTE $0x24; BYTE $0x25; LONG $WIN_BASE // JMP [callCode]
 
@@ -729,7 +776,6 @@ out:
 	MOVQ CTL_R8(R11), R8
 	MOVQ CTL_R9(R11), R9
 	MOVQ CTL_RSP(R11), SP
-	BYTE $0x65; BYTE $0xc7; BYTE $0x04; BYTE $0x25; LONG $0; LONG $5 // MOV DWORD GS:[0], StateEnter
 	MOVQ CTL_RETURN(GS), CX
 	BYTE $0xff; BYTE $0x24; BYTE $0x25; LONG $WIN_BASE // JMP [callCode]
 query:

@@ -58,7 +58,7 @@ func (t *thread) spins() int {
 func (t *thread) await(spin int) (slept bool, err error) {
 	b := t.board
 	if spin > 0 {
-		if !t.wakes && t.area.Spin(firstLooks) || b.beginPoll(t) && b.poll(t, spin) {
+		if !t.wakes && t.area.Spin(firstLooks, t.clock.Mark()) || b.beginPoll(t) && b.poll(t, spin) {
 			return false, nil
 		}
 	} else if t.polls {

@@ -243,7 +243,7 @@ func (b *board) poll(t *thread, budget int) bool {
 			i = 0
 		}
 		gsync.Goyield()
-		if t.area.Spin(moreLooks) {
+		if t.area.Spin(moreLooks, t.clock.Mark()) {
 			return true
 		}
 	}

@@ -77,16 +77,19 @@ func loadCall(c *stub.Control, r *platform.Regs) {
 	r.Orig_rax = ^uint64(0)
 }
 
-// storeCall is store for them. What has not changed since was, which is what is there now, is not written: it stays in the cache of the guest's CPU.
-func storeCall(c *stub.Control, was, r *platform.Regs) {
+// storeCall is store for them. What has not changed is not written: it stays in the cache of the guest's CPU. The result comes last, right before the state.
+func storeCall(c *stub.Control, r *platform.Regs) {
 	h, o := &c.Hot, &c.Regs
-	h.RAX, h.RDI, h.RSI, h.RDX, h.R10, h.RSP = r.Rax, r.Rdi, r.Rsi, r.Rdx, r.R10, r.Rsp
-	if r.Rip != was.Rip || r.Eflags != was.Eflags || r.Rbx != was.Rbx || r.Rcx != was.Rcx || r.Rbp != was.Rbp || r.R8 != was.R8 {
+	if r.Rip != o.RIP || r.Eflags != o.EFlags || r.Rbx != o.RBX || r.Rcx != o.RCX || r.Rbp != o.RBP || r.R8 != o.R8 {
 		o.RIP, o.EFlags, o.RBX, o.RCX, o.RBP, o.R8 = r.Rip, r.Eflags, r.Rbx, r.Rcx, r.Rbp, r.R8
 	}
-	if r.R9 != was.R9 || r.R11 != was.R11 || r.R12 != was.R12 || r.R13 != was.R13 || r.R14 != was.R14 || r.R15 != was.R15 {
+	if r.R9 != o.R9 || r.R11 != o.R11 || r.R12 != o.R12 || r.R13 != o.R13 || r.R14 != o.R14 || r.R15 != o.R15 {
 		o.R9, o.R11, o.R12, o.R13, o.R14, o.R15 = r.R9, r.R11, r.R12, r.R13, r.R14, r.R15
 	}
+	if r.Rdi != h.RDI || r.Rsi != h.RSI || r.Rdx != h.RDX || r.R10 != h.R10 || r.Rsp != h.RSP {
+		h.RDI, h.RSI, h.RDX, h.R10, h.RSP = r.Rdi, r.Rsi, r.Rdx, r.R10, r.Rsp
+	}
+	h.RAX = r.Rax
 }
 
 // The extended state in a signal frame (Intel SDM vol. 1, 13.4; struct _fpx_sw_bytes).

@@ -1,6 +1,7 @@
 package trap
 
 import (
+	"bytes"
 	"encoding/binary"
 	"sync"
 
@@ -120,8 +121,7 @@ func (x *site) code() []byte {
 	load := le.AppendUint32([]byte{0x48, 0x8b, 0x0c, 0x25}, uint32(stub.WindowTexts+8*x.text))
 	load = le.AppendUint32(append(load, 0x48, 0x8d, 0x89), uint32(x.ret)) // MOV RCX, [text]; LEA RCX, [RCX+ret]
 
-	enter := le.AppendUint32([]byte{0x65, 0xc7, 0x04, 0x25}, stub.OffState)
-	enter = append(le.AppendUint32(enter, stub.StateEnter), load...) // MOV DWORD GS:[OffState], StateEnter
+	enter := bytes.Clone(load)
 	if x.nr >= 0 {
 		enter = le.AppendUint32(append(enter, 0xb8), uint32(x.nr)) // MOV EAX, nr
 	}

@@ -36,8 +36,6 @@ type thread struct {
 	uc []byte
 	fp []byte
 	fs uint64 // FS base of the last run
-	// was is what the registers of a call were, while uc is nil.
-	was platform.Regs
 	// pending is a sticky interrupt. Who sets it looks at the state then, and sends a signal if guest code runs; Run sets the state, then looks at pending.
 	pending atomic.Bool
 	n       counts
@@ -148,20 +146,21 @@ func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 		if t.pending.Load() && t.pending.Swap(false) {
 			return platform.Event{Kind: platform.EventInterrupted}, nil
 		}
-		t.clock.Start()
-		t.runs++
-		t.board.enter()
 		spin := t.spins()
 		if c := t.area.Control(); c.GuestSpin.Load() != uint32(spin) {
 			c.GuestSpin.Store(uint32(spin))
 		}
-		t.n.runs++
 		if t.area.Resume(stub.StateRun) {
 			t.n.wakes++
 			if spin > 0 {
 				spin = wakeLooks
 			}
 		}
+		// The guest is on its way: what can wait until now costs it no time.
+		t.clock.Start()
+		t.runs++
+		t.n.runs++
+		t.board.enter()
 		if t.pending.Load() {
 			t.signal() // a signal before may have found the thread behind its call, where it is not passed on
 		}
@@ -215,8 +214,7 @@ func (t *thread) put(regs *platform.Regs) {
 		if regs.Fs_base != t.fs {
 			c.FSBase, t.fs = regs.Fs_base, regs.Fs_base
 		}
-		storeCall(c, &t.was, regs)
-		t.was = *regs
+		storeCall(c, regs)
 		return
 	}
 	c.FSBase, t.fs = regs.Fs_base, regs.Fs_base
@@ -248,7 +246,6 @@ func (t *thread) called(regs *platform.Regs) {
 	t.fs = c.FSBase
 	regs.Fs_base, regs.Gs_base = t.fs, 0
 	enterCall(regs, regs.Rip)
-	t.was = *regs
 }
 
 // enterCall makes regs those of a thread behind its SYSCALL instruction, which goes on at ret.
