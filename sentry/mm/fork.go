@@ -115,14 +115,15 @@ func (mm *MemoryManager) copyVMAs(child *MemoryManager) error {
 		if v.flags&vmWipeOnFork != 0 {
 			continue
 		}
-		if err := mm.copyPMAs(child, sp.Start, sp.End); err != nil {
+		if err := mm.copyPMAs(child, sp); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (mm *MemoryManager) copyPMAs(child *MemoryManager, start, end uint64) error {
+func (mm *MemoryManager) copyPMAs(child *MemoryManager, vs *spans.Span[vma]) error {
+	start, end := vs.Start, vs.End
 	for it := mm.pmas.Find(start); mm.pmas.Ok(it) && mm.pmas.At(it).Start < end; it = mm.pmas.Next(it) {
 		sp := mm.pmas.At(it)
 		a, b := max(start, sp.Start), min(end, sp.End)
@@ -131,7 +132,7 @@ func (mm *MemoryManager) copyPMAs(child *MemoryManager, start, end uint64) error
 		p.off = fr.Start
 		if !p.hot {
 			p.file.IncRef(fr)
-		} else if err := mm.copyHot(&p); err != nil {
+		} else if err := mm.copyHot(&p, &vs.Val); err != nil {
 			return err
 		}
 		child.account(&p, int64(b-a))

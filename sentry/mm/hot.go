@@ -51,16 +51,19 @@ func (h *hotPages) take() []uint64 {
 	return list
 }
 
-// splitHot makes runs of their own of the hot pages that only this space has and writes to. They stay writable at a fork.
+// splitHot makes runs of their own of the hot pages. Those that only this space has, and writes to, stay writable at a fork.
 // Preconditions: mu is held for writing.
 func (mm *MemoryManager) splitHot() (runs []uint64) {
-	if mm.users.Load() > 1 || mm.mf.Pressed() {
-		return nil // a copy while others write would be none of one moment
+	if mm.mf.Pressed() {
+		return nil
 	}
 	for _, a := range mm.hot.take() {
 		sp, run := mm.vmas.Lookup(a), mm.pmas.Lookup(a)
-		if sp == nil || !sp.Val.private() || sp.Val.flags&(vmDontFork|vmWipeOnFork) != 0 || run == nil || !run.Val.anon || !run.Val.perms.Write {
+		if sp == nil || !sp.Val.private() || sp.Val.flags&(vmDontFork|vmWipeOnFork) != 0 || run == nil || !run.Val.anon || !effective(sp.Val.perms).Write {
 			continue
+		}
+		if run.Val.perms.Write && mm.users.Load() > 1 {
+			continue // a copy while others write would be none of one moment
 		}
 		mm.pmas.At(mm.isolatePMA(mm.pmas.Find(a), a, a+pageSize)).Val.hot = true
 		runs = append(runs, a)
@@ -78,13 +81,14 @@ func (mm *MemoryManager) joinHot(runs []uint64) {
 	}
 }
 
-// copyHot is the child's copy of a hot page.
-func (mm *MemoryManager) copyHot(p *pma) error {
+// copyHot makes p, a hot page of ours in v, the child's copy of it.
+func (mm *MemoryManager) copyHot(p *pma, v *vma) error {
 	fr, err := mm.mf.Allocate(pageSize, false)
 	if err != nil {
 		return err
 	}
 	copy(mm.mf.Bytes(fr.Start, pageSize), mm.mf.Bytes(p.off, pageSize))
-	p.off, p.hot = fr.Start, false
+	p.off, p.hot, p.cow = fr.Start, false, false
+	p.perms = p.pagePerms(v)
 	return nil
 }

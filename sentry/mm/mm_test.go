@@ -329,6 +329,37 @@ func TestErrnos(t *testing.T) {
 }
 
 // TestManyVMAs: 100,000 mappings that cannot merge, then unmapped.
+// TestForkCopiesHotPages: what the child of one fork wrote to first, that of the next gets as a page of its own, whether the parent writes to it or not.
+func TestForkCopiesHotPages(t *testing.T) {
+	m, mf := newMM(t)
+	a := must(anon(m, base, 8*pageSize, hostarch.ReadWrite, nil))
+	if _, err := m.CopyOut(hostarch.Addr(a+3*pageSize), []byte("hot")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		c := must(m.Fork())
+		p := c.as.(*fakeAS).pages[a+3*pageSize]
+		if want := i > 0; p.at.Write != want {
+			t.Errorf("fork %d: the page is mapped %v", i, p.at)
+		}
+		if err := c.HandleFault(Caller{}, hostarch.Addr(a+3*pageSize), hostarch.Write, false); err != nil {
+			t.Fatal(err)
+		}
+		p = c.as.(*fakeAS).pages[a+3*pageSize]
+		if q := m.as.(*fakeAS).pages[a+3*pageSize]; p.off == q.off || string(mf.Bytes(p.off, 3)) != "hot" {
+			t.Errorf("fork %d: the child's page is at %#x, the parent's at %#x", i, p.off, q.off)
+		}
+		c.DecUsers()
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
 func TestManyVMAs(t *testing.T) {
 	m, _ := newMM(t)
 	for i := range 100000 {
