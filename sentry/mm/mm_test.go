@@ -329,6 +329,40 @@ func TestErrnos(t *testing.T) {
 }
 
 // TestManyVMAs: 100,000 mappings that cannot merge, then unmapped.
+// TestProtectLater: allowing writes again changes nothing before the first write, unless the last time it was followed by one.
+func TestProtectLater(t *testing.T) {
+	m, _ := newMM(t)
+	as := m.as.(*fakeAS)
+	a := hostarch.Addr(must(anon(m, base, 4*pageSize, hostarch.ReadWrite, nil)))
+	at := func() hostarch.AccessType { return as.pages[uint64(a)].at }
+	write := func() {
+		t.Helper()
+		if err := m.HandleFault(Caller{}, a, hostarch.Write, false); err != nil || at() != hostarch.ReadWrite {
+			t.Fatalf("after a write the page is mapped %v: %v", at(), err)
+		}
+	}
+	protect := func(p, want hostarch.AccessType, ops int) {
+		t.Helper()
+		n := as.ops
+		if err := m.MProtect(Caller{}, a, 4*pageSize, p, false); err != nil || at() != want || as.ops != n+ops {
+			t.Fatalf("after mprotect to %v the page is mapped %v, by %d changes: %v", p, at(), as.ops-n, err)
+		}
+	}
+	write()
+	protect(hostarch.Read, hostarch.Read, 1)
+	protect(hostarch.ReadWrite, hostarch.Read, 0)
+	protect(hostarch.Read, hostarch.Read, 0)
+	if err := m.HandleFault(Caller{}, a, hostarch.Write, false); err != ErrAccErr {
+		t.Fatalf("a write that is forbidden: %v", err)
+	}
+	protect(hostarch.ReadWrite, hostarch.Read, 0)
+	write()
+	protect(hostarch.Read, hostarch.Read, 1)
+	protect(hostarch.ReadWrite, hostarch.ReadWrite, 1)
+	protect(hostarch.NoAccess, hostarch.NoAccess, 1)
+	protect(hostarch.ReadWrite, hostarch.ReadWrite, 1)
+}
+
 // TestForkCopiesHotPages: what the child of one fork wrote to first, that of the next gets as a page of its own, whether the parent writes to it or not.
 func TestForkCopiesHotPages(t *testing.T) {
 	m, mf := newMM(t)

@@ -307,8 +307,13 @@ func (mm *MemoryManager) protectVMA(c Caller, it spans.Iter, perms hostarch.Acce
 	return nil
 }
 
-// protectPMAs brings the pages of a mapping in line with its permissions, with one change of the platform for neighbours that agree.
+// protectPMAs brings the pages of a mapping in line with its permissions, with one change of the platform for neighbours that agree. Pages that may be written
+// again wait for the first write (later), unless the mapping's last ones have not waited in vain.
 func (mm *MemoryManager) protectPMAs(start, end uint64, v *vma) {
+	later := v.eager == 0
+	if !later && v.perms.Write {
+		v.eager--
+	}
 	it := mm.pmas.Find(start)
 	var from, to uint64
 	var cur hostarch.AccessType
@@ -316,7 +321,9 @@ func (mm *MemoryManager) protectPMAs(start, end uint64, v *vma) {
 		it = mm.isolatePMA(it, start, end)
 		sp := mm.pmas.At(it)
 		was := sp.Val.perms
-		sp.Val.perms = sp.Val.pagePerms(v)
+		if now := sp.Val.pagePerms(v); !later || !sp.Val.anon || !now.Write || was != (hostarch.AccessType{Read: now.Read, Execute: now.Execute}) {
+			sp.Val.perms = now
+		}
 		now, s, e := sp.Val.perms, sp.Start, sp.End
 		it = mm.pmas.Next(mm.mergePMA(it))
 		// Neighbours that are to have the same permissions are one change: mprotect stops at holes.

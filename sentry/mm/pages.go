@@ -16,6 +16,8 @@ const (
 	maxAround = memory.HugePage
 	// minCopy is how much the first copy-on-write fault of a sequence copies.
 	minCopy = 16 << 10
+	// eagerProtects is vma.eager after a write that an mprotect had allowed.
+	eagerProtects = 8
 )
 
 // access is one request for pages.
@@ -223,6 +225,15 @@ func (mm *MemoryManager) makeWritable(sp *spans.Span[vma], it spans.Iter, addr, 
 	lo, hi := max(run.Start, sp.Start), min(run.End, sp.End)
 	if !v.private() {
 		return mm.upgradeShared(sp, addr, max(lo, addr&^(minAround-1)), min(hi, addr&^(minAround-1)+minAround), ac)
+	}
+	if run.Val.anon && !run.Val.cow { // an mprotect that was not carried out
+		v.eager = eagerProtects
+		it = mm.isolatePMA(it, lo, hi)
+		p := &mm.pmas.At(it).Val
+		p.perms = p.pagePerms(v)
+		mm.as.Protect(addrRange(lo, hi), p.perms)
+		mm.mergePMA(it)
+		return nil
 	}
 	if run.Val.anon {
 		if !ac.foreign {

@@ -51,6 +51,8 @@ type vma struct {
 	lock            lockMode
 	// filling is set while fillSegments brings the mapping in.
 	filling bool
+	// eager is how many mprotects that allow writes are carried out at once, because the last that was not was followed by a write.
+	eager uint8
 
 	// around is the fault-around window, and last the end (or, downwards, the start) of what it last brought in.
 	around uint32
