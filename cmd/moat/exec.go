@@ -47,9 +47,10 @@ func execCommand() *cobra.Command {
 	f.BoolVarP(&x.o.Detach, "detach", "d", false, "return once the process runs")
 	f.StringVar(&x.o.PIDFile, "pid-file", "", "file that gets the number of the process that stands for it on the host")
 	f.StringVar(&x.o.ConsoleSocket, "console-socket", "", "socket that gets the master of the process' terminal")
+	f.StringVar(&x.o.PIDFDSocket, "pidfd-socket", "", "socket that gets a pidfd of the process that stands for it on the host")
 	f.IntVar(&x.preserveFDs, "preserve-fds", 0, "pass this many descriptors from 3 on to the process")
 	f.BoolVar(&x.o.IgnorePaused, "ignore-paused", false, "allow exec in a paused container")
-	for _, name := range []string{"process-label", "apparmor", "cgroup", "pidfd-socket"} {
+	for _, name := range []string{"process-label", "apparmor", "cgroup"} {
 		f.String(name, "", "not supported: ignored with a warning")
 	}
 	return cmd
@@ -60,7 +61,7 @@ func (x *execFlags) run(cmd *cobra.Command, id string, args []string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"process-label", "apparmor", "cgroup", "pidfd-socket"} {
+	for _, name := range []string{"process-label", "apparmor", "cgroup"} {
 		if cmd.Flags().Changed(name) {
 			warn("--" + name + " is ignored")
 		}
@@ -101,7 +102,7 @@ func (x *execFlags) spec(c *container.Container, args []string) (*specs.Process,
 		if err := json.Unmarshal(b, p); err != nil {
 			return nil, fmt.Errorf("--process %s: %w", x.process, err)
 		}
-		return p, container.CheckProcess(p)
+		return p, container.CheckProcess(p, warn)
 	}
 	if len(args) == 0 {
 		return nil, errors.New("process args cannot be empty")
@@ -140,10 +141,15 @@ func (x *execFlags) spec(c *container.Container, args []string) (*specs.Process,
 		if p.Capabilities != nil {
 			n = *p.Capabilities
 		}
-		for _, set := range []*[]string{&n.Bounding, &n.Effective, &n.Permitted} {
+		sets := []*[]string{&n.Bounding, &n.Effective, &n.Permitted}
+		if len(n.Inheritable) > 0 {
+			// What is not inheritable cannot be ambient.
+			sets = append(sets, &n.Ambient)
+		}
+		for _, set := range sets {
 			*set = append((*set)[:len(*set):len(*set)], x.caps...)
 		}
 		p.Capabilities = &n
 	}
-	return &p, container.CheckProcess(&p)
+	return &p, container.CheckProcess(&p, warn)
 }

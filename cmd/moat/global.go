@@ -59,18 +59,21 @@ func defaultRoot() string {
 
 // message logs one line: to --log, in its format, or to standard error.
 func (g *globals) message(level, text string) {
-	if g.log == "" {
+	if g.log == "" && level != "debug" {
 		if level != "error" {
 			fmt.Fprintf(os.Stderr, "moat: %s: %s\n", level, text)
 		}
 		return
 	}
-	f, err := os.OpenFile(g.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_CLOEXEC, 0o644)
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "moat: --log: %v\n", err)
-		return
+	f := os.Stderr
+	if g.log != "" {
+		var err error
+		if f, err = os.OpenFile(g.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_CLOEXEC, 0o644); err != nil {
+			fmt.Fprintf(os.Stderr, "moat: --log: %v\n", err)
+			return
+		}
+		defer f.Close()
 	}
-	defer f.Close()
 	now := time.Now().UTC().Format(time.RFC3339)
 	if g.logFormat == "json" {
 		b, _ := json.Marshal(map[string]string{"level": level, "msg": text, "time": now})
@@ -117,14 +120,11 @@ func (b *bundleFlags) add(cmd *cobra.Command) {
 	for _, name := range []string{"no-pivot", "no-new-keyring", "no-subreaper"} {
 		f.Bool(name, false, "accepted for runc's callers; it means nothing to moat")
 	}
-	f.String("pidfd-socket", "", "not supported")
+	f.StringVar(&b.create.PIDFDSocket, "pidfd-socket", "", "socket that gets a pidfd of the container's process on the host")
 }
 
 // options reads the bundle.
 func (b *bundleFlags) options(cmd *cobra.Command, id string) (*container.Options, error) {
-	if cmd.Flags().Changed("pidfd-socket") {
-		return nil, fmt.Errorf("--pidfd-socket: not supported")
-	}
 	o, err := container.LoadBundle(b.bundle, id, warn)
 	if err != nil {
 		return nil, err

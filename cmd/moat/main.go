@@ -34,7 +34,13 @@ func main() {
 	global.add(root)
 	root.Version, _, _ = versions()
 	root.SetVersionTemplate(versionText())
-	root.PersistentPreRunE = func(*cobra.Command, []string) error { return global.check() }
+	root.PersistentPreRunE = func(cmd *cobra.Command, args []string) error {
+		err := global.check()
+		if err == nil && global.debug && !cmd.Hidden {
+			global.message("debug", fmt.Sprintf("%s %q", cmd.CommandPath(), args))
+		}
+		return err
+	}
 	root.AddCommand(doCommand(), surfaceCommand(), syscallsCommand(), versionCommand(), bootCommand(), goferCommand(), keeperCommand(),
 		createCommand(), startCommand(), runCommand(), stateCommand(), listCommand(), killCommand(), deleteCommand(), execCommand(), psCommand(),
 		pauseCommand(), resumeCommand(), updateCommand(), eventsCommand(), specCommand(), featuresCommand(), installCommand(), uninstallCommand(), debugCommand())

@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/user"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"moat/cmd/moat/container"
 )
 
 func psCommand() *cobra.Command {
@@ -25,6 +28,12 @@ that hold the memory and run the code of the container's.`,
 			c, err := load(args[0])
 			if err != nil {
 				return err
+			}
+			if len(args) > 1 {
+				warn("ps: options of ps(1) have no effect: moat prints the container's own table")
+			}
+			if c.Status() == container.Stopped {
+				return nil
 			}
 			if format == "json" {
 				m, err := c.HostPIDs()
@@ -57,12 +66,17 @@ that hold the memory and run the code of the container's.`,
 				if age := time.Since(start); age > 0 {
 					share = min(int(100*cpu/age), 99)
 				}
-				fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%s\t%s\t%02d:%02d:%02d\t%s\n", p.UID, p.PID, p.PPID, share, start.Format("15:04"), tty,
+				owner := fmt.Sprint(p.UID)
+				if u, err := user.LookupId(owner); err == nil {
+					owner = u.Username
+				}
+				fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\t%s\t%02d:%02d:%02d\t%s\n", owner, p.PID, p.PPID, share, start.Format("15:04"), tty,
 					int(cpu.Hours()), int(cpu.Minutes())%60, int(cpu.Seconds())%60, command)
 			}
 			return w.Flush()
 		},
 	}
+	cmd.Flags().SetInterspersed(false)
 	cmd.Flags().StringVarP(&format, "format", "f", "table", "table or json")
 	return cmd
 }

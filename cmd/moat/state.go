@@ -45,7 +45,10 @@ func listCommand() *cobra.Command {
 		Use:   "list [flags]",
 		Short: "List the containers below --root",
 		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := os.Stat(global.root); err != nil && cmd.Flags().Changed("root") {
+				return fmt.Errorf("--root: %w", err)
+			}
 			cs, err := container.List(global.root)
 			if err != nil {
 				return err

@@ -21,6 +21,8 @@ type updateFlags struct {
 	memory, reservation, swap, kernelMemory, kernelTCP string
 	pids                                               int64
 	blkioWeight                                        uint16
+	cpuBurst                                           uint64
+	cpuIdle                                            int64
 }
 
 func updateCommand() *cobra.Command {
@@ -42,6 +44,8 @@ func updateCommand() *cobra.Command {
 	f.StringVarP(&u.resources, "resources", "r", "", "file with config.json's linux.resources, - for standard input, in place of the flags below")
 	f.Uint16Var(&u.blkioWeight, "blkio-weight", 0, "weight of block input and output, 10 to 1000")
 	f.Uint64Var(&u.cpuPeriod, "cpu-period", 0, "period of --cpu-quota in microseconds")
+	f.Uint64Var(&u.cpuBurst, "cpu-burst", 0, "CPU time saved up for a burst, in microseconds")
+	f.Int64Var(&u.cpuIdle, "cpu-idle", 0, "1: only what others leave of the CPU")
 	f.Int64Var(&u.cpuQuota, "cpu-quota", 0, "CPU time a period in microseconds")
 	f.Uint64Var(&u.cpuShare, "cpu-share", 0, "weight of CPU time")
 	f.Uint64Var(&u.cpuRTPeriod, "cpu-rt-period", 0, "period of --cpu-rt-runtime in microseconds")
@@ -80,7 +84,8 @@ func (u *updateFlags) limits(f *pflag.FlagSet) (*specs.LinuxResources, error) {
 		"cpu-period": func() error { r.CPU.Period = &u.cpuPeriod; return nil }, "cpu-quota": func() error { r.CPU.Quota = &u.cpuQuota; return nil },
 		"cpu-share": func() error { r.CPU.Shares = &u.cpuShare; return nil }, "cpu-rt-period": func() error { r.CPU.RealtimePeriod = &u.cpuRTPeriod; return nil },
 		"cpu-rt-runtime": func() error { r.CPU.RealtimeRuntime = &u.cpuRTRuntime; return nil },
-		"cpuset-cpus":    func() error { return nil }, "cpuset-mems": func() error { return nil },
+		"cpu-burst":      func() error { r.CPU.Burst = &u.cpuBurst; return nil }, "cpu-idle": func() error { r.CPU.Idle = &u.cpuIdle; return nil },
+		"cpuset-cpus": func() error { return nil }, "cpuset-mems": func() error { return nil },
 		"memory": func() error { return bytesInto(&r.Memory.Limit, u.memory) }, "memory-reservation": func() error { return bytesInto(&r.Memory.Reservation, u.reservation) },
 		"memory-swap": func() error { return bytesInto(&r.Memory.Swap, u.swap) }, "kernel-memory": func() error { return nil },
 		"kernel-memory-tcp": func() error { return bytesInto(&r.Memory.KernelTCP, u.kernelTCP) },

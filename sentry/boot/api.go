@@ -49,6 +49,8 @@ type Process struct {
 	Rows, Cols uint16
 	// ErrIsTerminal: standard error is the terminal too.
 	ErrIsTerminal bool
+	// PlainOutput: who reads what the terminal prints is no terminal.
+	PlainOutput bool
 	// Extra is the number of descriptors that the process gets beyond the first three.
 	Extra int
 }

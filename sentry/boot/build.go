@@ -84,6 +84,9 @@ func build(c *Config, host *Host) (*sandbox, error) {
 	if err := b.prepare(b.init, &c.First, !c.Plain); err != nil {
 		return nil, err
 	}
+	if err := b.finishDev(); err != nil {
+		return nil, fmt.Errorf("make /dev read-only: %w", err)
+	}
 	return b, nil
 }
 
@@ -96,7 +99,7 @@ func (b *sandbox) start(a *StartArgs) (bool, error) {
 	}
 	for i := range a.Hooks {
 		if err := b.runHook(&a.Hooks[i], a.State); err != nil {
-			return false, fmt.Errorf("hooks.startContainer[%d]: %w", i, err)
+			return false, fmt.Errorf("error running startContainer hook #%d: %w", i, err)
 		}
 	}
 	b.started = true

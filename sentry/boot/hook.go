@@ -3,6 +3,7 @@ package boot
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -10,13 +11,14 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 
 	"moat/sentry/fs/pipe"
+	"moat/sentry/fs/tmpfs"
 	"moat/sentry/kernel"
 	"moat/sentry/kernel/auth"
 	"moat/sentry/usermem"
 	"moat/sentry/vfs"
 )
 
-// runHook runs a hook in the container: as root, with the state on its standard input, its output nowhere.
+// runHook runs a hook in the container: as root, with the state on its standard input, its output told if it fails.
 func (b *sandbox) runHook(h *specs.Hook, state string) error {
 	creds := auth.NewRoot(b.k.RootUserNamespace())
 	args := h.Args
@@ -26,11 +28,6 @@ func (b *sandbox) runHook(h *specs.Hook, state string) error {
 	root := b.k.RootNamespaces().Mount.Root()
 	defer root.DecRef()
 	ctx := inRoot{vfs.WithCredentials(creds), root}
-	null, err := vfs.Open(ctx, root, "/dev/null", vfs.OpenOptions{Flags: unix.O_RDWR})
-	if err != nil {
-		return fmt.Errorf("/dev/null: %w", err)
-	}
-	defer null.DecRef()
 	r, w := pipe.New(ctx, unix.O_NONBLOCK)
 	defer r.DecRef()
 	r.SetStatusFlags(ctx, 0)
@@ -40,11 +37,30 @@ func (b *sandbox) runHook(h *specs.Hook, state string) error {
 		return fmt.Errorf("its state of %d bytes does not fit into a pipe", len(state))
 	}
 	t := vfs.NewFDTable()
-	for i, d := range []*vfs.FileDescription{r, null, null} {
+	shm, err := tmpfs.NewShm(b.mem)
+	if err != nil {
+		t.DecRef(ctx)
+		return err
+	}
+	out, err := shm.NewFile(ctx, "/hook", 0, 0o600, false)
+	if err != nil {
+		t.DecRef(ctx)
+		return err
+	}
+	defer out.DecRef()
+	for i, d := range []*vfs.FileDescription{r, out, out} {
 		if _, err := t.NewFD(d, int32(i), false, 3); err != nil {
 			t.DecRef(ctx)
 			return err
 		}
+	}
+	if h.Env == nil {
+		// Historically, that of the container's process.
+		with := *h
+		if p, err := b.processArgs(&b.c.First); err == nil {
+			with.Env = p.Envv
+		}
+		h = &with
 	}
 	tg, err := b.k.CreateProcess(&kernel.ProcessArgs{Filename: h.Path, Argv: args, Envv: h.Env, Cwd: "/", Umask: 0o22, Credentials: creds, FDTable: t,
 		Limits: kernel.DefaultLimits()})
@@ -63,7 +79,9 @@ func (b *sandbox) runHook(h *specs.Hook, state string) error {
 		return errors.New("it took longer than its timeout")
 	}
 	if st := exitStatus(tg.ExitStatus()); st != (ExitStatus{}) {
-		return fmt.Errorf("%s ended with status %d", h.Path, st.Shell())
+		said := make([]byte, 1024)
+		n, _ := out.PRead(ctx, usermem.Bytes(said), 0, 0)
+		return fmt.Errorf("%s: exit status %d: %s", h.Path, st.Shell(), strings.TrimSpace(string(said[:max(n, 0)])))
 	}
 	return nil
 }

@@ -111,11 +111,24 @@ func (b *sandbox) mountSpec(ns *vfs.MountNamespace, m *specs.Mount) error {
 	if source == "" {
 		source = typ
 	}
-	switch typ {
-	case "":
+	if typ == "" {
 		return fail(fmt.Errorf("no type"))
 	}
+	if typ == "proc" || typ == "sysfs" {
+		if err := b.checkOrdinary(ns, m.Destination); err != nil {
+			return fail(err)
+		}
+	}
+	if m.Destination == "/dev" {
+		// It becomes read-only once it is filled.
+		flags &^= unix.MS_RDONLY
+	}
+	made := !b.isDirectory(ns, m.Destination)
 	err = b.mountAt(ns, m.Destination, m.Options, true, func(p vfs.Path) error {
+		if typ == "tmpfs" && !made && !strings.Contains(data, "mode=") {
+			// It has the mode of what it covers, as with runc.
+			data = strings.TrimPrefix(fmt.Sprintf("%s,mode=%o", data, p.Inode().Mode()&0o7777), ",")
+		}
 		return vfs.DoMount(vfs.Background(), source, p, typ, flags, data)
 	})
 	if err == unix.ENODEV {
@@ -123,6 +136,43 @@ func (b *sandbox) mountSpec(ns *vfs.MountNamespace, m *specs.Mount) error {
 	}
 	if err != nil {
 		return fail(err)
+	}
+	return nil
+}
+
+// checkOrdinary refuses a symlink as the place of a file system that programs trust by its path.
+func (b *sandbox) checkOrdinary(ns *vfs.MountNamespace, dest string) error {
+	root := ns.Root()
+	defer root.DecRef()
+	p, err := vfs.Resolve(inRoot{vfs.Background(), root}, root, dest, 0)
+	if err != nil {
+		return nil // it will be made
+	}
+	defer p.DecRef()
+	if p.Inode().Mode()&unix.S_IFMT != unix.S_IFDIR {
+		return fmt.Errorf("it must be mounted on ordinary directory")
+	}
+	return nil
+}
+
+func (b *sandbox) isDirectory(ns *vfs.MountNamespace, dest string) bool {
+	root := ns.Root()
+	defer root.DecRef()
+	p, err := vfs.Resolve(inRoot{vfs.Background(), root}, root, dest, vfs.Follow|vfs.Directory)
+	if err == nil {
+		p.DecRef()
+	}
+	return err == nil
+}
+
+// finishDev makes /dev read-only, if config.json says so, now that everything is in it.
+func (b *sandbox) finishDev() error {
+	root := b.k.RootNamespaces().Mount.Root()
+	defer root.DecRef()
+	for _, m := range b.c.Spec.Mounts {
+		if m.Destination == "/dev" && slices.Contains(m.Options, "ro") {
+			return remountReadOnly(inRoot{vfs.Background(), root}, root, m.Destination)
+		}
 	}
 	return nil
 }
@@ -172,13 +222,35 @@ type inRoot struct {
 func (c inRoot) Root() vfs.Path { return c.root }
 func (c inRoot) Cwd() vfs.Path  { return c.root }
 
-// makePoint makes a directory or an empty file to mount on, with the directories above it.
+// maxLinks is how many symlinks there may be in a path (path_resolution(7)).
+const maxLinks = 40
+
+// makePoint makes a directory or an empty file to mount on, with the directories above it. A symlink that leads nowhere is led somewhere.
 func makePoint(ctx vfs.Context, root vfs.Path, dest string, dir bool) error {
 	parts := strings.Split(strings.Trim(dest, "/"), "/")
 	at := ""
-	for i, name := range parts {
-		at += "/" + name
-		var err error
+	for i, links := 0, 0; i < len(parts); i++ {
+		up := at
+		at += "/" + parts[i]
+		p, err := vfs.Resolve(ctx, root, at, 0)
+		if err == nil {
+			link, e := vfs.Readlink(ctx, p)
+			p.DecRef()
+			if e != nil {
+				continue
+			}
+			if links++; links > maxLinks {
+				return fmt.Errorf("make %s: %w", at, unix.ELOOP)
+			}
+			if !path.IsAbs(link) {
+				link = up + "/" + link
+			}
+			// What is above has no symlinks, so that .. is what is left of it.
+			to := path.Join("/", link, strings.Join(parts[i+1:], "/"))
+			parts = strings.Split(strings.Trim(to, "/"), "/")
+			at, i = "", -1
+			continue
+		}
 		if i == len(parts)-1 && !dir {
 			err = vfs.Mknod(ctx, root, at, unix.S_IFREG|0o644, 0)
 		} else {

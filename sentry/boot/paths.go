@@ -46,8 +46,14 @@ func (b *sandbox) applySpec() error {
 			return fmt.Errorf("linux.readonlyPaths: %s: %w", p, err)
 		}
 	}
-	for _, p := range l.MaskedPaths {
-		if err := maskPath(ctx, root, p); err != nil {
+	var empty vfs.Path
+	defer func() {
+		if empty.Mount != nil {
+			empty.DecRef()
+		}
+	}()
+	for _, p := range slices.Compact(slices.Sorted(slices.Values(l.MaskedPaths))) {
+		if err := maskPath(ctx, root, p, &empty); err != nil {
 			return fmt.Errorf("linux.maskedPaths: %s: %w", p, err)
 		}
 	}
@@ -166,7 +172,13 @@ func readOnlyPath(ctx inRoot, root vfs.Path, path string) error {
 	if err != nil {
 		return err
 	}
-	if p, err = vfs.Resolve(ctx, root, path, vfs.Follow); err != nil {
+	return remountReadOnly(ctx, root, path)
+}
+
+// remountReadOnly makes the mount at path read-only and leaves its other flags.
+func remountReadOnly(ctx inRoot, root vfs.Path, path string) error {
+	p, err := vfs.Resolve(ctx, root, path, vfs.Follow)
+	if err != nil {
 		return err
 	}
 	defer p.DecRef()
@@ -179,8 +191,8 @@ func readOnlyPath(ctx inRoot, root vfs.Path, path string) error {
 	return vfs.DoMount(vfs.Background(), "", p, "", ms, "")
 }
 
-// maskPath hides a file behind /dev/null, a directory behind an empty one.
-func maskPath(ctx inRoot, root vfs.Path, path string) error {
+// maskPath hides a file behind /dev/null, a directory behind an empty one, which all share.
+func maskPath(ctx inRoot, root vfs.Path, path string, empty *vfs.Path) error {
 	p, err := vfs.Resolve(ctx, root, path, vfs.Follow)
 	if err == unix.ENOENT || err == unix.ENOTDIR {
 		return nil
@@ -190,7 +202,13 @@ func maskPath(ctx inRoot, root vfs.Path, path string) error {
 	}
 	defer p.DecRef()
 	if p.Inode().Mode()&unix.S_IFMT == unix.S_IFDIR {
-		return vfs.DoMount(vfs.Background(), "tmpfs", p, "tmpfs", unix.MS_RDONLY, "size=4k")
+		if empty.Mount != nil {
+			return vfs.BindMount(*empty, p, false)
+		}
+		if err = vfs.DoMount(vfs.Background(), "tmpfs", p, "tmpfs", unix.MS_RDONLY, "size=4k"); err == nil {
+			*empty, err = vfs.Resolve(ctx, root, path, vfs.Follow)
+		}
+		return err
 	}
 	null, err := vfs.Resolve(ctx, root, "/dev/null", vfs.Follow)
 	if err != nil {

@@ -46,6 +46,10 @@ func (b *sandbox) prepare(p *process, a *Process, unkillable bool) error {
 			p.term.held.DecRef()
 			p.term.discard()
 		}
+		if err == unix.ENOENT && b.exists(args.Filename) {
+			// It is its interpreter that is not there.
+			return &startError{fmt.Sprintf("exec %s: %v", args.Filename, err), ExitNotFound}
+		}
 		return execError(args.Filename, err)
 	}
 	p.pid = p.tg.PIDIn(b.k.RootPIDNamespace())
@@ -62,7 +66,7 @@ func (b *sandbox) processArgs(a *Process) (*kernel.ProcessArgs, error) {
 	if err != nil {
 		return nil, err
 	}
-	env := slices.Clone(p.Env)
+	env := distinct(p.Env)
 	if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
 		if home == "" && !b.c.Plain {
 			home = b.homeOf(p.User.UID)
@@ -86,6 +90,21 @@ func (b *sandbox) processArgs(a *Process) (*kernel.ProcessArgs, error) {
 		args.OOMScoreAdj = int32(*p.OOMScoreAdj)
 	}
 	return args, b.checkCwd(args)
+}
+
+// distinct is an environment with the last value of each variable; an empty HOME is none.
+func distinct(env []string) (d []string) {
+	at := make(map[string]int)
+	for _, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		if i, ok := at[name]; ok {
+			d[i] = e
+			continue
+		}
+		at[name] = len(d)
+		d = append(d, e)
+	}
+	return slices.DeleteFunc(d, func(e string) bool { return e == "HOME=" })
 }
 
 // run lets a prepared process run.
@@ -149,6 +168,16 @@ func (b *sandbox) checkCwd(a *kernel.ProcessArgs) error {
 	}
 	p.DecRef()
 	return nil
+}
+
+func (b *sandbox) exists(path string) bool {
+	root := b.k.RootNamespaces().Mount.Root()
+	defer root.DecRef()
+	p, err := vfs.Resolve(inRoot{vfs.Background(), root}, root, path, vfs.Follow)
+	if err == nil {
+		p.DecRef()
+	}
+	return err == nil && strings.HasPrefix(path, "/")
 }
 
 // execError gives an error of execve the exit code that shells give it.

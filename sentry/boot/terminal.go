@@ -37,7 +37,7 @@ func (b *sandbox) openTerminal(a *Process, creds *auth.Credentials, in, out *hos
 		return nil, fmt.Errorf("a terminal needs devpts on /dev/pts; there is %s", p.Mount.FS().Type())
 	}
 	t := &terminal{in: in, out: out, done: make(chan struct{}), stop: make(chan struct{})}
-	if t.console, err = fs.NewConsole(creds, a.Rows, a.Cols); err != nil {
+	if t.console, err = fs.NewConsole(creds, a.Rows, a.Cols, a.PlainOutput); err != nil {
 		return nil, fmt.Errorf("make a terminal: %w", err)
 	}
 	if t.held, err = vfs.Open(ctx, root, "/dev/"+t.console.Name(), vfs.OpenOptions{Flags: unix.O_RDWR | unix.O_NOCTTY}); err != nil {
@@ -54,8 +54,10 @@ func (b *sandbox) openTerminal(a *Process, creds *auth.Credentials, in, out *hos
 	return t, nil
 }
 
-// run passes bytes on in both directions. The host's terminal going away hangs the sandbox's up.
+// run passes bytes on in both directions. The host's terminal going away hangs the sandbox's up; the end of other input does not, as with runc.
 func (t *terminal) run() {
+	_, _, err := t.in.WindowSize()
+	hangup := err == nil
 	go func() {
 		buf := make([]byte, 4096)
 		for {
@@ -64,7 +66,9 @@ func (t *terminal) run() {
 			case err == unix.ECANCELED:
 				return
 			case err != nil || n == 0:
-				t.console.Close()
+				if hangup {
+					t.console.Close()
+				}
 				return
 			case !t.console.Type(buf[:n]):
 				return

@@ -125,13 +125,13 @@ func TestHooks(t *testing.T) {
 	}
 	r.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo bad >&2; exit 3"}}}}
 	r.write()
-	r.fails(1, "hooks.createRuntime[0]: /bin/sh: exit status 3: bad", "run", "-b", r.bundle, "c")
+	r.fails(1, "error running createRuntime hook #0: /bin/sh: exit status 3: bad", "run", "-b", r.bundle, "c")
 	r.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "1000"}, Timeout: ptr(1)}}}
 	r.write()
 	r.fails(1, "longer than its timeout", "run", "-b", r.bundle, "c")
 	r.spec.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/nosuch"}}}
 	r.write()
-	r.fails(1, "hooks.startContainer[0]: /nosuch", "run", "-b", r.bundle, "c")
+	r.fails(1, "error running startContainer hook #0: /nosuch", "run", "-b", r.bundle, "c")
 }
 
 // TestRefused: what cannot be honoured is an error that names the field; nothing is left behind.

@@ -68,8 +68,8 @@ func parseJSON(b []byte, v any) error {
 	return err
 }
 
-// CheckProcess checks config.json's process, or one of `moat exec`.
-func CheckProcess(p *specs.Process) error {
+// CheckProcess checks config.json's process, or one of `moat exec`. warn is told of what will not be honoured.
+func CheckProcess(p *specs.Process, warn func(string)) error {
 	switch {
 	case p == nil:
 		return errors.New("process: missing")
@@ -83,7 +83,35 @@ func CheckProcess(p *specs.Process) error {
 			return fmt.Errorf("process.env[%d]: %q is not NAME=VALUE", i, e)
 		}
 	}
+	if p.Capabilities != nil {
+		p.Capabilities = possible(p.Capabilities, warn)
+	}
 	return nil
+}
+
+// possible are the capabilities of c that there are, and of the ambient ones those that capabilities(7) allows. The specification wants the others
+// logged, and no error.
+func possible(c *specs.LinuxCapabilities, warn func(string)) *specs.LinuxCapabilities {
+	all := boot.AllCapabilities()
+	known := func(names []string) (k []string) {
+		for _, n := range names {
+			if n = strings.ToUpper(n); slices.Contains(all, n) {
+				k = append(k, n)
+			} else if warn != nil {
+				warn(fmt.Sprintf("process.capabilities: ignored: there is no capability %q", n))
+			}
+		}
+		return k
+	}
+	r := &specs.LinuxCapabilities{Bounding: known(c.Bounding), Effective: known(c.Effective), Inheritable: known(c.Inheritable), Permitted: known(c.Permitted)}
+	for _, n := range known(c.Ambient) {
+		if slices.Contains(r.Permitted, n) && slices.Contains(r.Inheritable, n) {
+			r.Ambient = append(r.Ambient, n)
+		} else if warn != nil {
+			warn(fmt.Sprintf("process.capabilities: can't raise ambient capability %s: it is not both permitted and inheritable", n))
+		}
+	}
+	return r
 }
 
 // applySpec checks what is needed and finds the host's part of the mounts.
@@ -95,7 +123,7 @@ func (o *Options) applySpec(dir string) error {
 	case !strings.HasPrefix(s.Version, "1."):
 		return fmt.Errorf("ociVersion: %q is not supported, only 1.x", s.Version)
 	}
-	if err := CheckProcess(s.Process); err != nil {
+	if err := CheckProcess(s.Process, o.Warn); err != nil {
 		return err
 	}
 	if s.Root == nil || s.Root.Path == "" {
@@ -163,6 +191,14 @@ func (o *Options) addBind(dir string, m *specs.Mount, before int, rec bool) (boo
 	if err != nil {
 		return false, err
 	}
+	known := boot.MountOptions()
+	m.Options = slices.DeleteFunc(slices.Clone(m.Options), func(opt string) bool {
+		if slices.Contains(known, opt) {
+			return false
+		}
+		o.warn("mounts: %s: ignored: option %q is not for bind mounts", m.Destination, opt)
+		return true
+	})
 	t := tree{shared: true, single: !rec, before: before, readOnly: slices.Contains(m.Options, "ro") || slices.Contains(m.Options, "rro")}
 	return fi.IsDir(), o.addTree(src, m.Destination, m.Options, nil, t)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,6 +110,103 @@ func hostResources(r *specs.LinuxResources) *specs.LinuxResources {
 	return &h
 }
 
+// hierarchies are version 1's controllers that the host has. A directory that is no mount of one, as other tools leave behind, is none.
+func hierarchies() ([]cgroup1.Subsystem, error) {
+	all, err := cgroup1.Default()
+	return slices.DeleteFunc(all, func(s cgroup1.Subsystem) bool {
+		p, ok := s.(interface{ Path(string) string })
+		var st unix.Statfs_t
+		return ok && (unix.Statfs(p.Path("/"), &st) != nil || st.Type != unix.CGROUP_SUPER_MAGIC)
+	}), err
+}
+
+// checkResources refuses what the host has no controller for.
+func checkResources(r *specs.LinuxResources) error {
+	v2 := cgroups.Mode() == cgroups.Unified
+	n := r.Network
+	for _, w := range []struct {
+		asked             bool
+		field, controller string
+	}{
+		{n != nil && n.ClassID != nil, "network.classID", "net_cls"}, {n != nil && len(n.Priorities) > 0, "network.priorities", "net_prio"},
+		{len(r.HugepageLimits) > 0, "hugepageLimits", "hugetlb"}, {len(r.Rdma) > 0, "rdma", "rdma"},
+	} {
+		if !w.asked {
+			continue
+		}
+		have := ""
+		if v2 {
+			b, _ := os.ReadFile(cgroupRoot + "/cgroup.controllers")
+			have = string(b)
+		} else if hs, err := hierarchies(); err == nil {
+			for _, h := range hs {
+				have += string(h.Name()) + " "
+			}
+		}
+		if !slices.Contains(strings.Fields(have), w.controller) {
+			return fmt.Errorf("linux.resources.%s: the host has no cgroup controller %s", w.field, w.controller)
+		}
+	}
+	if len(r.Unified) > 0 && !v2 {
+		return errors.New("invalid configuration: linux.resources.unified: the host has version 1 of cgroups")
+	}
+	return nil
+}
+
+// setRest writes, of the limits that hostResources gave, those that the library does not know.
+func setRest(path string, r *specs.LinuxResources, b *specs.LinuxBlockIO) error {
+	v2 := cgroups.Mode() == cgroups.Unified
+	var err error
+	set := func(controller, file, value string) {
+		dir := filepath.Join(cgroupRoot, controller, path)
+		if v2 {
+			dir = filepath.Join(cgroupRoot, path)
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, file), []byte(value), 0)
+		}
+	}
+	if c := r.CPU; c != nil {
+		if c.Idle != nil {
+			set("cpu", "cpu.idle", fmt.Sprint(*c.Idle))
+		}
+		if c.Burst != nil && v2 {
+			set("cpu", "cpu.max.burst", fmt.Sprint(*c.Burst))
+		} else if c.Burst != nil {
+			set("cpu", "cpu.cfs_burst_us", fmt.Sprint(*c.Burst))
+		}
+	}
+	if b == nil {
+		return err
+	}
+	// Version 1's weights are those of the scheduler that the host's kernel has.
+	name := "blkio.weight"
+	if _, e := os.Stat(filepath.Join(cgroupRoot, "blkio", path, name)); e != nil {
+		name = "blkio.bfq.weight"
+	}
+	if b.Weight != nil {
+		set("blkio", name, fmt.Sprint(*b.Weight))
+	}
+	for _, d := range b.WeightDevice {
+		if d.Weight != nil {
+			set("blkio", name+"_device", fmt.Sprintf("%d:%d %d", d.Major, d.Minor, *d.Weight))
+		}
+	}
+	return err
+}
+
+// apart takes the weights out of version 1's resources.
+func apart(h *specs.LinuxResources) *specs.LinuxBlockIO {
+	if h.BlockIO == nil {
+		return nil
+	}
+	b := *h.BlockIO
+	rest := b
+	rest.Weight, rest.WeightDevice = nil, nil
+	h.BlockIO = &rest
+	return &b
+}
+
 func dropZero[T comparable](p **T) {
 	var zero T
 	if *p != nil && **p == zero {
@@ -117,19 +215,27 @@ func dropZero[T comparable](p **T) {
 }
 
 // newGroup makes the cgroup at path, with limits.
-func newGroup(path string, r *specs.LinuxResources) (group, error) {
-	if cgroups.Mode() == cgroups.Unified {
-		m, err := cgroup2.NewManager(cgroupRoot, path, cgroup2.ToResources(hostResources(r)))
-		if err != nil {
-			return nil, fmt.Errorf("cgroup %s: %w", path, err)
-		}
-		return &groupV2{m}, nil
+func newGroup(path string, r *specs.LinuxResources) (g group, err error) {
+	h := hostResources(r)
+	if err = checkResources(h); err != nil {
+		return nil, err
 	}
-	c, err := cgroup1.New(cgroup1.StaticPath(path), hostResources(r))
+	if cgroups.Mode() == cgroups.Unified {
+		m, e := cgroup2.NewManager(cgroupRoot, path, cgroup2.ToResources(h))
+		if g, err = (&groupV2{m, path}), e; err == nil {
+			err = setRest(path, h, nil)
+		}
+	} else {
+		b := apart(h)
+		c, e := cgroup1.New(cgroup1.StaticPath(path), h, cgroup1.WithHierarchy(hierarchies))
+		if g, err = (&groupV1{c, path}), e; err == nil {
+			err = setRest(path, h, b)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cgroup %s: %w", path, err)
 	}
-	return &groupV1{c}, nil
+	return g, nil
 }
 
 // loadGroup finds a cgroup that newGroup made; an error if it is not there.
@@ -142,20 +248,41 @@ func loadGroup(path string) (group, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &groupV2{m}, nil
+		return &groupV2{m, path}, nil
 	}
-	c, err := cgroup1.Load(cgroup1.StaticPath(path))
+	c, err := cgroup1.Load(cgroup1.StaticPath(path), cgroup1.WithHierarchy(hierarchies))
 	if err != nil {
 		return nil, err
 	}
-	return &groupV1{c}, nil
+	return &groupV1{c, path}, nil
 }
 
-type groupV1 struct{ c cgroup1.Cgroup }
+type groupV1 struct {
+	c    cgroup1.Cgroup
+	path string
+}
 
-func (g *groupV1) add(pid int) error                    { return g.c.AddProc(uint64(pid)) }
-func (g *groupV1) update(r *specs.LinuxResources) error { return g.c.Update(hostResources(r)) }
-func (g *groupV1) stats() (*stats.Metrics, error)       { return g.c.Stat(cgroup1.IgnoreNotExist) }
+func (g *groupV1) add(pid int) error              { return g.c.AddProc(uint64(pid)) }
+func (g *groupV1) stats() (*stats.Metrics, error) { return g.c.Stat(cgroup1.IgnoreNotExist) }
+func (g *groupV1) update(r *specs.LinuxResources) error {
+	h := hostResources(r)
+	b := apart(h)
+	if err := checkResources(h); err != nil {
+		return err
+	}
+	err := g.c.Update(h)
+	if c := h.CPU; errors.Is(err, unix.EINVAL) && c != nil {
+		// A new period may be too short for the old quota.
+		first := specs.LinuxCPU{Quota: c.Quota, RealtimeRuntime: c.RealtimeRuntime}
+		if err = g.c.Update(&specs.LinuxResources{CPU: &first}); err == nil {
+			err = g.c.Update(h)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return setRest(g.path, h, b)
+}
 
 func (g *groupV1) freeze(on bool) error {
 	if on {
@@ -175,11 +302,21 @@ func (g *groupV1) remove() (err error) {
 	return err
 }
 
-type groupV2 struct{ m *cgroup2.Manager }
+type groupV2 struct {
+	m    *cgroup2.Manager
+	path string
+}
 
 func (g *groupV2) add(pid int) error { return g.m.AddProc(uint64(pid)) }
 func (g *groupV2) update(r *specs.LinuxResources) error {
-	return g.m.Update(cgroup2.ToResources(hostResources(r)))
+	h := hostResources(r)
+	if err := checkResources(h); err != nil {
+		return err
+	}
+	if err := g.m.Update(cgroup2.ToResources(h)); err != nil {
+		return err
+	}
+	return setRest(g.path, h, nil)
 }
 
 func (g *groupV2) freeze(on bool) error {

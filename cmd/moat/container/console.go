@@ -31,7 +31,9 @@ func openConsole(p *boot.Process, socket string) (*os.File, error) {
 		return nil, fmt.Errorf("open the terminal: %w", err)
 	}
 	if err = setRaw(slave); err == nil {
-		err = sendMaster(socket, path, master)
+		if err = sendFD(socket, path, int(master.Fd())); err != nil {
+			err = fmt.Errorf("--console-socket %s: %w", socket, err)
+		}
 	}
 	if err != nil {
 		slave.Close()
@@ -54,18 +56,31 @@ func setRaw(f *os.File) error {
 	return unix.IoctlSetTermios(int(f.Fd()), unix.TCSETS, t)
 }
 
-// sendMaster hands a terminal's master to who listens on a console socket.
-func sendMaster(socket, name string, master console.Console) error {
+// sendPIDFD hands a descriptor of the process pid to who listens on the socket of --pidfd-socket; "": nobody.
+func sendPIDFD(socket string, pid int) error {
+	if socket == "" {
+		return nil
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err == nil {
+		err = sendFD(socket, "pidfd", fd)
+		unix.Close(fd)
+	}
+	if err != nil {
+		return fmt.Errorf("--pidfd-socket %s: %w", socket, err)
+	}
+	return nil
+}
+
+// sendFD hands a descriptor, a terminal's master or a process', to who listens on a socket.
+func sendFD(socket, name string, send int) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("socket: %w", err)
 	}
 	defer unix.Close(fd)
 	if err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket}); err == nil {
-		err = unix.Sendmsg(fd, []byte(name), unix.UnixRights(int(master.Fd())), nil, 0)
+		err = unix.Sendmsg(fd, []byte(name), unix.UnixRights(send), nil, 0)
 	}
-	if err != nil {
-		return fmt.Errorf("--console-socket %s: %w", socket, err)
-	}
-	return nil
+	return err
 }

@@ -20,6 +20,8 @@ type CreateOptions struct {
 	Root string
 	// PIDFile gets the number of the process to wait for; ConsoleSocket the master of the terminal.
 	PIDFile, ConsoleSocket string
+	// PIDFDSocket gets a descriptor of that process.
+	PIDFDSocket string
 	// Systemd: cgroupsPath is SLICE:PREFIX:NAME.
 	Systemd bool
 }
@@ -64,6 +66,9 @@ func Create(o *Options, co *CreateOptions) (_ *Container, _ *Sandbox, err error)
 		if err := WritePIDFile(co.PIDFile, c.Sentry.PID); err != nil {
 			return nil, nil, err
 		}
+	}
+	if err := sendPIDFD(co.PIDFDSocket, c.Sentry.PID); err != nil {
+		return nil, nil, err
 	}
 	c.Ready = true
 	if err := c.save(); err != nil {
@@ -218,14 +223,7 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 			}
 			return c.thaw()
 		}
-		// It is delivered when the container goes on.
-		cl, err := c.Dial()
-		if err != nil {
-			return err
-		}
-		defer cl.Close()
-		cl.Go("Sandbox.Signal", &boot.SignalArgs{Signal: int(sig), All: all}, &boot.None{}, nil)
-		return nil
+		return c.send("Signal", &boot.SignalArgs{Signal: int(sig), All: all})
 	}
 	err := c.Call("Signal", &boot.SignalArgs{Signal: int(sig), All: all}, &boot.None{})
 	var remote rpc.ServerError
@@ -237,6 +235,17 @@ func (c *Container) Kill(sig unix.Signal, all bool) error {
 		return c.Sentry.signal(sig)
 	}
 	return err
+}
+
+// send does a request to a paused container, which gets it when it goes on.
+func (c *Container) send(method string, args any) error {
+	cl, err := c.Dial()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	cl.Go("Sandbox."+method, args, &boot.None{}, nil)
+	return nil
 }
 
 func (c *Container) thaw() error {
@@ -328,7 +337,8 @@ func (w *Warning) Error() string { return w.Text }
 
 // Update changes the limits. The container is locked.
 func (c *Container) Update(r *specs.LinuxResources) error {
-	if st := c.Status(); st == Stopped {
+	st := c.Status()
+	if st == Stopped {
 		return ErrNotRunning
 	}
 	g, err := loadGroup(c.Cgroup)
@@ -338,7 +348,12 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	if err := g.update(r); err != nil {
 		return err
 	}
-	if err := c.Call("Update", r, &boot.None{}); err != nil {
+	if st == Paused {
+		err = c.send("Update", r)
+	} else {
+		err = c.Call("Update", r, &boot.None{})
+	}
+	if err != nil {
 		return err
 	}
 	if c.Spec.Linux == nil {

@@ -26,7 +26,9 @@ type ExecOptions struct {
 	Detach bool
 	// PIDFile gets the number of the host's process that ends as the container's does, and passes signals on.
 	PIDFile, ConsoleSocket string
-	IgnorePaused           bool
+	// PIDFDSocket gets a descriptor of that process.
+	PIDFDSocket  string
+	IgnorePaused bool
 }
 
 // Exec runs another process in the container, and unless it is detached waits for its end. The calling goroutine is the main one.
@@ -64,6 +66,9 @@ func (c *Container) Exec(o *ExecOptions) (st boot.ExitStatus, err error) {
 		if err := WritePIDFile(o.PIDFile, os.Getpid()); err != nil {
 			return st, err
 		}
+	}
+	if err := sendPIDFD(o.PIDFDSocket, os.Getpid()); err != nil {
+		return st, err
 	}
 	return x.attend(sigs, term.size), nil
 }
@@ -198,8 +203,13 @@ func (c *Container) execDetached(o *ExecOptions) error {
 		err = fmt.Errorf("the keeper of the process ended: %w", err)
 	case r.Error != "":
 		err = &StartError{r.Error, r.Code}
-	case o.PIDFile != "":
-		err = WritePIDFile(o.PIDFile, k.Process.Pid)
+	default:
+		if o.PIDFile != "" {
+			err = WritePIDFile(o.PIDFile, k.Process.Pid)
+		}
+		if err == nil {
+			err = sendPIDFD(o.PIDFDSocket, k.Process.Pid)
+		}
 	}
 	if err != nil {
 		k.Process.Kill()

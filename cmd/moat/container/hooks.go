@@ -34,7 +34,7 @@ func (c *Container) runHooks(name string, hooks []specs.Hook, status string) err
 	}
 	for i, h := range hooks {
 		if err := runHook(&h, state); err != nil {
-			return fmt.Errorf("hooks.%s[%d]: %w", name, i, err)
+			return fmt.Errorf("error running %s hook #%d: %w", name, i, err)
 		}
 	}
 	return nil

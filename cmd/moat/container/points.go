@@ -7,10 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxLinks is how many symlinks there may be in a path (path_resolution(7)).
+const maxLinks = 40
+
 // makePoint makes a directory or an empty file below the directory root, with the directories above it, if it is not there. Symlinks
-// of the tree stay in it.
+// of the tree stay in it; one that leads nowhere is led somewhere.
 func makePoint(root int, p mountPoint) error {
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	open := func(path string) (int, error) {
 		for {
 			fd, err := unix.Openat2(root, path, &how)
@@ -21,12 +24,27 @@ func makePoint(root int, p mountPoint) error {
 	}
 	at := "."
 	parts := strings.Split(strings.Trim(p.Path, "/"), "/")
-	for i, name := range parts {
-		parent := at
+	for i, links := 0, 0; i < len(parts); i++ {
+		parent, name := at, parts[i]
 		at = filepath.Join(at, name)
 		fd, err := open(at)
 		if err == nil {
+			buf := make([]byte, unix.PathMax)
+			n, e := unix.Readlinkat(fd, "", buf)
 			unix.Close(fd)
+			if e != nil {
+				continue // no symlink
+			}
+			if links++; links > maxLinks {
+				return unix.ELOOP
+			}
+			to := string(buf[:n])
+			if !filepath.IsAbs(to) {
+				to = filepath.Join("/", parent, to)
+			}
+			// What is above has no symlinks, so that .. is what is left of it.
+			to = filepath.Join(to, strings.Join(parts[i+1:], "/"))
+			parts, at, i = strings.Split(strings.Trim(to, "/"), "/"), ".", -1
 			continue
 		}
 		if err != unix.ENOENT {

@@ -160,6 +160,7 @@ func openTerminal(o *Options) (*terminal, error) {
 		c.Rows, c.Cols = uint16(b.Height), uint16(b.Width)
 	}
 	if !both {
+		c.PlainOutput = true
 		return t, nil
 	}
 	var err error

@@ -68,7 +68,13 @@ func compileSeccomp(s *specs.LinuxSeccomp, warn func(string, ...any)) ([]byte, e
 		{OpCode: bpf.Jmp | bpf.Jge, JumpIfFalse: 1, K: x32},
 		ret(otherwise),
 	}
-	p = append(p, bisect(slices.Sorted(maps.Keys(rules)), rules, otherwise)...)
+	nrs := slices.Sorted(maps.Keys(rules))
+	if a := s.DefaultAction; len(nrs) > 0 && a != specs.ActAllow && a != specs.ActLog && a != specs.ActTrace {
+		// As with runc, calls that are newer than the profile do not exist: the C library then tries their predecessors.
+		p = append(p, bpf.Instruction{OpCode: bpf.Jmp | bpf.Jgt, JumpIfFalse: 1, K: nrs[len(nrs)-1]},
+			ret(linux.SECCOMP_RET_ERRNO.WithReturnCode(uint16(unix.ENOSYS))))
+	}
+	p = append(p, bisect(nrs, rules, otherwise)...)
 	if len(p) > 4096 {
 		return nil, fmt.Errorf("%d instructions are too many: Linux takes 4096", len(p))
 	}

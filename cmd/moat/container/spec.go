@@ -94,9 +94,6 @@ func (o *Options) applyResources(r *specs.LinuxResources) error {
 		}
 		o.Config.Memory = limit - boot.Overhead(limit)
 	}
-	if r.Network != nil || len(r.Rdma) > 0 || len(r.HugepageLimits) > 0 {
-		o.warn("linux.resources: network, rdma and hugepageLimits are ignored")
-	}
 	return nil
 }
 

@@ -317,6 +317,22 @@ type OCIState struct {
 	ExitStatus *int `json:"exitStatus,omitempty"`
 }
 
+// MarshalJSON writes the fields in runc's order.
+func (s *OCIState) MarshalJSON() ([]byte, error) {
+	return json.Marshal(&struct {
+		Version     string               `json:"ociVersion"`
+		ID          string               `json:"id"`
+		PID         int                  `json:"pid"`
+		Status      specs.ContainerState `json:"status"`
+		Bundle      string               `json:"bundle"`
+		Rootfs      string               `json:"rootfs"`
+		Created     time.Time            `json:"created"`
+		Annotations map[string]string    `json:"annotations,omitempty"`
+		Owner       string               `json:"owner"`
+		ExitStatus  *int                 `json:"exitStatus,omitempty"`
+	}{s.Version, s.ID, s.Pid, s.Status, s.Bundle, s.Rootfs, s.Created, s.Annotations, s.Owner, s.ExitStatus})
+}
+
 // OCIState is the container's state with the status given.
 func (c *Container) OCIState(status string) *OCIState {
 	s := &OCIState{State: specs.State{Version: specs.Version, ID: c.ID, Status: specs.ContainerState(status), Bundle: c.Bundle}, Rootfs: c.Rootfs, Created: c.Created}

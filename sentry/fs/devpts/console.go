@@ -17,13 +17,16 @@ type Console struct {
 	once sync.Once
 }
 
-// NewConsole makes a terminal for a user.
-func (f *FS) NewConsole(c *auth.Credentials, rows, cols uint16) (*Console, error) {
+// NewConsole makes a terminal for a user. With plain, lines end with a line feed alone: somebody who is no terminal reads them.
+func (f *FS) NewConsole(c *auth.Credentials, rows, cols uint16, plain bool) (*Console, error) {
 	p, err := f.newPty(c)
 	if err != nil {
 		return nil, err
 	}
 	p.locked = false
+	if plain {
+		p.tty.c.OutputFlags &^= unix.ONLCR
+	}
 	p.size = linux.Winsize{Row: rows, Col: cols}
 	return &Console{p: p}, nil
 }

@@ -18,6 +18,7 @@ type Options struct {
 	Size     uint64 // bytes
 	Inodes   uint64
 	NoLimits bool // neither of them: the memory file's own limit holds
+	Queues   bool // it calls itself mqueue: where mq_overview(7)'s queues would be, but the system calls that make them are absent
 	Mode     uint16
 	UID      auth.KUID
 	GID      auth.KGID
@@ -70,7 +71,7 @@ func (fs *FileSystem) setLimits() {
 	fs.maxInodes.Store(pick(fs.opts.Inodes))
 }
 
-// Register makes mount(2) know "tmpfs" (and "ramfs").
+// Register makes mount(2) know "tmpfs", "ramfs" and "mqueue".
 func Register(mem *memory.File) {
 	mount := func(ctx vfs.Context, _, data string) (vfs.FileSystem, error) {
 		c := ctx.Credentials()
@@ -82,6 +83,9 @@ func Register(mem *memory.File) {
 	}
 	vfs.RegisterFileSystem("tmpfs", mount)
 	vfs.RegisterFileSystem("ramfs", mount)
+	vfs.RegisterFileSystem("mqueue", func(vfs.Context, string, string) (vfs.FileSystem, error) {
+		return New(mem, Options{Queues: true}), nil
+	})
 }
 
 // ParseOptions reads mount(2)'s data into o: EINVAL.
@@ -143,7 +147,12 @@ func parseSize(s string) (uint64, error) {
 }
 
 // Type implements vfs.FileSystem.
-func (fs *FileSystem) Type() string { return "tmpfs" }
+func (fs *FileSystem) Type() string {
+	if fs.opts.Queues {
+		return "mqueue"
+	}
+	return "tmpfs"
+}
 
 // Root implements vfs.FileSystem.
 func (fs *FileSystem) Root() vfs.Inode { return fs.root }
@@ -195,6 +204,10 @@ func (fs *FileSystem) MountOptions() string {
 // StatFS implements vfs.FileSystem.
 func (fs *FileSystem) StatFS(vfs.Context) (linux.Statfs, error) {
 	st := linux.Statfs{Type: linux.TMPFS_MAGIC, BlockSize: memory.PageSize, FragmentSize: memory.PageSize, NameLength: linux.NAME_MAX}
+	if fs.opts.Queues {
+		st.Type = linux.MQUEUE_MAGIC
+		return st, nil
+	}
 	if max := fs.maxBlocks.Load(); max > 0 {
 		st.Blocks = uint64(max)
 		left := min(max-fs.blocks.Load(), int64(fs.mem.Limit()-min(fs.mem.Limit(), fs.mem.Used()))/memory.PageSize)
