@@ -48,7 +48,7 @@ func (g *globals) check() error {
 }
 
 func defaultRoot() string {
-	if os.Geteuid() != 0 {
+	if !container.Privileged() {
 		if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
 			return filepath.Join(d, "moat")
 		}

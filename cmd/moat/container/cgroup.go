@@ -29,7 +29,7 @@ type group interface {
 // cgroupRoot is where version 2 is mounted on a host that has no other.
 const cgroupRoot = "/sys/fs/cgroup"
 
-// cgroupPath is the container's path below each hierarchy. systemd's SLICE:PREFIX:NAME becomes the path that systemd would choose.
+// cgroupPath is the container's path below each hierarchy, "" if it is to have no cgroup. systemd's SLICE:PREFIX:NAME becomes the path that systemd would choose.
 func cgroupPath(s *specs.Spec, id string, systemd bool) string {
 	p := ""
 	if s.Linux != nil {
@@ -48,6 +48,9 @@ func cgroupPath(s *specs.Spec, id string, systemd bool) string {
 			p = filepath.Join(p, part+".slice")
 		}
 		return filepath.Join(p, f[1]+"-"+f[2]+".scope")
+	}
+	if p == "" && !Privileged() {
+		return "" // an ordinary user's is where he says, as with runc
 	}
 	if p == "" {
 		p = id
@@ -369,5 +372,5 @@ func (c *Container) frozen() bool {
 
 // mayIgnore reports whether a container may do without a cgroup: an ordinary user's whom the host lets have none.
 func mayIgnore(err error) bool {
-	return os.Geteuid() != 0 && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOENT))
+	return !Privileged() && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOENT))
 }

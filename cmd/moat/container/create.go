@@ -90,7 +90,10 @@ func (c *Container) launch(o *Options, co *CreateOptions) (_ *Sandbox, err error
 	if l := o.Config.Spec.Linux; l != nil {
 		r = l.Resources
 	}
-	g, err := newGroup(c.Cgroup, r)
+	var g group
+	if c.Cgroup != "" {
+		g, err = newGroup(c.Cgroup, r)
+	}
 	if err != nil {
 		if !mayIgnore(err) {
 			return nil, err

@@ -238,7 +238,7 @@ func userNamespace(c *exec.Cmd, uid, gid int) {
 	a.Cloneflags |= unix.CLONE_NEWUSER
 	a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
 	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}}
-	if os.Geteuid() == 0 {
+	if maySetGroups() {
 		// The caller's groups must not stay.
 		a.GidMappingsEnableSetgroups = true
 		a.Credential = &syscall.Credential{}
@@ -320,7 +320,7 @@ func (s *Sandbox) startSentry(o *Options, control, gofer *os.File) (err error) {
 		c.SysProcAttr.Setctty, c.SysProcAttr.Ctty = true, boot.StdioFD
 	}
 	uid, gid := os.Geteuid(), os.Getegid()
-	if uid == 0 {
+	if uid == 0 && mapped("uid_map", nobody) && mapped("gid_map", nobody) {
 		uid, gid = nobody, nobody
 	}
 	userNamespace(c, uid, gid)
