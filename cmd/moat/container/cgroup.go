@@ -156,6 +156,29 @@ func checkResources(r *specs.LinuxResources) error {
 	return nil
 }
 
+// checkUnused refuses a cgroup that others are in, and one that is frozen: what is added to it would not run.
+func checkUnused(path string) error {
+	dirs := []string{filepath.Join(cgroupRoot, path)}
+	if cgroups.Mode() != cgroups.Unified {
+		dirs = nil
+		hs, _ := hierarchies()
+		for _, h := range hs {
+			if p, ok := h.(interface{ Path(string) string }); ok {
+				dirs = append(dirs, p.Path(path))
+			}
+		}
+	}
+	for _, d := range dirs {
+		if b, err := os.ReadFile(filepath.Join(d, "cgroup.procs")); err == nil && len(b) > 0 {
+			return fmt.Errorf("container's cgroup is not empty: %d process(es) found", strings.Count(string(b), "\n"))
+		}
+	}
+	if frozenAt(path) {
+		return errors.New("container's cgroup unexpectedly frozen")
+	}
+	return nil
+}
+
 // setRest writes, of the limits that hostResources gave, those that the library does not know.
 func setRest(path string, r *specs.LinuxResources, b *specs.LinuxBlockIO) error {
 	v2 := cgroups.Mode() == cgroups.Unified
@@ -359,14 +382,15 @@ func (g *groupV2) remove() (err error) {
 
 // frozen reports whether the container is paused.
 func (c *Container) frozen() bool {
-	if c.Cgroup == "" {
-		return false
-	}
+	return c.Cgroup != "" && frozenAt(c.Cgroup)
+}
+
+func frozenAt(path string) bool {
 	if cgroups.Mode() == cgroups.Unified {
-		b, err := os.ReadFile(filepath.Join(cgroupRoot, c.Cgroup, "cgroup.freeze"))
+		b, err := os.ReadFile(filepath.Join(cgroupRoot, path, "cgroup.freeze"))
 		return err == nil && strings.TrimSpace(string(b)) == "1"
 	}
-	b, err := os.ReadFile(filepath.Join(cgroupRoot, "freezer", c.Cgroup, "freezer.state"))
+	b, err := os.ReadFile(filepath.Join(cgroupRoot, "freezer", path, "freezer.state"))
 	return err == nil && strings.TrimSpace(string(b)) != "THAWED"
 }
 

@@ -79,7 +79,13 @@ func Create(o *Options, co *CreateOptions) (_ *Container, _ *Sandbox, err error)
 
 // prepare makes what is needed on the host before there are processes. What it will make is written down first, so that Delete finds it.
 func (c *Container) prepare(o *Options, co *CreateOptions) error {
-	c.Cgroup = cgroupPath(o.Config.Spec, o.ID, co.Systemd)
+	p := cgroupPath(o.Config.Spec, o.ID, co.Systemd)
+	if p != "" {
+		if err := checkUnused(p); err != nil {
+			return fmt.Errorf("cgroup %s: %w", p, err)
+		}
+	}
+	c.Cgroup = p
 	return c.save()
 }
 
