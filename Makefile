@@ -5,7 +5,7 @@ FUZZTIME ?= 20s
 comma := ,
 export GOFLAGS ?= -mod=mod
 
-.PHONY: all build run test unit workloads oci net vm lint size fuzz bench bench-quick clean deps conformance fuzz-raw soak fuzz-diff
+.PHONY: all build run test unit workloads oci oci-suites net vm lint size fuzz bench bench-quick clean deps conformance fuzz-raw soak fuzz-diff
 
 all: build
 
@@ -41,8 +41,14 @@ soak: deps
 	MOAT_SOAK=$(MINUTES) MOAT_SOAK_SECONDS=$(SECONDS) MOAT_STRESSORS="$(STRESSORS)" MOAT_PLATFORMS="$(firstword $(PLATFORMS))" $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./tests/workloads
 # moat as Docker's runtime: installs Docker from Debian and starts a daemon of its own by hand. The long tests of the verbs, too.
 oci: deps build
-	./scripts/deps.sh docker.io iproute2
-	MOAT_DOCKER=1 MOAT_LONG=1 $(GO) test -count=1 -timeout 30m -v ./tests/oci
+	./scripts/deps.sh docker.io iproute2 podman
+	MOAT_DOCKER=1 MOAT_PODMAN=1 MOAT_LONG=1 $(GO) test -count=1 -timeout 30m -v ./tests/oci
+
+# Other people's tests of OCI runtimes, on moat and, where they are installed, on runc and crun; what fails must be in tests/oci/suites/known.txt.
+oci-suites: deps build
+	./scripts/deps.sh runc crun bats jq gawk
+	$(GO) run ./tests/oci/suites -suite runtime-tools -runtimes bin/moat,runc,crun
+	$(GO) run ./tests/oci/suites -suite runc
 
 # Real servers and clients, installed from Debian, over loopback and over a veth to the host.
 net: deps build

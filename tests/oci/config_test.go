@@ -37,6 +37,28 @@ func TestConfig(t *testing.T) {
 			r.spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_KILL"}, Permitted: []string{"CAP_KILL"}, Effective: []string{"CAP_KILL"}}
 		}, "grep -E 'Cap(Prm|Eff|Bnd)' /proc/self/status | while read a b; do echo $b; done; grep NoNewPrivs /proc/self/status",
 			strings.Repeat("0000000000000020\n", 3) + "NoNewPrivs:\t1\n"},
+		"environment": {func(r *runtime) { r.spec.Process.Env = append(r.spec.Process.Env, "A=1", "HOME=", "A=2") }, "env | grep -E '^(A|HOME)='", "HOME=/root\nA=2\n"},
+		"masked twice": {func(r *runtime) { r.spec.Linux.MaskedPaths = []string{"/etc", "/tmp", "/etc"} },
+			"grep -c ' /etc ' /proc/mounts; stat -c %d /etc /tmp | uniq | wc -l", "1\n1\n"},
+		"dangling symlink": {func(r *runtime) {
+			os.Symlink("../nowhere/b", filepath.Join(r.spec.Root.Path, "tmp", "link"))
+			r.spec.Mounts = append(r.spec.Mounts, specs.Mount{Destination: "/tmp/link/c", Type: "tmpfs"})
+		}, "grep -c ' /nowhere/b/c ' /proc/mounts", "1\n"},
+		"dangling symlink, root not read-only": {func(r *runtime) {
+			r.spec.Root.Readonly = false
+			os.Symlink("/nowhere/b", filepath.Join(r.spec.Root.Path, "tmp", "link"))
+			r.spec.Mounts = append(r.spec.Mounts, specs.Mount{Destination: "/tmp/link", Source: "/etc/passwd", Options: []string{"bind"}})
+		}, "grep -c ' /nowhere/b ' /proc/mounts", "1\n"},
+		"tmpfs has the mode of what it covers": {func(r *runtime) {
+			os.Chmod(filepath.Join(r.spec.Root.Path, "tmp"), 0o710)
+			r.spec.Mounts = append(r.spec.Mounts, specs.Mount{Destination: "/tmp", Type: "tmpfs"}, specs.Mount{Destination: "/new/x", Type: "tmpfs"})
+		}, "stat -c %a /tmp /new/x", "710\n1777\n"},
+		"read-only /dev": {func(r *runtime) {
+			r.spec.Mounts = append(r.spec.Mounts, specs.Mount{Destination: "/dev", Type: "tmpfs", Options: []string{"ro"}})
+		}, "echo x > /dev/null && echo y 2>/dev/null > /dev/y || echo no", "no\n"},
+		"mqueue": {func(r *runtime) {
+			r.spec.Mounts = append(r.spec.Mounts, specs.Mount{Destination: "/q", Type: "mqueue"})
+		}, "grep -c '^mqueue /q mqueue' /proc/mounts", "1\n"},
 		"oom score": {func(r *runtime) { r.spec.Process.OOMScoreAdj = ptr(321) }, "cat /proc/self/oom_score_adj", "321\n"},
 		"tmpfs": {func(r *runtime) {
 			r.spec.Mounts = append(r.spec.Mounts, specs.Mount{Destination: "/new/t", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=64k", "mode=700", "noexec", "nosuid", "shared"}})
@@ -98,7 +120,9 @@ func TestBinds(t *testing.T) {
 	}
 	r.spec.Mounts[len(r.spec.Mounts)-1].Options = []string{"bind", "fly"}
 	r.write()
-	r.fails(1, `option "fly" is not for bind mounts`, "run", "-b", r.bundle, "c")
+	if res := r.moat("run", "-b", r.bundle, "c"); res.code != 0 || !strings.Contains(res.err, `option "fly" is not for bind mounts`) {
+		t.Errorf("an option that is not for bind mounts: %v", res)
+	}
 }
 
 func TestHooks(t *testing.T) {
@@ -129,6 +153,10 @@ func TestHooks(t *testing.T) {
 	r.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "1000"}, Timeout: ptr(1)}}}
 	r.write()
 	r.fails(1, "longer than its timeout", "run", "-b", r.bundle, "c")
+	r.spec.Process.Env = append(r.spec.Process.Env, "ONE=two")
+	r.spec.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo said $ONE $HOME; exit 3"}}}}
+	r.write()
+	r.fails(1, "/bin/sh: exit status 3: said two /root", "run", "-b", r.bundle, "c")
 	r.spec.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/nosuch"}}}
 	r.write()
 	r.fails(1, "error running startContainer hook #0: /nosuch", "run", "-b", r.bundle, "c")
@@ -147,7 +175,17 @@ func TestRefused(t *testing.T) {
 		"linux.uidMappings":               func(s *specs.Spec) { s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 1000, Size: 1000}} },
 		"linux.resources.memory.limit":    func(s *specs.Spec) { s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(1 << 20))} },
 		"linux.rootfsPropagation":         func(s *specs.Spec) { s.Linux.RootfsPropagation = "sideways" },
-		"linux.devices: /dev/x":           func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "q"}} },
+		"mounts: proc on /proc": func(s *specs.Spec) {
+			root := filepath.Join(os.TempDir(), filepath.Base(s.Root.Path)+"-link")
+			os.CopyFS(root, os.DirFS(s.Root.Path))
+			os.Remove(filepath.Join(root, "proc"))
+			os.Symlink("tmp", filepath.Join(root, "proc"))
+			s.Root.Path = root
+		},
+		"linux.resources.hugepageLimits": func(s *specs.Spec) {
+			s.Linux.Resources.HugepageLimits = []specs.LinuxHugepageLimit{{Pagesize: "3GB", Limit: 1}}
+		},
+		"linux.devices: /dev/x": func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "q"}} },
 	} {
 		r := newRuntime(t, "true")
 		set(r.spec)

@@ -256,6 +256,34 @@ func TestConsole(t *testing.T) {
 	r.ok("delete", "c")
 }
 
+// TestTerminalWithoutInput: the end of the input is no hang-up, and who reads lines that is no terminal gets them as they are.
+func TestTerminalWithoutInput(t *testing.T) {
+	r := newRuntime(t)
+	r.spec.Process.Terminal = true
+	r.sh("sleep 0.2; tty")
+	r.run("/dev/pts/0\n", 0)
+}
+
+// TestCgroupInUse: a cgroup that others are in is refused, and stays.
+func TestCgroupInUse(t *testing.T) {
+	r := newRuntime(t, "sleep", "1000")
+	r.spec.Linux.CgroupsPath = fmt.Sprintf("/moat-test/in-use-%d", os.Getpid())
+	r.write()
+	r.ok("run", "-d", "-b", r.bundle, "c")
+	r.fails(1, "container's cgroup is not empty", "run", "-d", "-b", r.bundle, "d")
+	r.ok("delete", "--force", "c")
+}
+
+// TestUnknownCapability is warned of.
+func TestUnknownCapability(t *testing.T) {
+	r := newRuntime(t, "true")
+	r.spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_FLY"}}
+	r.write()
+	if res := r.moat("run", "-b", r.bundle, "c"); res.code != 0 || !strings.Contains(res.err, `there is no capability "CAP_FLY"`) {
+		t.Errorf("%v", res)
+	}
+}
+
 func receive(t *testing.T, l *net.UnixListener) *os.File {
 	t.Helper()
 	c, err := l.AcceptUnix()

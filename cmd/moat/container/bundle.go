@@ -163,6 +163,11 @@ func (o *Options) applySpec(dir string) error {
 				// The devices of a container are the sentry's.
 				m.Type = "devtmpfs"
 			}
+			if _, e := os.Stat(filepath.Join(root, m.Destination)); m.Type == "tmpfs" && errors.Is(e, os.ErrNotExist) &&
+				!slices.ContainsFunc(m.Options, func(opt string) bool { return strings.HasPrefix(opt, "mode=") }) {
+				// What is made to mount on does not give it its mode.
+				m.Options = append(slices.Clone(m.Options), "mode=1777")
+			}
 			own = append(own, m)
 		}
 		covered := slices.ContainsFunc(s.Mounts[:i], func(e specs.Mount) bool {

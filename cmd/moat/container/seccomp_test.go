@@ -3,6 +3,7 @@ package container
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -83,6 +84,18 @@ func want(s *specs.LinuxSeccomp, name string, args [6]uint64) linux.BPFAction {
 	return action
 }
 
+// lastNamed is the highest number of a call that s names.
+func lastNamed(s *specs.LinuxSeccomp, rows []syscalls.Row) (last uintptr) {
+	for _, c := range s.Syscalls {
+		for _, r := range rows {
+			if slices.Contains(c.Names, r.Name) {
+				last = max(last, r.Nr)
+			}
+		}
+	}
+	return last
+}
+
 // TestSeccomp compares compiled programs of random configurations with what they say.
 func TestSeccomp(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -115,7 +128,11 @@ func TestSeccomp(t *testing.T) {
 			for i := range args {
 				args[i] = values[rnd.IntN(len(values))]
 			}
-			if got, w := runProgram(t, p, 0xc000003e, uint32(row.Nr), args), uint32(want(s, row.Name, args)); got != w {
+			w := uint32(want(s, row.Name, args))
+			if last := lastNamed(s, rows); last > 0 && row.Nr > last && s.DefaultAction != specs.ActAllow {
+				w = uint32(linux.SECCOMP_RET_ERRNO.WithReturnCode(38))
+			}
+			if got := runProgram(t, p, 0xc000003e, uint32(row.Nr), args); got != w {
 				t.Fatalf("%s%v: %#x, want %#x", row.Name, args, got, w)
 			}
 		}
@@ -135,6 +152,31 @@ func TestCgroupPath(t *testing.T) {
 		s := &specs.Spec{Linux: &specs.Linux{CgroupsPath: c.path}}
 		if got := cgroupPath(s, "id", c.systemd); got != c.want {
 			t.Errorf("%q: %s, want %s", c.path, got, c.want)
+		}
+	}
+}
+
+// TestSeccompNewer: calls above all of a profile's do not exist, unless the profile lets what it does not name pass.
+func TestSeccompNewer(t *testing.T) {
+	const arch, newer = 0xc000003e, 1000
+	for _, c := range []struct {
+		action specs.LinuxSeccompAction
+		want   linux.BPFAction
+	}{
+		{specs.ActErrno, linux.SECCOMP_RET_ERRNO.WithReturnCode(38)}, {specs.ActKill, linux.SECCOMP_RET_ERRNO.WithReturnCode(38)},
+		{specs.ActAllow, linux.SECCOMP_RET_ALLOW},
+	} {
+		code, err := compileSeccomp(&specs.LinuxSeccomp{DefaultAction: c.action, Syscalls: []specs.LinuxSyscall{{Names: []string{"read", "statx"}, Action: specs.ActTrap}}},
+			func(string, ...any) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := decode(t, code)
+		if got := runProgram(t, p, arch, newer, [6]uint64{}); got != uint32(c.want) {
+			t.Errorf("%s: a newer call: %#x", c.action, got)
+		}
+		if got := runProgram(t, p, arch, 332, [6]uint64{}); got != uint32(linux.SECCOMP_RET_TRAP) {
+			t.Errorf("%s: the last call: %#x", c.action, got)
 		}
 	}
 }

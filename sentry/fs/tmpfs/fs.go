@@ -18,7 +18,6 @@ type Options struct {
 	Size     uint64 // bytes
 	Inodes   uint64
 	NoLimits bool // neither of them: the memory file's own limit holds
-	Queues   bool // it calls itself mqueue: where mq_overview(7)'s queues would be, but the system calls that make them are absent
 	Mode     uint16
 	UID      auth.KUID
 	GID      auth.KGID
@@ -71,7 +70,7 @@ func (fs *FileSystem) setLimits() {
 	fs.maxInodes.Store(pick(fs.opts.Inodes))
 }
 
-// Register makes mount(2) know "tmpfs", "ramfs" and "mqueue".
+// Register makes mount(2) know "tmpfs" (and "ramfs").
 func Register(mem *memory.File) {
 	mount := func(ctx vfs.Context, _, data string) (vfs.FileSystem, error) {
 		c := ctx.Credentials()
@@ -83,9 +82,6 @@ func Register(mem *memory.File) {
 	}
 	vfs.RegisterFileSystem("tmpfs", mount)
 	vfs.RegisterFileSystem("ramfs", mount)
-	vfs.RegisterFileSystem("mqueue", func(vfs.Context, string, string) (vfs.FileSystem, error) {
-		return New(mem, Options{Queues: true}), nil
-	})
 }
 
 // ParseOptions reads mount(2)'s data into o: EINVAL.
@@ -147,12 +143,7 @@ func parseSize(s string) (uint64, error) {
 }
 
 // Type implements vfs.FileSystem.
-func (fs *FileSystem) Type() string {
-	if fs.opts.Queues {
-		return "mqueue"
-	}
-	return "tmpfs"
-}
+func (fs *FileSystem) Type() string { return "tmpfs" }
 
 // Root implements vfs.FileSystem.
 func (fs *FileSystem) Root() vfs.Inode { return fs.root }

@@ -220,6 +220,9 @@ func wrap(dir, rt string, args []string) (string, error) {
 		return "", err
 	}
 	state := filepath.Join(dir, "state-"+filepath.Base(rt))
+	if err := os.MkdirAll(state, 0o711); err != nil {
+		return "", err
+	}
 	if filepath.Base(rt) != "moat" {
 		args = nil
 	}

@@ -15,7 +15,7 @@ const runcVersion = "v1.5.2"
 const images = `set -e
 d=$(mktemp -d); trap 'rm -rf $d' EXIT; cd $d
 mkdir -p bin dev etc home root tmp usr/bin usr/sbin var/www var/spool/mail lib
-chmod 1777 tmp; chmod 700 root
+chmod 755 .; chmod 1777 tmp; chmod 700 root
 cp "$(command -v busybox)" bin/busybox
 for a in $(bin/busybox --list); do [ $a = busybox ] || ln bin/busybox bin/$a; done
 ln -s ../../bin/env usr/bin/env
