@@ -195,10 +195,6 @@ func (fs *FileSystem) MountOptions() string {
 // StatFS implements vfs.FileSystem.
 func (fs *FileSystem) StatFS(vfs.Context) (linux.Statfs, error) {
 	st := linux.Statfs{Type: linux.TMPFS_MAGIC, BlockSize: memory.PageSize, FragmentSize: memory.PageSize, NameLength: linux.NAME_MAX}
-	if fs.opts.Queues {
-		st.Type = linux.MQUEUE_MAGIC
-		return st, nil
-	}
 	if max := fs.maxBlocks.Load(); max > 0 {
 		st.Blocks = uint64(max)
 		left := min(max-fs.blocks.Load(), int64(fs.mem.Limit()-min(fs.mem.Limit(), fs.mem.Used()))/memory.PageSize)
