@@ -14,6 +14,7 @@ import (
 	"moat/sentry/kernel"
 	"moat/sentry/kernel/auth"
 	"moat/sentry/usermem"
+	"moat/sentry/vfs"
 )
 
 // rootTask is a task that has root's credentials and nothing else.
@@ -97,7 +98,7 @@ func FuzzIoctl(f *testing.F) {
 	f.Fuzz(func(t *testing.T, req uint32, at uint16, mem []byte) {
 		before := len(mem)
 		io := &usermem.BytesIO{B: mem}
-		if _, err := Ioctl(ns, io, req, uintptr(at)); err != nil {
+		if _, err := Ioctl(vfs.Background(), ns, io, req, uintptr(at)); err != nil {
 			if _, ok := err.(unix.Errno); !ok {
 				t.Fatal(err)
 			}
