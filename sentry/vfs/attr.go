@@ -132,19 +132,8 @@ func Truncate(ctx Context, p Path, size int64) error {
 		return err
 	}
 	defer putWrite(i)
-	// Of truncate(2), unlike ftruncate(2) and O_TRUNC, a file that has the size already sees nothing.
-	same := false
-	if i.Mode()&(unix.S_ISUID|unix.S_ISGID) == 0 {
-		a, err := i.Attr(ctx)
-		if err != nil {
-			return err
-		}
-		same = a.Size == size
-	}
-	if !same {
-		if err := truncateInode(ctx, i, size); err != nil {
-			return err
-		}
+	if err := truncateInode(ctx, i, size); err != nil {
+		return err
 	}
 	Notify(p.Dentry, InModify)
 	return nil
