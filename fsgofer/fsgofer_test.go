@@ -496,11 +496,11 @@ func TestFilter(t *testing.T) {
 	if err := cmd.Run(); !errors.As(err, &e) || e.Sys().(syscall.WaitStatus).Signal() != unix.SIGSYS {
 		t.Error(err)
 	}
-	if n := len(Rules(false)); n > 17 {
+	if n := len(Rules(false, false)); n > 17 {
 		t.Errorf("%d calls without a writable mount", n)
 	}
 	seen := map[uintptr]bool{}
-	for _, r := range Rules(true) {
+	for _, r := range Rules(true, false) {
 		if seen[r.NR] || r.Why == "" || r.Args == nil {
 			t.Errorf("%+v", r)
 		}
@@ -509,7 +509,7 @@ func TestFilter(t *testing.T) {
 	if len(seen) > 30 {
 		t.Errorf("%d calls", len(seen))
 	}
-	t.Logf("the gofer may make %d calls, %d if every mount is read-only", len(seen), len(Rules(false)))
+	t.Logf("the gofer may make %d calls, %d if every mount is read-only", len(seen), len(Rules(false, false)))
 }
 
 // TestBadRequest: a name that leads out ends the gofer. Names like that cannot be encoded by wire, so the bytes are patched.

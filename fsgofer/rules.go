@@ -43,12 +43,12 @@ var (
 func eq(v uintptr) seccomp.ValueMatcher { return seccomp.EqualTo(v) }
 
 // Rules are the calls that the gofer makes once it serves; any other kills it, but for Answers. `moat surface` prints them. Without a writable mount
-// those that change files are not among them: each of these has its own system call, so fewer they cannot be. What needs a descriptor that
+// those that change files are not among them, and on a host whose clock can be read without a call (see Options.SlowClock) nor is that: each of these has its own system call, so fewer they cannot be. What needs a descriptor that
 // the sentry has (fallocate, ftruncate, SEEK_HOLE) is the sentry's to do. The runtime makes no thread any more and those that there are have come up (see
 // makeThreads, settle), sends itself no signal and names no mapping (see Godebug), and handles none (see Serve): there is no rt_sigreturn to return into an
 // attacker's frame.
 // Paths cannot be seen by a filter: that names stay below their directory is openat2's doing, and the mount namespace's.
-func Rules(writable bool) []Rule {
+func Rules(writable, slowClock bool) []Rule {
 	rules := []Rule{
 		// Talking to the sentry.
 		{"recvmsg", unix.SYS_RECVMSG, args{free, free, eq(unix.MSG_CMSG_CLOEXEC)}, "requests"},
@@ -81,6 +81,9 @@ func Rules(writable bool) []Rule {
 		{"write", unix.SYS_WRITE, args{eq(2)}, "last words on stderr"},
 		{"exit_group", unix.SYS_EXIT_GROUP, seccomp.MatchAll{}, "the end"},
 	}
+	if slowClock {
+		rules = append(rules, Rule{"clock_gettime", unix.SYS_CLOCK_GETTIME, seccomp.MatchAll{}, "runtime: clocks that the vDSO asks the kernel for"})
+	}
 	if !writable {
 		return rules
 	}
@@ -109,15 +112,11 @@ const (
 	anon         = unix.MAP_PRIVATE | unix.MAP_ANON
 )
 
-// installFilter puts every thread of the process, and those to come, under Rules; and clock_gettime, which the runtime then needs, on a host whose clock
-// cannot be read without a call.
+// installFilter puts every thread of the process, and those to come, under Rules.
 func installFilter(writable, slowClock bool) error {
 	set := seccomp.NewSyscallRules()
-	for _, r := range Rules(writable) {
+	for _, r := range Rules(writable, slowClock) {
 		set.Add(r.NR, r.Args)
-	}
-	if slowClock {
-		set.Add(unix.SYS_CLOCK_GETTIME, seccomp.MatchAll{})
 	}
 	sets := []seccomp.RuleSet{{Rules: set, Action: seccomp.Allow}}
 	for _, a := range Answers() {

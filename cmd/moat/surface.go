@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/seccomp"
 
+	"moat/cmd/moat/container"
 	"moat/fsgofer"
 	"moat/platform/stub"
 	"moat/sentry/boot"
@@ -32,8 +33,10 @@ func surfaceCommand() *cobra.Command {
 				printRule(w, r.Name, r.Args, r.Why)
 			}
 			w.Flush()
-			fmt.Printf("\ngofer: %d host calls, %d where every mount is read-only\n", len(fsgofer.Rules(true)), len(fsgofer.Rules(false)))
-			for _, r := range fsgofer.Rules(true) {
+			slow := container.SlowClock()
+			served := fsgofer.Rules(true, slow)
+			fmt.Printf("\ngofer: %d host calls, %d where every mount is read-only\n", len(served), len(fsgofer.Rules(false, slow)))
+			for _, r := range served {
 				printRule(w, r.Name, r.Args, r.Why)
 			}
 			w.Flush()

@@ -36,18 +36,16 @@ func (b *sandbox) runHook(h *specs.Hook, state string) error {
 	if err != nil || n < int64(len(state)) {
 		return fmt.Errorf("its state of %d bytes does not fit into a pipe", len(state))
 	}
-	t := vfs.NewFDTable()
 	shm, err := tmpfs.NewShm(b.mem)
 	if err != nil {
-		t.DecRef(ctx)
 		return err
 	}
 	out, err := shm.NewFile(ctx, "/hook", 0, 0o600, false)
 	if err != nil {
-		t.DecRef(ctx)
 		return err
 	}
 	defer out.DecRef()
+	t := vfs.NewFDTable()
 	for i, d := range []*vfs.FileDescription{r, out, out} {
 		if _, err := t.NewFD(d, int32(i), false, 3); err != nil {
 			t.DecRef(ctx)

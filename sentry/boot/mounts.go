@@ -115,20 +115,22 @@ func (b *sandbox) mountSpec(ns *vfs.MountNamespace, m *specs.Mount) error {
 		return fail(fmt.Errorf("no type"))
 	}
 	if typ == "proc" || typ == "sysfs" {
-		if err := b.checkOrdinary(ns, m.Destination); err != nil {
-			return fail(err)
+		// Programs trust these by their path: no symlink may lead there. One that is not there will be made.
+		if mode, ok := modeAt(ns, m.Destination, 0); ok && mode&unix.S_IFMT != unix.S_IFDIR {
+			return fail(fmt.Errorf("it must be mounted on ordinary directory"))
 		}
 	}
 	if m.Destination == "/dev" {
 		// It becomes read-only once it is filled.
 		flags &^= unix.MS_RDONLY
 	}
-	made := !b.isDirectory(ns, m.Destination)
-	err = b.mountAt(ns, m.Destination, m.Options, true, func(p vfs.Path) error {
-		if typ == "tmpfs" && !made && !strings.Contains(data, "mode=") {
-			// It has the mode of what it covers, as with runc.
-			data = strings.TrimPrefix(fmt.Sprintf("%s,mode=%o", data, p.Inode().Mode()&0o7777), ",")
+	if typ == "tmpfs" && !strings.Contains(data, "mode=") {
+		// It has the mode of what it covers, as with runc.
+		if mode, ok := modeAt(ns, m.Destination, vfs.Follow|vfs.Directory); ok {
+			data = strings.TrimPrefix(fmt.Sprintf("%s,mode=%o", data, mode&0o7777), ",")
 		}
+	}
+	err = b.mountAt(ns, m.Destination, m.Options, true, func(p vfs.Path) error {
 		return vfs.DoMount(vfs.Background(), source, p, typ, flags, data)
 	})
 	if err == unix.ENODEV {
@@ -140,29 +142,16 @@ func (b *sandbox) mountSpec(ns *vfs.MountNamespace, m *specs.Mount) error {
 	return nil
 }
 
-// checkOrdinary refuses a symlink as the place of a file system that programs trust by its path.
-func (b *sandbox) checkOrdinary(ns *vfs.MountNamespace, dest string) error {
+// modeAt is the type and mode of what is at an absolute path in ns; false if nothing is.
+func modeAt(ns *vfs.MountNamespace, path string, how uint32) (mode uint16, ok bool) {
 	root := ns.Root()
 	defer root.DecRef()
-	p, err := vfs.Resolve(inRoot{vfs.Background(), root}, root, dest, 0)
+	p, err := vfs.Resolve(inRoot{vfs.Background(), root}, root, path, how)
 	if err != nil {
-		return nil // it will be made
+		return 0, false
 	}
 	defer p.DecRef()
-	if p.Inode().Mode()&unix.S_IFMT != unix.S_IFDIR {
-		return fmt.Errorf("it must be mounted on ordinary directory")
-	}
-	return nil
-}
-
-func (b *sandbox) isDirectory(ns *vfs.MountNamespace, dest string) bool {
-	root := ns.Root()
-	defer root.DecRef()
-	p, err := vfs.Resolve(inRoot{vfs.Background(), root}, root, dest, vfs.Follow|vfs.Directory)
-	if err == nil {
-		p.DecRef()
-	}
-	return err == nil
+	return p.Inode().Mode(), true
 }
 
 // finishDev makes /dev read-only, if config.json says so, now that everything is in it.
@@ -222,15 +211,22 @@ type inRoot struct {
 func (c inRoot) Root() vfs.Path { return c.root }
 func (c inRoot) Cwd() vfs.Path  { return c.root }
 
-// maxLinks is how many symlinks there may be in a path (path_resolution(7)).
-const maxLinks = 40
+// MaxLinks is how many symlinks there may be in a path (path_resolution(7)).
+const MaxLinks = 40
+
+// Redirected is the path of parts, part i of which is a symlink to link. What is above it has no symlinks, so that .. is what is left of it.
+func Redirected(parts []string, i int, link string) []string {
+	if !path.IsAbs(link) {
+		link = path.Join("/", path.Join(parts[:i]...), link)
+	}
+	return strings.Split(strings.Trim(path.Join("/", link, path.Join(parts[i+1:]...)), "/"), "/")
+}
 
 // makePoint makes a directory or an empty file to mount on, with the directories above it. A symlink that leads nowhere is led somewhere.
 func makePoint(ctx vfs.Context, root vfs.Path, dest string, dir bool) error {
 	parts := strings.Split(strings.Trim(dest, "/"), "/")
 	at := ""
 	for i, links := 0, 0; i < len(parts); i++ {
-		up := at
 		at += "/" + parts[i]
 		p, err := vfs.Resolve(ctx, root, at, 0)
 		if err == nil {
@@ -239,15 +235,10 @@ func makePoint(ctx vfs.Context, root vfs.Path, dest string, dir bool) error {
 			if e != nil {
 				continue
 			}
-			if links++; links > maxLinks {
+			if links++; links > MaxLinks {
 				return fmt.Errorf("make %s: %w", at, unix.ELOOP)
 			}
-			if !path.IsAbs(link) {
-				link = up + "/" + link
-			}
-			// What is above has no symlinks, so that .. is what is left of it.
-			to := path.Join("/", link, strings.Join(parts[i+1:], "/"))
-			parts = strings.Split(strings.Trim(to, "/"), "/")
+			parts = Redirected(parts, i, link)
 			at, i = "", -1
 			continue
 		}

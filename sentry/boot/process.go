@@ -46,7 +46,8 @@ func (b *sandbox) prepare(p *process, a *Process, unkillable bool) error {
 			p.term.held.DecRef()
 			p.term.discard()
 		}
-		if err == unix.ENOENT && b.exists(args.Filename) {
+		_, there := modeAt(b.k.RootNamespaces().Mount, args.Filename, vfs.Follow)
+		if err == unix.ENOENT && there && strings.HasPrefix(args.Filename, "/") {
 			// It is its interpreter that is not there.
 			return &startError{fmt.Sprintf("exec %s: %v", args.Filename, err), ExitNotFound}
 		}
@@ -168,16 +169,6 @@ func (b *sandbox) checkCwd(a *kernel.ProcessArgs) error {
 	}
 	p.DecRef()
 	return nil
-}
-
-func (b *sandbox) exists(path string) bool {
-	root := b.k.RootNamespaces().Mount.Root()
-	defer root.DecRef()
-	p, err := vfs.Resolve(inRoot{vfs.Background(), root}, root, path, vfs.Follow)
-	if err == nil {
-		p.DecRef()
-	}
-	return err == nil && strings.HasPrefix(path, "/")
 }
 
 // execError gives an error of execve the exit code that shells give it.

@@ -64,7 +64,7 @@ func (k *Kernel) spaceGone(as platform.AddressSpace) {
 		tg := p.task.tg
 		tg.sigMu.Lock()
 		tg.loseLocked(why)
-		tg.sendLocked(nil, kernelInfo(linux.SIGKILL), true)
+		tg.sendLocked(tg.leader, nil, kernelInfo(linux.SIGKILL), true)
 		tg.sigMu.Unlock()
 	}
 }

@@ -66,9 +66,7 @@ func (tg *ThreadGroup) sendNear(near, t *Task, info *linux.SignalInfo, force boo
 		return unix.EINVAL
 	}
 	tg.sigMu.Lock()
-	tg.near = near
-	ok, queued := tg.sendLocked(t, info, force)
-	tg.near = nil
+	ok, queued := tg.sendLocked(near, t, info, force)
 	tg.sigMu.Unlock()
 	if queued {
 		tg.sigWaiters.Notify(waiter.ReadableEvents)
@@ -80,7 +78,7 @@ func (tg *ThreadGroup) sendNear(near, t *Task, info *linux.SignalInfo, force boo
 }
 
 // +checklocks:tg.sigMu
-func (tg *ThreadGroup) sendLocked(t *Task, info *linux.SignalInfo, force bool) (ok, queued bool) {
+func (tg *ThreadGroup) sendLocked(near, t *Task, info *linux.SignalInfo, force bool) (ok, queued bool) {
 	sig := linux.Signal(info.Signo)
 	if !tg.prepareLocked(t, sig, force) {
 		return true, false
@@ -96,7 +94,7 @@ func (tg *ThreadGroup) sendLocked(t *Task, info *linux.SignalInfo, force bool) (
 		return false, false
 	}
 	tg.notePendingLocked(t)
-	tg.completeLocked(t, sig)
+	tg.completeLocked(near, t, sig)
 	return true, true
 }
 
@@ -115,7 +113,7 @@ func (tg *ThreadGroup) SendTimerSignal(t *Task, e *signal.Entry) (queued bool) {
 	}
 	p.AddPreallocated(e)
 	tg.notePendingLocked(t)
-	tg.completeLocked(t, sig)
+	tg.completeLocked(tg.leader, t, sig)
 	tg.sigMu.Unlock()
 	tg.sigWaiters.Notify(waiter.ReadableEvents)
 	return true
@@ -171,9 +169,9 @@ func (tg *ThreadGroup) discardLocked(set linux.SignalSet) {
 	}
 }
 
-// completeLocked finds a thread to take sig and wakes it; a signal that is bound to end the process does so at once (complete_signal).
+// completeLocked finds a thread to take sig, near before others, and wakes it; a signal that is bound to end the process does so at once (complete_signal).
 // +checklocks:tg.sigMu
-func (tg *ThreadGroup) completeLocked(t *Task, sig linux.Signal) {
+func (tg *ThreadGroup) completeLocked(near, t *Task, sig linux.Signal) {
 	if sig == linux.SIGKILL {
 		tg.groupExitLocked(linux.WaitStatusTerminationSignal(sig), nil)
 		return
@@ -182,7 +180,7 @@ func (tg *ThreadGroup) completeLocked(t *Task, sig linux.Signal) {
 		if !t.wants(sig) {
 			return
 		}
-	} else if t = tg.taker(sig); t == nil {
+	} else if t = tg.taker(near, sig); t == nil {
 		return
 	}
 	if !t.Traced() && !signal.DefaultCore(sig) && !signal.DefaultIgnored(sig) && !signal.DefaultStop(sig) && !signal.Has(t.mask(), sig) && !tg.unkillable &&
@@ -193,11 +191,11 @@ func (tg *ThreadGroup) completeLocked(t *Task, sig linux.Signal) {
 	t.setWork(workSignal)
 }
 
-// taker is the thread that takes a signal to the process: the one it was sent to, or the leader, if it may, or else one with nothing else to do.
+// taker is the thread that takes a signal to the process: near, which it was sent to, or the leader, if it may, or else one with nothing else to do.
 // +checklocks:tg.sigMu
-func (tg *ThreadGroup) taker(sig linux.Signal) (second *Task) {
-	if tg.near != nil && tg.near.tg == tg && tg.near.wants(sig) {
-		return tg.near
+func (tg *ThreadGroup) taker(near *Task, sig linux.Signal) (second *Task) {
+	if near.wants(sig) {
+		return near
 	}
 	if tg.leader.wants(sig) {
 		return tg.leader

@@ -64,8 +64,6 @@ type ThreadGroup struct {
 	sigMu sync.Mutex
 	// +checklocks:sigMu
 	shared signal.Pending
-	// near is the thread that a signal to the group was sent by, while it is sent. +checklocks:sigMu
-	near *Task
 	// sigWaiters is notified (mask: waiter.ReadableEvents) whenever a signal is queued to the group or a task of it: signalfd.
 	sigWaiters waiter.Queue
 	// exiting: exit_group or a fatal signal; exitCode is the wait status to come.

@@ -335,8 +335,8 @@ func TestSurface(t *testing.T) {
 		}
 		sentry := len(filter.Rules(p, false))
 		t.Logf("host calls on %s: sentry %d, gofer %d (%d without a writable mount), helper %d, guest threads %d", p, sentry,
-			len(fsgofer.Rules(true)), len(fsgofer.Rules(false)), len(helper), len(guest))
-		if gofer := len(fsgofer.Rules(true)); sentry >= 45 || gofer > 30 || len(guest) > 3 {
+			len(fsgofer.Rules(true, false)), len(fsgofer.Rules(false, false)), len(helper), len(guest))
+		if gofer := len(fsgofer.Rules(true, false)); sentry >= 45 || gofer > 30 || len(guest) > 3 {
 			t.Errorf("more than wanted: sentry %d of fewer than 45, gofer %d of 30, guest threads %d of 3", sentry, gofer, len(guest))
 		}
 		out := command(t, time.Minute, "", "", moat, "surface", "--platform="+p).out

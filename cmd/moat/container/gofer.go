@@ -111,7 +111,7 @@ func prepareGofer() (o fsgofer.Options, err error) {
 		devices = devices || !m.ReadOnly && !m.Shared
 		o.Mounts = append(o.Mounts, fsgofer.Mount{ID: m.ID, FD: fd, ReadOnly: m.ReadOnly, Shared: m.Shared})
 	}
-	o.SlowClock = slowClock()
+	o.SlowClock = SlowClock()
 	if err := EmptyRoot(); err != nil {
 		return o, fmt.Errorf("gofer: %w", err)
 	}
@@ -121,8 +121,8 @@ func prepareGofer() (o fsgofer.Options, err error) {
 	return o, nil
 }
 
-// slowClock reports whether the vDSO asks the kernel for the time: the clock is none of those that it can read by itself. If in doubt it is.
-func slowClock() bool {
+// SlowClock reports whether the vDSO asks the kernel for the time: the clock is none of those that it can read by itself. If in doubt it is.
+func SlowClock() bool {
 	b, _ := os.ReadFile("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 	switch strings.TrimSpace(string(b)) {
 	case "tsc", "kvm-clock", "hyperv_clocksource_tsc_page":

@@ -1,9 +1,7 @@
 package container
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -28,7 +26,7 @@ func (c *Container) runHooks(name string, hooks []specs.Hook, status string) err
 	if len(hooks) == 0 {
 		return nil
 	}
-	state, err := json.Marshal(&c.OCIState(status).State)
+	state, err := c.stateJSON(status)
 	if err != nil {
 		return err
 	}
@@ -40,7 +38,7 @@ func (c *Container) runHooks(name string, hooks []specs.Hook, status string) err
 	return nil
 }
 
-func runHook(h *specs.Hook, state []byte) error {
+func runHook(h *specs.Hook, state string) error {
 	ctx, cancel := context.Background(), context.CancelFunc(func() {})
 	if h.Timeout != nil {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
@@ -55,7 +53,7 @@ func runHook(h *specs.Hook, state []byte) error {
 		c.Env = []string{}
 	}
 	c.WaitDelay = time.Second
-	c.Stdin = bytes.NewReader(state)
+	c.Stdin = strings.NewReader(state)
 	var out tail
 	c.Stdout, c.Stderr = &out, &out
 	err := c.Run()

@@ -5,10 +5,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-)
 
-// maxLinks is how many symlinks there may be in a path (path_resolution(7)).
-const maxLinks = 40
+	"moat/sentry/boot"
+)
 
 // makePoint makes a directory or an empty file below the directory root, with the directories above it, if it is not there. Symlinks
 // of the tree stay in it; one that leads nowhere is led somewhere.
@@ -35,16 +34,10 @@ func makePoint(root int, p mountPoint) error {
 			if e != nil {
 				continue // no symlink
 			}
-			if links++; links > maxLinks {
+			if links++; links > boot.MaxLinks {
 				return unix.ELOOP
 			}
-			to := string(buf[:n])
-			if !filepath.IsAbs(to) {
-				to = filepath.Join("/", parent, to)
-			}
-			// What is above has no symlinks, so that .. is what is left of it.
-			to = filepath.Join(to, strings.Join(parts[i+1:], "/"))
-			parts, at, i = strings.Split(strings.Trim(to, "/"), "/"), ".", -1
+			parts, at, i = boot.Redirected(parts, i, string(buf[:n])), ".", -1
 			continue
 		}
 		if err != unix.ENOENT {

@@ -23,6 +23,6 @@ func mergeResources(old, r *specs.LinuxResources) *specs.LinuxResources {
 
 // stateJSON is the state that hooks are told.
 func (c *Container) stateJSON(status string) (string, error) {
-	b, err := json.Marshal(&c.OCIState(status).State)
+	b, err := json.Marshal(c.specState(status))
 	return string(b), err
 }

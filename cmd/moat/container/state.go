@@ -307,45 +307,42 @@ func (c *Container) ExitStatus() boot.ExitStatus {
 	return st
 }
 
-// OCIState is what `moat state` prints and hooks are told: the specification's state, and runc's additions.
+// OCIState is what `moat state` prints: the specification's state and runc's additions, in runc's order.
 type OCIState struct {
-	specs.State
-	Rootfs  string    `json:"rootfs,omitempty"`
-	Created time.Time `json:"created"`
-	Owner   string    `json:"owner"`
+	Version     string               `json:"ociVersion"`
+	ID          string               `json:"id"`
+	Pid         int                  `json:"pid"`
+	Status      specs.ContainerState `json:"status"`
+	Bundle      string               `json:"bundle"`
+	Rootfs      string               `json:"rootfs"`
+	Created     time.Time            `json:"created"`
+	Annotations map[string]string    `json:"annotations,omitempty"`
+	Owner       string               `json:"owner"`
 	// ExitStatus is as a shell has it; only a stopped container has one.
 	ExitStatus *int `json:"exitStatus,omitempty"`
 }
 
-// MarshalJSON writes the fields in runc's order.
-func (s *OCIState) MarshalJSON() ([]byte, error) {
-	return json.Marshal(&struct {
-		Version     string               `json:"ociVersion"`
-		ID          string               `json:"id"`
-		PID         int                  `json:"pid"`
-		Status      specs.ContainerState `json:"status"`
-		Bundle      string               `json:"bundle"`
-		Rootfs      string               `json:"rootfs"`
-		Created     time.Time            `json:"created"`
-		Annotations map[string]string    `json:"annotations,omitempty"`
-		Owner       string               `json:"owner"`
-		ExitStatus  *int                 `json:"exitStatus,omitempty"`
-	}{s.Version, s.ID, s.Pid, s.Status, s.Bundle, s.Rootfs, s.Created, s.Annotations, s.Owner, s.ExitStatus})
-}
-
-// OCIState is the container's state with the status given.
-func (c *Container) OCIState(status string) *OCIState {
-	s := &OCIState{State: specs.State{Version: specs.Version, ID: c.ID, Status: specs.ContainerState(status), Bundle: c.Bundle}, Rootfs: c.Rootfs, Created: c.Created}
+// specState is the container's state, with the status given, as the specification has it and hooks are told.
+func (c *Container) specState(status string) *specs.State {
+	s := &specs.State{Version: specs.Version, ID: c.ID, Status: specs.ContainerState(status), Bundle: c.Bundle}
 	if c.Spec != nil {
 		s.Annotations = c.Spec.Annotations
 	}
 	if status != Stopped {
 		s.Pid = c.Sentry.PID
-	} else if c.Started {
-		n := c.ExitStatus().Shell()
-		s.ExitStatus = &n
 	}
 	return s
+}
+
+// OCIState is the container's state with the status given.
+func (c *Container) OCIState(status string) *OCIState {
+	s := c.specState(status)
+	o := &OCIState{Version: s.Version, ID: s.ID, Pid: s.Pid, Status: s.Status, Bundle: s.Bundle, Rootfs: c.Rootfs, Created: c.Created, Annotations: s.Annotations}
+	if status == Stopped && c.Started {
+		n := c.ExitStatus().Shell()
+		o.ExitStatus = &n
+	}
+	return o
 }
 
 // List loads all containers of root, in order of their IDs.
