@@ -28,10 +28,15 @@ The exit code is the command's, or 128+n if signal n ended it; 127: no such comm
 			if err := global.apply(o); err != nil {
 				return err
 			}
-			if o.Config.Network == "sandbox" {
-				if o.Network, err = container.OwnNetwork(); err != nil {
-					return fmt.Errorf("--network sandbox: %w", err)
-				}
+			switch o.Config.Network {
+			case "sandbox":
+				o.Network, err = container.OwnNetwork()
+			case "user":
+				o.Config.Network = "sandbox"
+				o.Network, err = container.UserNetwork()
+			}
+			if err != nil {
+				return fmt.Errorf("--network %s: %w", global.network, err)
 			}
 			return runToEnd(o)
 		},

@@ -19,7 +19,7 @@ type common struct {
 
 func (c *common) add(f *pflag.FlagSet) {
 	f.StringVar(&c.platform, "platform", boot.DefaultPlatform, "how guest code is run: "+strings.Join(boot.Platforms(), ", "))
-	f.StringVar(&c.network, "network", "", "network of the sandbox: none or loopback: lo alone (the default of do, and of who is not root); sandbox: the interfaces of the network namespace")
+	f.StringVar(&c.network, "network", "", "network of the sandbox: none or loopback: lo alone (the default of do, and of who is not root); sandbox: the interfaces of the network namespace; user (do only): out through pasta or slirp4netns; host: the host kernel's own sockets, with a WIDER filter")
 	f.StringVar(&c.memory, "memory", "", "limit of the sandbox's memory, like 512M (default: the host's memory)")
 	f.BoolVar(&c.strace, "strace", false, "print the container's system calls to the log")
 	f.BoolVar(&c.debug, "debug", false, "log more")
@@ -38,8 +38,17 @@ func (c *common) apply(o *container.Options) error {
 			cfg.Network = "loopback"
 		}
 	case "none", "loopback", "sandbox":
+	case "host":
+		warn("--network host: the container's sockets are the host kernel's, in its network, and the sentry's filter lets them through (moat surface --network host)")
+	case "user":
+		if !cfg.Plain {
+			return fmt.Errorf("--network user: only moat do has it; a container gets its network from its engine")
+		}
 	default:
-		return fmt.Errorf("--network: %q is none of none, loopback and sandbox", cfg.Network)
+		return fmt.Errorf("--network: %q is none of none, loopback, sandbox, user and host", cfg.Network)
+	}
+	if o.HostNet && !cfg.Plain && cfg.Network == "sandbox" {
+		warn("linux.namespaces: there is no network namespace; the host's interfaces are out of the sandbox's reach and it has lo alone, without --network host")
 	}
 	if c.pcap != "" {
 		f, err := os.OpenFile(c.pcap, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)

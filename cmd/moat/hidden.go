@@ -25,6 +25,13 @@ func keeperCommand() *cobra.Command {
 	return &cobra.Command{Use: "keeper", Hidden: true, Args: cobra.NoArgs, Run: func(*cobra.Command, []string) { os.Exit(container.Keeper()) }}
 }
 
+// userCommand is the helper of --network user.
+func userCommand() *cobra.Command {
+	return &cobra.Command{Use: container.UserVerb, Hidden: true, Args: cobra.MaximumNArgs(1), RunE: func(_ *cobra.Command, args []string) error {
+		return container.UserHelper(len(args) > 0)
+	}}
+}
+
 func hidden(name string, run func() error) *cobra.Command {
 	return &cobra.Command{
 		Use:    name,

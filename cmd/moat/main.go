@@ -41,7 +41,7 @@ func main() {
 		}
 		return err
 	}
-	root.AddCommand(doCommand(), surfaceCommand(), syscallsCommand(), versionCommand(), bootCommand(), goferCommand(), keeperCommand(),
+	root.AddCommand(doCommand(), surfaceCommand(), syscallsCommand(), versionCommand(), bootCommand(), goferCommand(), keeperCommand(), userCommand(),
 		createCommand(), startCommand(), runCommand(), stateCommand(), listCommand(), killCommand(), deleteCommand(), execCommand(), psCommand(),
 		pauseCommand(), resumeCommand(), updateCommand(), eventsCommand(), specCommand(), featuresCommand(), installCommand(), uninstallCommand(), debugCommand())
 	cmd, err := root.ExecuteC()

@@ -26,8 +26,12 @@ func surfaceCommand() *cobra.Command {
 		Short: "Print the host calls that the sandbox's processes may make, and why",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			rules := filter.Rules(platform, network == "sandbox")
-			fmt.Printf("sentry (%s): %d host calls\n", platform, len(rules))
+			rules := filter.Rules(platform, network)
+			wide := ""
+			if network == "host" {
+				wide = "; with --network host, which is wider: its sockets are the host kernel's"
+			}
+			fmt.Printf("sentry (%s): %d host calls%s\n", platform, len(rules), wide)
 			w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
 			for _, r := range rules {
 				printRule(w, r.Name, r.Args, r.Why)
@@ -53,7 +57,7 @@ func surfaceCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&network, "network", "loopback", "the sandbox's network: none, loopback or sandbox")
+	cmd.Flags().StringVar(&network, "network", "loopback", "the sandbox's network: none, loopback, sandbox or host")
 	cmd.Flags().StringVar(&platform, "platform", platform, "the sentry's platform: "+strings.Join(boot.Platforms(), ", "))
 	return cmd
 }

@@ -63,7 +63,8 @@ type Config struct {
 	Mounts []Mount
 	// Memory bounds the sandbox's RAM in bytes; 0: the host's.
 	Memory uint64
-	// Network is "none", "loopback" (the same), or "sandbox": Links, whose descriptors come on the socket LinksFD, in one message, before Create.
+	// Network is "none", "loopback" (the same), or "sandbox": Links, whose descriptors come on the socket LinksFD, in one message, before Create,
+	// or "host": the sockets are the host's, and Links only shown.
 	Network string
 	Links   []inet.Link
 	LinksFD int

@@ -57,6 +57,13 @@ func build(c *Config, host *Host) (*sandbox, error) {
 	if b.host, err = newHostFiles(); err != nil {
 		return nil, err
 	}
+	network := c.Network
+	switch {
+	case network == "host":
+		inet.Of(b.k.RootNamespaces().Net).UseHost(b.host.poller)
+	case len(c.Links) == 0:
+		network = "none"
+	}
 	fds := []int{StdioFD, StdioFD + 1, StdioFD + 2}
 	for i := range c.First.Extra {
 		fds = append(fds, ExtraFD+i)
@@ -66,7 +73,7 @@ func build(c *Config, host *Host) (*sandbox, error) {
 		return nil, err
 	}
 	if !c.Unsafe {
-		if err := filter.Install(b.k.Platform().Name(), len(c.Links) > 0); err != nil {
+		if err := filter.Install(b.k.Platform().Name(), network); err != nil {
 			return nil, err
 		}
 	}

@@ -20,12 +20,17 @@ func (b *sandbox) addLinks(s *inet.Stack) error {
 	if len(c.Links) == 0 {
 		return nil
 	}
-	fds, err := receiveFiles(c.LinksFD, len(c.Links))
-	if err != nil {
-		return err
+	var fds []int
+	if c.Network != "host" {
+		var err error
+		if fds, err = receiveFiles(c.LinksFD, len(c.Links)); err != nil {
+			return err
+		}
 	}
 	for i := range c.Links {
-		c.Links[i].FD = fds[i]
+		if c.Links[i].FD = -1; fds != nil {
+			c.Links[i].FD = fds[i]
+		}
 	}
 	var pcap *os.File
 	if c.Pcap > 0 {

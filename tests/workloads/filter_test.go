@@ -333,7 +333,7 @@ func TestSurface(t *testing.T) {
 		for _, r := range stub.HelperRules(0) {
 			helper[r.Nr] = true
 		}
-		sentry := len(filter.Rules(p, false))
+		sentry := len(filter.Rules(p, "none"))
 		t.Logf("host calls on %s: sentry %d, gofer %d (%d without a writable mount), helper %d, guest threads %d", p, sentry,
 			len(fsgofer.Rules(true, false)), len(fsgofer.Rules(false, false)), len(helper), len(guest))
 		if gofer := len(fsgofer.Rules(true, false)); sentry >= 45 || gofer > 30 || len(guest) > 3 {

@@ -37,7 +37,7 @@ func callersLimits() (rs []specs.POSIXRlimit) {
 
 // Options turns the flags into a container.
 func (d *Do) Options() (*Options, error) {
-	o := &Options{}
+	o := &Options{HostNet: true}
 	root, err := d.root()
 	if err != nil {
 		return nil, err

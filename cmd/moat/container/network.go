@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -23,6 +24,8 @@ type Network struct {
 	addrs  map[int][]netlink.Addr
 	routes []netlink.Route
 	ns     *os.File
+	// helper ends the program that carries the packets (--network user) when it is closed.
+	helper io.Closer
 }
 
 // OwnNetwork is OpenNetwork of the caller's own network namespace, which must not be that of the host's first process.
@@ -66,6 +69,12 @@ func (n *Network) Close() {
 		return
 	}
 	n.closeFiles()
+	if n.helper != nil {
+		n.helper.Close()
+	}
+	if n.ns == nil {
+		return
+	}
 	// Who deleted the namespace's interfaces in the meantime wants nothing back.
 	_ = inNamespace(n.ns, func() error { n.restore(); return nil })
 	n.ns.Close()
@@ -88,6 +97,9 @@ func (n *Network) restore() {
 
 // sendNetwork gives the sentry the interfaces of its network namespace, in which a container's hooks have made them, or those of o.
 func (s *Sandbox) sendNetwork(o *Options) error {
+	if o.Config.Network == "host" {
+		return s.showNetwork(o)
+	}
 	if s.links == nil {
 		return nil
 	}
@@ -113,6 +125,37 @@ func (s *Sandbox) sendNetwork(o *Options) error {
 	return o.Network.send(s.links)
 }
 
+// showNetwork tells the sentry of the interfaces of the network namespace that it is in, which stay the host's.
+func (s *Sandbox) showNetwork(o *Options) error {
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", s.sentry.cmd.Process.Pid))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	n := &Network{}
+	show := func() error { return n.eachLink(func(l netlink.Link) error { return n.show(l) }) }
+	var theirs, mine unix.Stat_t
+	if unix.Fstat(int(ns.Fd()), &theirs) == nil && unix.Stat("/proc/self/ns/net", &mine) == nil && theirs.Ino == mine.Ino {
+		err = show() // who may not enter namespaces is in this one
+	} else {
+		err = inNamespace(ns, show)
+	}
+	if err != nil {
+		return fmt.Errorf("interfaces: %w", err)
+	}
+	o.Config.Links = n.Links
+	return nil
+}
+
+func (n *Network) show(l netlink.Link) error {
+	d, _, _, err := describe(l)
+	if mtu := d.MTU; err == nil && mtu >= 68 && mtu <= 65535 {
+		d.MAC = append(d.MAC, make([]byte, 6)...)[:6]
+		n.Links = append(n.Links, d)
+	}
+	return err
+}
+
 // send passes the packet sockets to the sentry at the other end of conn.
 func (n *Network) send(conn *os.File) error {
 	if len(n.files) == 0 {
@@ -129,38 +172,48 @@ func (n *Network) send(conn *os.File) error {
 }
 
 func (n *Network) open() error {
+	return n.eachLink(func(l netlink.Link) error {
+		if len(l.Attrs().HardwareAddr) != 6 {
+			return nil
+		}
+		return n.take(l)
+	})
+}
+
+// eachLink calls f for the interfaces beside lo that are up.
+func (n *Network) eachLink(f func(netlink.Link) error) error {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
 	for _, l := range links {
 		a := l.Attrs()
-		if a.Flags&net.FlagLoopback != 0 || len(a.HardwareAddr) != 6 || a.Flags&net.FlagUp == 0 {
+		if a.Flags&net.FlagLoopback != 0 || a.Flags&net.FlagUp == 0 {
 			continue
 		}
-		if err := n.take(l); err != nil {
+		if err := f(l); err != nil {
 			return fmt.Errorf("interface %s: %w", a.Name, err)
 		}
 	}
 	return nil
 }
 
-// take describes one interface, opens its packet socket and removes its addresses.
-func (n *Network) take(link netlink.Link) error {
+// describe finds out what an interface has.
+func describe(link netlink.Link) (l inet.Link, addrs []netlink.Addr, routes []netlink.Route, err error) {
 	a := link.Attrs()
-	l := inet.Link{Index: a.Index, Name: a.Name, MTU: uint32(a.MTU), MAC: a.HardwareAddr}
-	addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	l = inet.Link{Index: a.Index, Name: a.Name, MTU: uint32(a.MTU), MAC: a.HardwareAddr}
+	addrs, err = netlink.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
-		return fmt.Errorf("list addresses: %w", err)
+		return l, nil, nil, fmt.Errorf("list addresses: %w", err)
 	}
 	for _, ad := range addrs {
 		if p, ok := prefix(ad.IPNet); ok {
 			l.Addrs = append(l.Addrs, p)
 		}
 	}
-	routes, err := netlink.RouteList(link, netlink.FAMILY_ALL)
+	routes, err = netlink.RouteList(link, netlink.FAMILY_ALL)
 	if err != nil {
-		return fmt.Errorf("list routes: %w", err)
+		return l, nil, nil, fmt.Errorf("list routes: %w", err)
 	}
 	for _, r := range routes {
 		if t, ok := route(&r); ok {
@@ -169,14 +222,23 @@ func (n *Network) take(link netlink.Link) error {
 	}
 	neighbors, err := netlink.NeighList(a.Index, netlink.FAMILY_ALL)
 	if err != nil {
-		return fmt.Errorf("list neighbours: %w", err)
+		return l, nil, nil, fmt.Errorf("list neighbours: %w", err)
 	}
 	for _, e := range neighbors {
 		if ip, ok := netip.AddrFromSlice(e.IP); ok && e.State&netlink.NUD_PERMANENT != 0 && len(e.HardwareAddr) == 6 && !ip.IsMulticast() {
 			l.Neighbors = append(l.Neighbors, inet.Neighbor{Addr: ip.Unmap(), MAC: e.HardwareAddr})
 		}
 	}
-	f, gso, err := packetSocket(a.Index)
+	return l, addrs, routes, nil
+}
+
+// take describes one interface, opens its packet socket and removes its addresses.
+func (n *Network) take(link netlink.Link) error {
+	l, addrs, routes, err := describe(link)
+	if err != nil {
+		return err
+	}
+	f, gso, err := packetSocket(l.Index)
 	if err != nil {
 		return err
 	}
@@ -189,7 +251,7 @@ func (n *Network) take(link netlink.Link) error {
 			return fmt.Errorf("remove the address %v: %w", addrs[i].IPNet, err)
 		}
 		addrs[i].Label = ""
-		n.addrs[a.Index] = append(n.addrs[a.Index], addrs[i])
+		n.addrs[l.Index] = append(n.addrs[l.Index], addrs[i])
 	}
 	return nil
 }

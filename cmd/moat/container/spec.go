@@ -125,6 +125,7 @@ func (o *Options) applyNamespaces(list []specs.LinuxNamespace) error {
 		}
 		o.netNS = f
 	}
+	o.HostNet = !have[specs.NetworkNamespace]
 	for _, t := range []specs.LinuxNamespaceType{specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace} {
 		if !have[t] {
 			o.warn("linux.namespaces: the host's %s namespace cannot be shared: the container has its own", t)

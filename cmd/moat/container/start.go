@@ -38,6 +38,8 @@ type Options struct {
 	Extra []*os.File
 	// netNS is the network namespace to join; nil: a new one.
 	netNS *os.File
+	// HostNet: there is no network namespace for it; with Config.Network "host" it is in the caller's.
+	HostNet bool
 	// Network are the interfaces beside lo; nil: those of the sentry's namespace, if Config.Network is "sandbox".
 	Network *Network
 	// Pcap is a file for what they carry; nil: it is not recorded.
@@ -324,6 +326,9 @@ func (s *Sandbox) startSentry(o *Options, control, gofer *os.File) (err error) {
 		uid, gid = nobody, nobody
 	}
 	userNamespace(c, uid, gid)
+	if o.HostNet && o.Config.Network == "host" {
+		c.SysProcAttr.Cloneflags &^= unix.CLONE_NEWNET
+	}
 	if o.netNS == nil {
 		s.sentry, err = startProcess("sentry", c, o.dir)
 		return err

@@ -1,7 +1,7 @@
 // Package filter is the sentry's seccomp filter, as data: each host call that the sentry may make once it is locked in, what its
 // arguments are held to, and why it is there. Any other call kills the sandbox. `moat surface` prints it.
 //
-// No call here opens a file, makes a socket, starts a program or makes memory executable. What the platforms need is listed by
+// No call here opens a file, makes a socket (but with --network host), starts a program or makes memory executable. What the platforms need is listed by
 // platform and allowed only to the one that runs.
 package filter
 
@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/seccomp"
+
+	"moat/sentry/net/hostsock"
 )
 
 // Rule is one host call.
@@ -116,12 +118,48 @@ var links = []Rule{
 	{"writev", unix.SYS_WRITEV, all, "frames to a packet socket, which is bound to its interface"},
 }
 
-// Rules is the filter of a sentry on the platform given, with interfaces of its own or without, in order of the call's names.
-func Rules(platform string, withLinks bool) []Rule {
+// host is what a sandbox whose sockets are the host's calls beyond that (--network host).
+func host() []Rule {
+	const flags = unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC
+	kinds, options := seccomp.Or{}, seccomp.Or{}
+	for _, k := range [][3]uintptr{{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP}, {unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP},
+		{unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_UDP}, {unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDP},
+		{unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_ICMP}, {unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_ICMPV6}} {
+		kinds = append(kinds, args{eq(k[0]), eq(k[1] | flags), eq(k[2])})
+	}
+	for _, level := range slices.Sorted(maps.Keys(hostsock.Options)) {
+		for _, name := range hostsock.Options[level] {
+			options = append(options, args{free, eq(uintptr(level)), eq(uintptr(name))})
+		}
+	}
+	const why = "NETWORK HOST: the container's sockets are the host's"
+	return []Rule{
+		{"socket", unix.SYS_SOCKET, kinds, why + ": TCP, UDP and ICMP's datagrams"},
+		{"bind", unix.SYS_BIND, all, why},
+		{"connect", unix.SYS_CONNECT, all, why},
+		{"listen", unix.SYS_LISTEN, all, why},
+		{"accept4", unix.SYS_ACCEPT4, args{free, free, free, eq(flags)}, why},
+		{"shutdown", unix.SYS_SHUTDOWN, all, why},
+		{"getsockname", unix.SYS_GETSOCKNAME, all, why},
+		{"getpeername", unix.SYS_GETPEERNAME, all, why},
+		{"setsockopt", unix.SYS_SETSOCKOPT, options, why + "; options by name"},
+		{"getsockopt", unix.SYS_GETSOCKOPT, options, why + "; options by name"},
+		{"sendmsg", unix.SYS_SENDMSG, args{free, free, seccomp.BitsAllowlist(hostsock.SendFlags)}, why},
+		{"recvmsg", unix.SYS_RECVMSG, args{free, free, seccomp.BitsAllowlist(hostsock.RecvFlags)}, why},
+		{"ioctl", unix.SYS_IOCTL, args{free, eq(unix.TIOCOUTQ)}, why + ", and what is queued there"},
+	}
+}
+
+// Rules is the filter of a sentry on the platform given, in order of the call's names. network is "sandbox" for interfaces of its own, "host" for sockets of
+// the host, or another for neither.
+func Rules(platform, network string) []Rule {
 	byName := map[string]Rule{}
 	sets := [][]Rule{runtime, kernel, Platforms[platform]}
-	if withLinks {
+	switch network {
+	case "sandbox":
 		sets = append(sets, links)
+	case "host":
+		sets = append(sets, host())
 	}
 	for _, set := range sets {
 		for _, r := range set {
@@ -161,9 +199,9 @@ func merge(a, b seccomp.SyscallRule) seccomp.SyscallRule {
 }
 
 // Install puts every thread of the process, and those to come, under the platform's Rules.
-func Install(platform string, withLinks bool) error {
+func Install(platform, network string) error {
 	set := seccomp.NewSyscallRules()
-	for _, r := range Rules(platform, withLinks) {
+	for _, r := range Rules(platform, network) {
 		set.Set(r.NR, r.Args)
 	}
 	p := seccomp.Program{

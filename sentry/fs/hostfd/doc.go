@@ -7,7 +7,7 @@
 //
 // A regular file's position is the sandbox's while it is open, and is given back to the host when it is closed.
 //
-// A File does not change after Open but for its count of users and its waiter.Queue. Poller.mu, a leaf, guards the table of files that are waited
+// A File does not change after Open but for its count of users and its waiter.Queue. Poller.mu, a leaf, guards the table of what is waited
 // for. The first process' files are opened before the sentry's filter is in force (Same needs that); those of processes that come later, by
 // `moat exec`, under it: fstat, fcntl(F_GETFL) and epoll_ctl are what Open calls.
 package hostfd

@@ -54,8 +54,10 @@ func Open(p *Poller, fd int) (*File, error) {
 	if f.kind == unix.S_IFREG || f.kind == unix.S_IFDIR {
 		return f, nil
 	}
-	err = p.add(f)
-	f.pollable = err == nil
+	f.number, err = p.Add(fd, &f.queue)
+	if f.pollable = err == nil; f.pollable {
+		f.poller = p
+	}
 	// A file that the host cannot wait for (EPERM: /dev/zero) is always ready.
 	if err != nil && err != unix.EPERM {
 		return nil, fmt.Errorf("descriptor %d: %w", fd, err)
@@ -104,7 +106,7 @@ func (f *File) Release(_ vfs.Context, d *vfs.FileDescription) {
 // Close closes the host's descriptor of a File that no file description stands for.
 func (f *File) Close() {
 	if f.poller != nil {
-		f.poller.remove(f)
+		f.poller.Remove(f.fd, f.number)
 	}
 	unix.Close(f.fd)
 }

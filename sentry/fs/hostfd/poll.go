@@ -8,15 +8,15 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// Poller waits for all Files.
+// Poller waits for all Files, and for what else is given to it.
 type Poller struct {
 	fd   int
 	once sync.Once // starts run
 
 	mu sync.Mutex
-	// files are those that the host can wait for, by the number that epoll gives back.
+	// queues are told of events, by the number that epoll gives back.
 	// +checklocks:mu
-	files map[int32]*File
+	queues map[int32]*waiter.Queue
 	// +checklocks:mu
 	last int32
 }
@@ -27,38 +27,37 @@ func NewPoller() (*Poller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
 	}
-	return &Poller{fd: fd, files: make(map[int32]*File)}, nil
+	return &Poller{fd: fd, queues: make(map[int32]*waiter.Queue)}, nil
 }
 
 const epollET = 1 << 31
 
-// add registers f; EPERM: its kind is always ready.
-func (p *Poller) add(f *File) error {
+// Add has q told of what happens to the descriptor fd; EPERM: its kind is always ready.
+func (p *Poller) Add(fd int, q *waiter.Queue) (number int32, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.last++; p.last < 0 || p.files[p.last] != nil; p.last++ {
+	for p.last++; p.last < 0 || p.queues[p.last] != nil; p.last++ {
 	}
 	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | epollET, Fd: p.last}
-	if err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, f.fd, &ev); err != nil {
-		return err
+	if err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		return 0, err
 	}
-	f.poller, f.number = p, p.last
-	p.files[p.last] = f
-	return nil
+	p.queues[p.last] = q
+	return p.last, nil
 }
 
-// remove forgets f, which is about to be closed.
-func (p *Poller) remove(f *File) {
+// Remove forgets fd, which is about to be closed.
+func (p *Poller) Remove(fd int, number int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.files, f.number)
-	unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, f.fd, &unix.EpollEvent{})
+	delete(p.queues, number)
+	unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, &unix.EpollEvent{})
 }
 
 // Start begins to pass events on, if any file has some: for ever, on a goroutine of its own.
 func (p *Poller) Start() {
 	p.mu.Lock()
-	n := len(p.files)
+	n := len(p.queues)
 	p.mu.Unlock()
 	if n > 0 {
 		p.once.Do(func() { go p.run() })
@@ -74,18 +73,20 @@ func (p *Poller) run() {
 		}
 		for _, e := range evs[:max(n, 0)] {
 			p.mu.Lock()
-			f := p.files[e.Fd]
+			q := p.queues[e.Fd]
 			p.mu.Unlock()
-			if f != nil {
-				f.queue.Notify(waiter.EventMaskFromLinux(e.Events))
+			if q != nil {
+				q.Notify(waiter.EventMaskFromLinux(e.Events))
 			}
 		}
 	}
 }
 
-// ready asks the host which of mask holds now.
-func (f *File) ready(mask waiter.EventMask) waiter.EventMask {
-	p := [1]unix.PollFd{{Fd: int32(f.fd), Events: int16(mask.ToLinux())}}
+func (f *File) ready(mask waiter.EventMask) waiter.EventMask { return Ready(f.fd, mask) }
+
+// Ready asks the host which of mask holds now for the descriptor fd.
+func Ready(fd int, mask waiter.EventMask) waiter.EventMask {
+	p := [1]unix.PollFd{{Fd: int32(fd), Events: int16(mask.ToLinux())}}
 	for {
 		n, err := unix.Ppoll(p[:], &unix.Timespec{}, nil)
 		if err == unix.EINTR {

@@ -24,6 +24,19 @@ type SockInfo struct {
 
 // Sockets are the sockets of the inet families, and connections that live on without one.
 func (s *Stack) Sockets() (l []SockInfo) {
+	if s.host != nil {
+		for _, h := range s.host.Sockets() {
+			b := h.Base
+			i := SockInfo{Family: b.Family, Type: b.Type, Protocol: b.Protocol, State: uint8(tcp.StateClose), UID: b.UID, Ino: b.Ino.Load()}
+			i.Local, _ = parse(h.Local) // what the host says; empty if it has none
+			if i.Remote, _ = parse(h.Remote); h.State != 0 {
+				i.State = h.State
+			} else if h.Remote != nil {
+				i.State = uint8(tcp.StateEstablished)
+			}
+			l = append(l, i)
+		}
+	}
 	for _, k := range s.sockets() {
 		if k.base.Family != unix.AF_PACKET {
 			l = append(l, k.info())

@@ -10,6 +10,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/link/sniffer"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
@@ -28,7 +29,8 @@ type Link struct {
 	// Routes go out by this link, Neighbors are its permanent entries.
 	Routes    []Route
 	Neighbors []Neighbor
-	// FD is the packet socket (AF_PACKET, SOCK_RAW) that is bound to it; GSO says that it carries struct virtio_net_hdr (PACKET_VNET_HDR).
+	// FD is the packet socket (AF_PACKET, SOCK_RAW) that is bound to it, -1 for an interface that is only shown; GSO says that it carries
+	// struct virtio_net_hdr (PACKET_VNET_HDR).
 	FD  int
 	GSO bool
 }
@@ -121,15 +123,9 @@ func (s *Stack) addLinks(n *stack.Stack, links []Link, pcap *os.File) error {
 		if len(l.MAC) != header.EthernetAddressSize || l.MTU < header.IPv4MinimumMTU || l.MTU > 65535 {
 			return fail("hardware address or MTU", "bad")
 		}
-		p, err := newPacketLink(l, s.delivered)
+		ep, err := s.endpointOf(l, pcap)
 		if err != nil {
 			return fail("descriptor", err)
-		}
-		ep := stack.LinkEndpoint(p)
-		if pcap != nil {
-			if ep, err = sniffer.NewWithWriter(p, pcap, 65535); err != nil {
-				return fail("packet log", err)
-			}
 		}
 		id := tcpip.NICID(l.Index)
 		if err := n.CreateNICWithOptions(id, ep, stack.NICOptions{Name: l.Name, DeliverLinkPackets: true, Kind: "veth"}); err != nil {
@@ -159,6 +155,17 @@ func (s *Stack) addLinks(n *stack.Stack, links []Link, pcap *os.File) error {
 	}
 	setRoutes(n, table)
 	return nil
+}
+
+func (s *Stack) endpointOf(l *Link, pcap *os.File) (stack.LinkEndpoint, error) {
+	if l.FD < 0 {
+		return channel.New(0, l.MTU, tcpip.LinkAddress(l.MAC)), nil
+	}
+	p, err := newPacketLink(l, s.delivered)
+	if err != nil || pcap == nil {
+		return p, err
+	}
+	return sniffer.NewWithWriter(p, pcap, 65535)
 }
 
 // setRoutes sets the routing table, of which netstack takes the first that matches: the longest prefix first, and each once.

@@ -30,7 +30,7 @@ func init() {
 			return nil, unix.EAFNOSUPPORT
 		}
 		s := &sock{st: st, ns: t.Net(), queue: &waiter.Queue{}}
-		if !s.capable(t, linux.CAP_NET_RAW) {
+		if !s.capable(t, linux.CAP_NET_RAW) || st.host != nil {
 			return nil, unix.EPERM
 		}
 		if typ != unix.SOCK_RAW && typ != unix.SOCK_DGRAM {

@@ -114,6 +114,9 @@ func create(t *kernel.Task, family, typ, protocol int32) (socket.Socket, error) 
 }
 
 func (s *sock) init(t *kernel.Task, family, typ, protocol int32, trans tcpip.TransportProtocolNumber) (socket.Socket, error) {
+	if s.st.host != nil {
+		return s.st.host.New(t, family, typ, protocol)
+	}
 	s.base.Init(family, typ, protocol)
 	s.base.Hooks = s
 	s.base.UID = uint32(t.Credentials().FSUID)

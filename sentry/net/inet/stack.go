@@ -31,7 +31,9 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
+	"moat/sentry/fs/hostfd"
 	"moat/sentry/kernel"
+	"moat/sentry/net/hostsock"
 )
 
 const (
@@ -47,6 +49,8 @@ type Stack struct {
 	conf Config
 	once sync.Once
 	net  *stack.Stack
+	// host makes the sockets if it is not nil; the netstack is then only what the tables show.
+	host *hostsock.Net
 
 	open atomic.Int64
 	// queues counts the sockets that queue datagrams, packets what went in, for sweeps.
@@ -79,6 +83,9 @@ func New(c Config) *Stack {
 func (s *Stack) AddLinks(links []Link, pcap *os.File) error {
 	return s.addLinks(s.tcpip(), links, pcap)
 }
+
+// UseHost makes the sockets of the stack the host kernel's. It is called before the first and before the filter is in force.
+func (s *Stack) UseHost(p *hostfd.Poller) { s.host = hostsock.NewNet(p, &s.firstPort) }
 
 // NewNamespace makes the stack of a new network namespace (kernel.Hooks.NewNetStack).
 func NewNamespace() any { return New(Config{}) }
