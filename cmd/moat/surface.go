@@ -51,9 +51,6 @@ func surfaceCommand() *cobra.Command {
 			w.Flush()
 			printStub(w, "stub's helper thread", stub.HelperRules(0))
 			printStub(w, "guest threads ("+platform+")", boot.GuestRules(platform))
-			if platform == "trap" {
-				printStub(w, "the thread that makes guest threads", stub.SpawnRules())
-			}
 			return nil
 		},
 	}
@@ -78,13 +75,8 @@ func printStub(w *tabwriter.Writer, who string, rules []stub.Rule) {
 	fmt.Printf("\n%s: %d host calls\n", who, len(names))
 	for _, r := range rules {
 		held := ""
-		switch {
-		case r.Spawn:
-			held = "[while there is no guest thread]"
-		case r.Args != nil:
+		if r.Args != nil {
 			held = "[arguments held]"
-		case r.Entry:
-			held = "[entry code only]"
 		}
 		fmt.Fprintf(w, "  %s\t%s\t%s\n", r.Name, held, r.Why)
 	}

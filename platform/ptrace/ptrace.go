@@ -1,5 +1,6 @@
 // Package ptrace is the platform that runs anywhere, and the reference: guest threads are host threads of a stub
 // (package stub), traced with PTRACE_SYSEMU by the OS thread of the goroutine that made them, for their whole life.
+// Syscall User Dispatch, which holds guest threads without a tracer too, comes before PTRACE_SYSEMU: most calls stop the thread by the SIGSYS that it raises.
 //
 // Locks: thread.mu guards the thread's life against Interrupt. Platform.mu is a leaf.
 package ptrace
@@ -16,12 +17,11 @@ import (
 	"moat/platform/stub"
 )
 
-// GuestRules is the filter of guest threads. PTRACE_SYSEMU stops guest code's calls before it; exit is made by the
-// entry code after the thread was let go.
+// GuestRules are the calls of the host that guest threads may make while no tracer stops them: before they are seized and after they were let go.
 func GuestRules() []stub.Rule {
 	return []stub.Rule{
-		{Nr: unix.SYS_EXIT, Name: "exit", Entry: true, Why: "a guest thread ends"},
-		{Nr: unix.SYS_PAUSE, Name: "pause", Entry: true, Why: "a new guest thread waits for its tracer"},
+		{Nr: unix.SYS_EXIT, Name: "exit", Why: "a guest thread ends"},
+		{Nr: unix.SYS_PAUSE, Name: "pause", Why: "a new guest thread waits for its tracer"},
 	}
 }
 

@@ -36,7 +36,8 @@ type siginfo struct {
 	_                  int32
 	Addr               uint64
 	Syscall            int32
-	_                  [100]byte
+	Arch               uint32
+	_                  [96]byte
 }
 
 func getSiginfo(tid int, si *siginfo) error {

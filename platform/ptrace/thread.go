@@ -24,7 +24,9 @@ const (
 	ptraceEventStop = 128
 	ptraceSysemu    = 31
 	noteX86XState   = 0x202
-	sysSeccomp      = 1 // SYS_SECCOMP, si_code of SIGSYS
+	sysSeccomp      = 1 // SYS_SECCOMP and SYS_USER_DISPATCH, si_code of SIGSYS
+	sysUserDispatch = 2
+	archX86_64      = 0xc000003e
 	siKernel        = 0x80
 	userCS, userSS  = 0x33, 0x2b
 	vsyscallBase    = 0xffffffffff600000
@@ -169,6 +171,8 @@ func (t *thread) decode(st unix.WaitStatus, regs *platform.Regs) (ev platform.Ev
 	switch {
 	case sig == interruptSignal:
 		return platform.Event{Kind: platform.EventInterrupted}, t.pending.Swap(false), nil
+	case sig == unix.SIGSYS && si.Code == sysUserDispatch:
+		return call(si.Arch, regs), true, nil
 	case sig == unix.SIGSYS && si.Code == sysSeccomp:
 		return t.vsyscall(addr, regs)
 	case si.Code <= 0:
@@ -186,6 +190,16 @@ func (t *thread) decode(st unix.WaitStatus, regs *platform.Regs) (ev platform.Ev
 		return platform.Event{Kind: platform.EventSignal, Signal: sig, Code: si.Code, Addr: addr}, true, nil
 	}
 	return ev, false, nil
+}
+
+// call is a system call that user dispatch stopped. int $0x80 is refused.
+func call(arch uint32, regs *platform.Regs) platform.Event {
+	if arch != archX86_64 {
+		return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: siKernel}
+	}
+	regs.Orig_rax = regs.Rax
+	regs.Rax = ^uint64(unix.ENOSYS) + 1
+	return platform.Event{Kind: platform.EventSyscall}
 }
 
 // vsyscall undoes the host's emulation of a call into the vsyscall page, which the filter stopped: the sentry

@@ -57,11 +57,9 @@ type Control struct {
 	// Call is 1 if the thread waits behind a call, with the registers in Regs, and 0 if it waits in the handler.
 	Call atomic.Uint32
 	Regs CallRegs
-	// tid is the thread's ID if a template made it, or what the host refused that with.
+	// tid is the thread's ID, written when it is made.
 	tid atomic.Int32
-	// made is 1 once the template, having made the thread, is back in the entry code.
-	made atomic.Uint32
-	_    [5]uint64
+	_   [44]byte
 	// Opaque is not zero when slots may not answer from Identity.
 	Opaque   atomic.Uint32
 	Identity [7]atomic.Uint32
@@ -87,6 +85,7 @@ const (
 	OffOpaque   = 288
 	OffIdentity = 292
 	offReturn   = 320
+	offTID      = 240
 )
 
 // Control is the area's control page.

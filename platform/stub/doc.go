@@ -5,7 +5,8 @@
 // A stub is a host process that is one guest address space at a time. Its leader, the helper, runs no guest code and is not
 // traced: it executes mmap, munmap, mprotect and clone as the sentry orders them through a page that the stub maps
 // read-only. It alone shares the sentry's descriptor table, so that any file of the sentry's can be mapped. The guest
-// threads beside it have an empty descriptor table and a seccomp filter that lets nothing through but what the platform says.
+// threads beside it have an empty descriptor table, and the host lets them make no call but what the platform says, and that only from
+// the entry code (filter.go).
 //
 // The first stub, the zygote, is forked from the sentry in New. All others are clones that its helper makes of its
 // own process with CLONE_PARENT, so that the sentry is their parent and reaps them: after start-up the sentry never
@@ -17,7 +18,7 @@
 //
 // # Layout
 //
-// The top of a stub's address space, from stubBase, holds the entry code, the filters, the order page (read-only), the reply page, and the areas of
+// The top of a stub's address space, from stubBase, holds the entry code, the helper's code, the order page (read-only), the reply page, and the areas of
 // guest threads. What guest threads can write is theirs to forge. That a batch is done, which pages that get another owner depend on, and the IDs
 // of new processes and threads the helper therefore tells through the control file, of which they have no descriptor: the former by writing
 // a word of the order page, the latter by the file's position. A helper that cannot carry out an order ends its process.

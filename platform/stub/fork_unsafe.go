@@ -7,17 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func stubCodeAddr() *byte
+func entryCodeAddr() *byte
+
+func helperCodeAddr() *byte
 
 func handlerCodeAddr() *byte
 
 func callCodeAddr() *byte
 
 func waitCodeAddr() *byte
-
-func templateCodeAddr() *byte
-
-func spawnCodeAddr() *byte
 
 func codeEndAddr() *byte
 
@@ -42,6 +40,7 @@ type zygote struct {
 	codeFD, ctlFD      uintptr
 	windowFD           uintptr
 	orderOff, replyOff uintptr
+	filter             *unix.SockFprog
 	handlers           bool
 	action             [4]uint64 // struct kernel_sigaction
 }
@@ -81,10 +80,9 @@ func child(z *zygote) {
 	syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0)
 	syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
 	if !mapAt(codeAddr, pageSize, unix.PROT_READ|unix.PROT_EXEC, z.codeFD, 0) ||
-		!mapAt(progAddr, pageSize, unix.PROT_READ, z.codeFD, pageSize) ||
-		!mapAt(spawnAddr, pageSize, unix.PROT_READ|unix.PROT_EXEC, z.codeFD, 2*pageSize) ||
-		!mapAt(answerAddr, pageSize, unix.PROT_READ|unix.PROT_EXEC, z.codeFD, 3*pageSize) ||
-		!mapAt(tableAddr, pageSize, unix.PROT_READ, z.codeFD, 4*pageSize) ||
+		!mapAt(helperAddr, pageSize, unix.PROT_READ|unix.PROT_EXEC, z.codeFD, pageSize) ||
+		!mapAt(answerAddr, pageSize, unix.PROT_READ|unix.PROT_EXEC, z.codeFD, 2*pageSize) ||
+		!mapAt(tableAddr, pageSize, unix.PROT_READ, z.codeFD, 3*pageSize) ||
 		!mapAt(orderAddr, orderSize, unix.PROT_READ, z.ctlFD, z.orderOff) ||
 		!mapAt(replyAddr, replySize, unix.PROT_READ|unix.PROT_WRITE, z.ctlFD, z.replyOff) ||
 		!mapAt(WindowBase, WindowTexts-WindowBase, unix.PROT_READ|unix.PROT_EXEC, z.windowFD, 0) ||
@@ -96,7 +94,11 @@ func child(z *zygote) {
 			syscall.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&z.action)), 0, 8, 0, 0)
 		}
 	}
-	enterStub(codeAddr, orderAddr, replyAddr)
+	// From here on only the stub's own code makes calls.
+	if _, _, e := syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(z.filter))); e != 0 {
+		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 98, 0, 0)
+	}
+	enterStub(helperAddr, orderAddr, replyAddr)
 }
 
 //go:norace

@@ -17,7 +17,7 @@ import (
 type Config struct {
 	// Name is the platform's.
 	Name string
-	// Guest is the filter of guest threads; what it does not allow is trapped.
+	// Guest are the calls that guest threads may make, from the entry code; all others are trapped.
 	Guest []Rule
 	// Handlers makes the stubs handle signals by the entry code, each guest thread on an Area of its own.
 	Handlers bool
@@ -29,7 +29,7 @@ type Config struct {
 type Host struct {
 	cfg    Config
 	ctlFD  int // the control file: order and reply pages of all stubs, and areas
-	codeFD int // the entry code, the filters, and the code of the template
+	codeFD int // the entry code, the helper's, and the answers in place
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -83,11 +83,7 @@ func New(cfg Config) (*Host, error) {
 	if h.ctlFD, err = memfile("moat-control", nil); err != nil {
 		return nil, fmt.Errorf("stub: the control file: %w", err)
 	}
-	guest := cfg.Guest
-	if cfg.Handlers {
-		guest = slices.Concat(guest, SpawnRules())
-	}
-	if h.codeFD, err = memfile("moat-stub", codePages(filterPage(guest, h.ctlFD))); err != nil {
+	if h.codeFD, err = memfile("moat-stub", codePages()); err != nil {
 		return nil, fmt.Errorf("stub: the stub's code: %w", err)
 	}
 	sl, err := h.newSlot()
@@ -105,7 +101,9 @@ func New(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stub: the window: %w", err)
 	}
-	z := &zygote{codeFD: uintptr(h.codeFD), windowFD: uintptr(window), ctlFD: uintptr(h.ctlFD), orderOff: uintptr(sl.off), replyOff: uintptr(sl.off) + orderSize}
+	program := compile(cfg.Guest, HelperRules(h.ctlFD))
+	z := &zygote{codeFD: uintptr(h.codeFD), windowFD: uintptr(window), ctlFD: uintptr(h.ctlFD), orderOff: uintptr(sl.off), replyOff: uintptr(sl.off) + orderSize,
+		filter: &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}}
 	if cfg.Handlers {
 		z.setHandlers()
 	}
@@ -231,7 +229,6 @@ func (h *Host) freeSlot(sl *slot) {
 	sl.order.seq.Store(0)
 	sl.order.ack.Store(0)
 	sl.order.waits.Store(0)
-	sl.order.spawn.Store(0)
 	sl.reply.ready.Store(0)
 	clear(sl.bases[:sl.texts])
 	sl.texts = 0

@@ -10,13 +10,12 @@ import (
 // The stub's own pages (stub_amd64.s has the layout too).
 const (
 	stubBase = 0x7fff_0000_0000
-	codeAddr = stubBase
-	progAddr = stubBase + pageSize
-	// spawnAddr is where the template finds how to make guest threads, while there are none.
-	spawnAddr = stubBase + 2*pageSize
+	// codeAddr is the page of the entry code, from which alone guest threads may make calls of the host; helperAddr is that of the helper's code.
+	codeAddr   = stubBase
+	helperAddr = stubBase + pageSize
 	// answerAddr is the page of the code that answers calls in place, tableAddr that of where it goes by number.
-	answerAddr = stubBase + 3*pageSize
-	tableAddr  = stubBase + 4*pageSize
+	answerAddr = stubBase + 2*pageSize
+	tableAddr  = stubBase + 3*pageSize
 	orderAddr  = stubBase + 0x10000
 	orderSize  = 32768
 	replyAddr  = orderAddr + orderSize
@@ -49,10 +48,12 @@ const (
 	orderBytes = 64
 )
 
-// CodeAddr is where the entry code lies in every stub. Entered with EntryExit in RAX it ends the thread.
+// CodeAddr is the page of the entry code in every stub, HelperAddr that of the helper's code. Entered at its start with EntryExit in RAX the entry code ends the
+// thread.
 const (
-	CodeAddr  = codeAddr
-	EntryExit = 1
+	CodeAddr   = codeAddr
+	HelperAddr = helperAddr
+	EntryExit  = 1
 )
 
 // Numbers that are not system calls but orders to make a stub or a guest thread.
@@ -79,17 +80,15 @@ type orderPage struct {
 	ackOff uint64
 	// ack is the number of the last batch done, which the helper writes through the control file.
 	ack atomic.Uint32
-	// spawn, when it changes, tells the template to make a guest thread on area.
-	spawn atomic.Uint32
-	area  uint64
-	_     [24]byte
-	ops   [maxOrders]order
+	_   [36]byte
+	ops [maxOrders]order
 }
 
-// replyPage is writable in the stub. ready says that a thread may be seized: a guest that forges that is seized before it has its own filter,
-// which PTRACE_SYSEMU does not need.
+// replyPage is writable in the stub. made is where the ID of a thread without an area goes, which nobody reads. ready says that a thread may be seized: a guest that
+// forges that for another is seized before user dispatch is on for it, which PTRACE_SYSEMU does not need.
 type replyPage struct {
-	_     [2]uint32
+	made  uint32
+	_     uint32
 	ready atomic.Uint32
 	_     [244]byte
 	// rung is, for each bell, its count when a thread of this stub last woke the watchman. The sentry does not read it.

@@ -59,19 +59,18 @@ func mapSlot(fd int, off int64) (*slot, error) {
 	return sl, nil
 }
 
-// codePages are the pages with the entry code, the filters, the code by which the template makes threads, and the answers in place, copied from the sentry's own text.
-func codePages(filters []byte) []byte {
-	b := make([]byte, 3*pageSize)
-	at, end := [...]int{0, templateOff, 2 * pageSize, handlerOff, callOff, waitOff}, [...]int{templateOff, handlerOff, 3 * pageSize, callOff, waitOff, pageSize}
-	for i, code := range [...]*byte{stubCodeAddr(), templateCodeAddr(), spawnCodeAddr(), handlerCodeAddr(), callCodeAddr(), waitCodeAddr()} {
-		next := [...]*byte{templateCodeAddr(), spawnCodeAddr(), handlerCodeAddr(), callCodeAddr(), waitCodeAddr(), codeEndAddr()}[i]
+// codePages are the pages with the entry code, the helper's code, and the answers in place, copied from the sentry's own text.
+func codePages() []byte {
+	b := make([]byte, 2*pageSize)
+	at, end := [...]int{0, pageSize, handlerOff, callOff, waitOff}, [...]int{handlerOff, 2 * pageSize, callOff, waitOff, pageSize}
+	for i, code := range [...]*byte{entryCodeAddr(), helperCodeAddr(), handlerCodeAddr(), callCodeAddr(), waitCodeAddr()} {
+		next := [...]*byte{helperCodeAddr(), handlerCodeAddr(), callCodeAddr(), waitCodeAddr(), codeEndAddr()}[i]
 		n := int(uintptr(unsafe.Pointer(next)) - uintptr(unsafe.Pointer(code)))
 		if n <= 0 || n > end[i]-at[i] {
 			panic("stub: the entry code does not fit its place")
 		}
 		copy(b[at[i]:], unsafe.Slice(code, n))
 	}
-	copy(b[pageSize:], filters)
 	return append(b, answerPages()...)
 }
 
@@ -83,10 +82,9 @@ func answerText() (answer, mask []byte) {
 }
 
 const (
-	templateOff = 1536
-	handlerOff  = 2048
-	callOff     = 3072
-	waitOff     = 3456
+	handlerOff = 2048
+	callOff    = 3072
+	waitOff    = 3456
 	// CallAddr is where a slot jumps to in a stub.
 	CallAddr = codeAddr + callOff
 )

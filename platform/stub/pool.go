@@ -1,19 +1,17 @@
 package stub
 
 import (
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// A stub takes the host most of a millisecond to make: a process, a thread, and above all the guests' filter. So stubs are used for one address
+// A stub takes the host some tenths of a millisecond to make: a process with its mappings, and threads. So stubs are used for one address
 // space after the other, and some are always ready.
 //
 // When an address space is released its mappings go, which the helper tells in a way that no guest can forge; then its guest threads are told to
 // end. Only when the host says that they have ended is the stub used again: a guest thread that stays, whatever it may have done to its registers and
-// its area, would run in the next address space. New guest threads come from the template, a thread which has been under the guests' filter from the
-// start and runs no guest code.
+// its area, would run in the next address space.
 
 const (
 	// maxReady is how many stubs wait for use, or are being made ready for it.
@@ -101,12 +99,7 @@ func (h *Host) create() (*Space, error) {
 	defer h.endFork()
 	z := h.zygote
 	z.orderMu.Lock()
-	h.resultMu.Lock()
-	pid := 0
-	if err = z.carryOut([]order{{nr: orderFork, args: [6]uint64{forkFlags, uint64(h.ctlFD), uint64(sl.off), uint64(sl.off) + orderSize}}}); err == nil {
-		pid, err = z.result()
-	}
-	h.resultMu.Unlock()
+	pid, err := z.makeLocked([]order{{nr: orderFork, args: [6]uint64{forkFlags, uint64(h.ctlFD), uint64(sl.off), uint64(sl.off) + orderSize}}})
 	z.orderMu.Unlock()
 	if err != nil {
 		h.freeSlot(sl)
@@ -121,15 +114,12 @@ func (h *Host) create() (*Space, error) {
 	return s, nil
 }
 
-// settle gives a new stub its template and first threads.
+// settle gives a new stub its first threads.
 func (s *Space) settle() error {
 	s.orderMu.Lock()
 	defer s.orderMu.Unlock()
 	if s.host.cfg.Handlers {
-		if _, err := s.makeLocked(0, true); err != nil {
-			return err
-		}
-		if err := s.populateLocked(firstThreads, nil); err != nil {
+		if err := s.populateLocked(firstThreads); err != nil {
 			return err
 		}
 	}
@@ -137,53 +127,34 @@ func (s *Space) settle() error {
 	return nil
 }
 
-// populateLocked makes n idle guest threads, after orders. The page with the code for that is mapped before, or by orders, and is not afterwards.
+// populateLocked makes n idle guest threads, in a stub that has none: what is in their areas is what the host wrote there.
 //
 // +checklocks:s.orderMu
-func (s *Space) populateLocked(n int, orders []order) error {
+func (s *Space) populateLocked(n int) error {
 	made := make([]*Area, n)
+	var orders, threads []order
 	for i := range made {
 		a, o, err := s.newAreaLocked()
 		if err != nil {
 			return err
 		}
-		made[i], orders = a, append(orders, o...)
+		made[i], orders, threads = a, append(orders, o...), append(threads, threadOrder(a))
 	}
-	if len(orders) > 0 {
-		if err := s.carryOut(orders); err != nil {
-			return err
-		}
+	if _, err := s.makeLocked(append(orders, threads...)); err != nil {
+		return err
 	}
 	for _, a := range made {
-		s.slot.order.area = a.addr
-		s.slot.order.spawn.Add(1)
-		futexWake(&s.slot.order.spawn)
-		if err := a.awaitMade(); err != nil {
-			return err
-		}
 		a.tid = int(a.Control().tid.Load())
+		s.freeCPU(a.tid)
 		s.tids = append(s.tids, a.tid)
 		s.idle = append(s.idle, a)
 	}
-	// With the first change of the address space to come, before any guest code runs, the page goes.
-	s.push(order{nr: unix.SYS_MUNMAP, args: [6]uint64{spawnAddr, pageSize}})
-	return nil
-}
-
-// awaitMade waits until the template has made a's thread and left the page with the code for that, and the thread is in the handler.
-func (a *Area) awaitMade() error {
-	c := a.Control()
-	for done := false; !done || c.made.Load() == 0; {
-		var err error
-		done, err = a.AwaitFor(aliveCheck)
-		if e := c.tid.Load(); err == nil && e < 0 {
-			err = unix.Errno(-e)
-		}
-		if err != nil {
-			return err
-		}
-		if done && c.made.Load() == 0 {
-			runtime.Gosched() // a few instructions away
+	for _, a := range made {
+		for done := false; !done; { // until it is in the handler: before that it could not be told to end
+			var err error
+			if done, err = a.AwaitFor(aliveCheck); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -233,8 +204,7 @@ func (s *Space) renew() {
 		clear(s.slot.bases[:s.slot.texts])
 		s.slot.texts = 0
 		if s.host.cfg.Handlers {
-			err = s.populateLocked(n, []order{{nr: unix.SYS_MMAP, args: [6]uint64{spawnAddr, pageSize, unix.PROT_READ | unix.PROT_EXEC,
-				unix.MAP_SHARED | unix.MAP_FIXED, uint64(s.host.codeFD), 2 * pageSize}}})
+			err = s.populateLocked(n)
 		}
 		s.orderMu.Unlock()
 	}

@@ -43,7 +43,7 @@ type Space struct {
 	// failed is the error of a batch: the stub is gone.
 	// +checklocks:orderMu
 	failed error
-	// cpu is where the helper is kept. It is moved only once the stub is settled: has its template.
+	// cpu is where the helper is kept. It is moved only once the stub is settled: has its first threads, which inherit its place.
 	// +checklocks:orderMu
 	cpu int
 	// +checklocks:orderMu
@@ -212,7 +212,7 @@ func (s *Space) flushLocked() error {
 	return s.failed
 }
 
-// result is what the helper tells of the one order of the last batch: an ID, or an errno. The caller holds host.resultMu.
+// result is what the helper tells of the last order to make something: an ID, or an errno. The caller holds host.resultMu.
 //
 // +checklocks:s.orderMu
 func (s *Space) result() (int, error) {
@@ -226,24 +226,34 @@ func (s *Space) result() (int, error) {
 	return 0, unix.Errno(-int32(n))
 }
 
-// makeLocked makes a thread by the helper: a guest thread on area a, which may be 0, or a template.
+// makeLocked carries out orders, the last of which makes something, and returns the ID of that.
 //
 // +checklocks:s.orderMu
-func (s *Space) makeLocked(a uint64, template bool) (int, error) {
-	o := order{nr: orderThread, args: [6]uint64{helperFlags, a, 0}}
-	if template {
-		o.args[2] = 1
-	}
+func (s *Space) makeLocked(orders []order) (id int, err error) {
 	s.host.resultMu.Lock()
 	defer s.host.resultMu.Unlock()
-	if err := s.carryOut([]order{o}); err != nil {
+	if err := s.carryOut(orders); err != nil {
 		return 0, err
 	}
-	tid, err := s.result()
-	if err == nil && s.settled {
-		pin(tid, -1) // not the helper's CPU
+	return s.result()
+}
+
+// threadOrder makes a guest thread on a, which may be nil.
+func threadOrder(a *Area) order {
+	o := order{nr: orderThread, args: [6]uint64{guestFlags, 0, replyAddr}}
+	if a != nil {
+		o.args[1], o.args[2] = a.addr, a.addr+offTID
 	}
-	return tid, err
+	return o
+}
+
+// freeCPU undoes that a new thread inherits the helper's CPU.
+//
+// +checklocks:s.orderMu
+func (s *Space) freeCPU(tid int) {
+	if s.settled {
+		pin(tid, -1)
+	}
 }
 
 // NewThread implements platform.AddressSpace.
@@ -269,9 +279,10 @@ func (s *Space) newThreadLocked() (int, *Area, error) {
 	s.forgetLocked()
 	if !s.host.cfg.Handlers {
 		s.slot.reply.ready.Store(0)
-		tid, err := s.makeLocked(0, false)
+		tid, err := s.makeLocked([]order{threadOrder(nil)})
 		if err == nil {
 			s.tids = append(s.tids, tid)
+			s.freeCPU(tid)
 			err = s.await(&s.slot.reply.ready, 50*time.Microsecond, func(v uint32) bool { return v != 0 })
 		}
 		return tid, nil, err
@@ -280,16 +291,12 @@ func (s *Space) newThreadLocked() (int, *Area, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if orders != nil {
-		if err := s.carryOut(orders); err != nil {
-			return 0, nil, err
-		}
-	}
 	// The thread tells of itself by its first trap.
-	if a.tid, err = s.makeLocked(a.addr, false); err != nil {
+	if a.tid, err = s.makeLocked(append(orders, threadOrder(a))); err != nil {
 		s.free = append(s.free, a)
 		return 0, nil, err
 	}
+	s.freeCPU(a.tid)
 	s.tids = append(s.tids, a.tid)
 	return a.tid, a, nil
 }

@@ -1,10 +1,7 @@
 #include "textflag.h"
 
-// The code that runs inside stubs. It is copied to a page at stubBase, so it is position-independent; it uses no stack.
+// The code that runs inside stubs. It is copied to pages at stubBase, so it is position-independent; it uses no stack.
 // The layout of the order and reply pages is in order.go.
-//
-// Entered with AX = 0 by the zygote: R12 = order page, R13 = reply page.
-// Entered with AX = 1 by a guest thread that ends.
 
 #define SYS_lseek 8
 #define SYS_mmap 9
@@ -19,7 +16,6 @@
 #define SYS_sigaltstack 131
 #define SYS_futex 202
 #define SYS_exit_group 231
-#define SYS_seccomp 317
 #define SYS_close_range 436
 
 // The layout of order.go.
@@ -27,10 +23,6 @@
 #define STUB_END 0x7fff90000000
 #define AREA_MASK (-0x8000)
 #define USER_END 0x7ffffffff000
-#define HELPER_PROG 0x7fff00001000
-#define GUEST_PROG 0x7fff00001010
-#define TEMPLATE_CODE 0x7fff00000600
-#define SPAWN_CODE 0x7fff00002000
 #define CALL_OFF 3072
 #define WAIT_OFF 3456
 #define WAIT_CODE 0x7fff00000d80
@@ -50,18 +42,16 @@
 #define ORD_WAITS 12
 #define ORD_ACKOFF 16
 #define ORD_ACK 24
-#define ORD_SPAWN 28
-#define ORD_AREA 32
 #define ORD_OPS 64
 
-#define SPAWN_FLAGS 0x310b00 // threadFlags | CLONE_PARENT_SETTID
+// prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, ...)
+#define PR_DISPATCH 59
+#define PR_DISPATCH_ON 1
 
 #define SIGUSR2 12
 #define UC_RIP 168 // struct ucontext: uc_mcontext.gregs[REG_RIP]
 
 // stub.Control, as far as it is used here.
-#define CTL_TID 240
-#define CTL_MADE 244
 #define CTL_ALTSTACK 104
 #define CTL_KIND 140
 #define CTL_FS 96
@@ -90,19 +80,24 @@
 #define CTL_SP 4032
 #define CTL_FLAGS 4088
 #define CTL_STACK 4096
-#define TABLE 0x7fff00004000
+#define TABLE 0x7fff00003000
 
-TEXT ·stubCode(SB), NOSPLIT|NOFRAME, $0-0
-	CMPQ AX, $1
-	JNE  zygote
-
-	// A guest thread ends.
+// The start of the entry code. AX = 1: a guest thread ends. AX = 0: a new one, where there are no handlers, waits for its tracer.
+TEXT ·entryCode(SB), NOSPLIT|NOFRAME, $0-0
+	CMPL AX, $1
+	JEQ  leave
+idle:
+	MOVL $SYS_pause, AX
+	SYSCALL
+	JMP  idle
+leave:
 	XORL DI, DI
 	MOVL $SYS_exit, AX
 	SYSCALL
 	HLT
 
-zygote:
+// The helper's code, which begins in the zygote, with the filter in force: R12 = order page, R13 = reply page.
+TEXT ·helperCode(SB), NOSPLIT|NOFRAME, $0-0
 	// Leave nothing of the sentry mapped.
 	XORL DI, DI
 	MOVQ $WIN_BASE, SI
@@ -123,14 +118,6 @@ zygote:
 	TESTQ AX, AX
 	JNE  die
 
-	// seccomp(SECCOMP_SET_MODE_FILTER, 0, helper's filter)
-	MOVL $1, DI
-	XORL SI, SI
-	MOVQ $HELPER_PROG, DX
-	MOVL $SYS_seccomp, AX
-	SYSCALL
-	TESTQ AX, AX
-	JNE  die
 	XORL R14, R14              // number of the last batch done
 
 	// The sentry waits on the helper's own CPU: to look for orders for a while before sleeping would only delay it.
@@ -195,8 +182,9 @@ done:
 	SYSCALL
 	JMP  wait
 
-	// The result of the one order of a batch, a process or thread ID or an errno, becomes the control file's position.
+	// The result of an order to make something, a process or thread ID or an errno, becomes the control file's position. A refusal ends the batch.
 told:
+	MOVL AX, R9
 	MOVL ORD_CTL(R12), DI      // lseek(ctl, result, SEEK_SET)
 	MOVL AX, SI
 	XORL DX, DX
@@ -204,7 +192,11 @@ told:
 	SYSCALL
 	TESTQ AX, AX
 	JLT  die
-	JMP  done
+	TESTL R9, R9
+	JLT  done
+	ADDQ $64, R15
+	DECL BX
+	JMP  next
 
 fork:
 	// clone(a0): a1 = descriptor, a2 and a3 = offsets of the child's order and reply pages. They travel in the
@@ -254,20 +246,19 @@ fork:
 	JMP  wait
 
 thread:
-	// clone(a0): a1 = the thread's area, or 0; a2 = 1 for the template. The host clears the area's first word, the state, when the thread
+	// clone(a0): a1 = the thread's area, or 0; a2 = where its ID goes. The host clears the area's first word, the state, when the thread
 	// has ended, and wakes who waits there.
 	MOVQ 8(R15), DI
 	XORL SI, SI
-	MOVQ 16(R15), DX
-	MOVQ DX, R10
-	MOVQ 24(R15), R8
+	MOVQ 24(R15), DX
+	MOVQ 16(R15), R10
+	XORL R8, R8
 	MOVL $SYS_clone, AX
 	SYSCALL
 	TESTQ AX, AX
 	JNZ  told
 
-	MOVQ DX, R15               // the area
-	MOVQ R8, BX
+	MOVQ R10, R15              // the area
 	TESTQ R15, R15
 	JZ   bare
 	LEAQ CTL_ALTSTACK(R15), DI // sigaltstack(&control.altstack, NULL)
@@ -284,29 +275,26 @@ bare:
 	SYSCALL
 	TESTQ AX, AX
 	JNE  die
-	MOVL $1, DI                // seccomp(SECCOMP_SET_MODE_FILTER, 0, guests' filter)
-	XORL SI, SI
-	MOVQ $GUEST_PROG, DX
-	MOVL $SYS_seccomp, AX
+	// From here on the thread is a guest's: the host lets it make no call but from the page of the entry code, here neither.
+	MOVL $PR_DISPATCH, DI
+	MOVL $PR_DISPATCH_ON, SI
+	MOVQ $STUB_BASE, DX
+	MOVL $4096, R10
+	XORL R8, R8
+	MOVL $SYS_prctl, AX
 	SYSCALL
 	TESTQ AX, AX
 	JNE  die
-	TESTL BX, BX
-	JZ   guest
-	XORL R14, R14
-	MOVQ $TEMPLATE_CODE, AX
-	JMP  AX
-guest:
-	MOVL $1, 8(R13)            // ready to be seized
 	TESTQ R15, R15
-	JZ   idle
+	JZ   traced
 	MOVL $-1, AX               // trapped: the handler waits for the first registers
 	SYSCALL
 	HLT
-idle:
-	MOVL $SYS_pause, AX        // until it is seized
-	SYSCALL
-	JMP  idle
+traced:
+	MOVL $1, 8(R13)            // ready to be seized
+	XORL AX, AX
+	MOVQ $STUB_BASE, CX
+	JMP  CX
 
 die:
 	MOVL $97, DI
@@ -314,55 +302,6 @@ die:
 	SYSCALL
 	HLT
 
-// What the template does, a thread that is under the guests' filter but runs no guest code: it waits for order.spawn to change from R14, its
-// last value, and then makes a guest thread on order.area. R12 = order page, R15 = the area of the last thread that it made, or 0.
-TEXT ·templateCode(SB), NOSPLIT|NOFRAME, $0-0
-	TESTQ R15, R15
-	JZ   wait
-	MOVL $1, CTL_MADE(R15)     // back from spawnCode
-wait:
-	MOVL ORD_SPAWN(R12), AX
-	CMPL AX, R14
-	JNE  make
-	LEAQ ORD_SPAWN(R12), DI    // futex(&order.spawn, FUTEX_WAIT, R14, NULL)
-	XORL SI, SI
-	MOVL R14, DX
-	XORL R10, R10
-	XORL R8, R8
-	XORL R9, R9
-	MOVL $SYS_futex, AX
-	SYSCALL
-	JMP  wait
-make:
-	MOVL AX, R14
-	MOVQ ORD_AREA(R12), R15
-	MOVQ $SPAWN_CODE, AX
-	JMP  AX
-
-// How the template makes a guest thread. The page with this code is mapped only while no guest thread can run in the stub.
-TEXT ·spawnCode(SB), NOSPLIT|NOFRAME, $0-0
-	MOVL $SPAWN_FLAGS, DI      // clone(flags, 0, &control.tid, &control.state)
-	XORL SI, SI
-	LEAQ CTL_TID(R15), DX
-	MOVQ R15, R10
-	XORL R8, R8
-	MOVL $SYS_clone, AX
-	SYSCALL
-	TESTQ AX, AX
-	JZ   guest
-	JGT  made
-	MOVL AX, CTL_TID(R15)      // an errno
-made:
-	MOVQ $TEMPLATE_CODE, AX
-	JMP  AX
-guest:
-	LEAQ CTL_ALTSTACK(R15), DI // sigaltstack(&control.altstack, NULL)
-	XORL SI, SI
-	MOVL $SYS_sigaltstack, AX
-	SYSCALL
-	MOVL $-1, AX               // trapped: the handler waits for the first registers
-	SYSCALL
-	HLT
 // HANDOVER tells the sentry of an event and waits for its answer. R12 = the area. It goes on at told, with AX = the new state, which is not StateEvent;
 // sleep, with AX = StatePark, sleeps on. It changes the registers of a host call, BX, R14 and R15.
 //
@@ -614,18 +553,6 @@ TEXT ·codeEndAddr(SB), NOSPLIT, $0-8
 	MOVQ AX, ret+0(FP)
 	RET
 
-// func templateCodeAddr() *byte
-TEXT ·templateCodeAddr(SB), NOSPLIT, $0-8
-	MOVQ $·templateCode(SB), AX
-	MOVQ AX, ret+0(FP)
-	RET
-
-// func spawnCodeAddr() *byte
-TEXT ·spawnCodeAddr(SB), NOSPLIT, $0-8
-	MOVQ $·spawnCode(SB), AX
-	MOVQ AX, ret+0(FP)
-	RET
-
 // func callCodeAddr() *byte
 TEXT ·callCodeAddr(SB), NOSPLIT, $0-8
 	MOVQ $·callCode(SB), AX
@@ -644,9 +571,15 @@ TEXT ·handlerCodeAddr(SB), NOSPLIT, $0-8
 	MOVQ AX, ret+0(FP)
 	RET
 
-// func stubCodeAddr() *byte
-TEXT ·stubCodeAddr(SB), NOSPLIT, $0-8
-	MOVQ $·stubCode(SB), AX
+// func entryCodeAddr() *byte
+TEXT ·entryCodeAddr(SB), NOSPLIT, $0-8
+	MOVQ $·entryCode(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+// func helperCodeAddr() *byte
+TEXT ·helperCodeAddr(SB), NOSPLIT, $0-8
+	MOVQ $·helperCode(SB), AX
 	MOVQ AX, ret+0(FP)
 	RET
 
@@ -655,7 +588,6 @@ TEXT ·enterStub(SB), NOSPLIT, $0-24
 	MOVQ code+0(FP), R10
 	MOVQ order+8(FP), R12
 	MOVQ reply+16(FP), R13
-	XORL AX, AX
 	JMP  R10
 
 // func spinUntil(word *atomic.Uint32, v uint32, n int, mark *atomic.Int64) bool

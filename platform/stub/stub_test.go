@@ -27,7 +27,7 @@ const (
 func newGuest(t *testing.T, code []byte) (*Host, *Space, *Area) {
 	t.Helper()
 	h, err := New(Config{Name: "test", Handlers: true, Guest: []Rule{
-		{Nr: unix.SYS_RT_SIGRETURN, Entry: true}, {Nr: unix.SYS_FUTEX, Entry: true}, {Nr: unix.SYS_EXIT, Entry: true}},
+		{Nr: unix.SYS_RT_SIGRETURN}, {Nr: unix.SYS_FUTEX}, {Nr: unix.SYS_EXIT}},
 		NewThread: func(_ *Space, _ int, a *Area) (platform.Thread, error) { return bareThread{a: a}, nil }})
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +96,7 @@ func TestForgedAcknowledgement(t *testing.T) {
 func TestStaleThread(t *testing.T) {
 	// The thread forges that it waits, and waits in the handler indeed, but on another word than the sentry writes to.
 	area := uint64(areaBase + areaSize*(firstThreads-1))
-	look := bytes.Index(codePages(nil)[handlerOff:callOff], []byte{0x41, 0x8b, 0x5c, 0x24, 12}) // MOVL 12(R12), BX
+	look := bytes.Index(codePages()[handlerOff:callOff], []byte{0x41, 0x8b, 0x5c, 0x24, 12}) // MOVL 12(R12), BX
 	if look < 0 {
 		t.Fatal("the handler does not look as it did")
 	}
@@ -128,13 +128,54 @@ func TestStaleThread(t *testing.T) {
 	}
 }
 
-// TestSpawnPage: guest threads cannot reach the code that makes threads: there is none where it was.
-func TestSpawnPage(t *testing.T) {
-	// mov rbx, spawnAddr; jmp rbx
-	code := append([]byte{0x48, 0xbb}, le64(spawnAddr)...)
-	_, _, a := newGuest(t, append(code, 0xff, 0xe3))
-	if done, err := a.AwaitFor(5 * time.Second); err != nil || !done || unix.Signal(a.Control().Signal) != unix.SIGSEGV {
-		t.Errorf("done %v, error %v, signal %d", done, err, a.Control().Signal)
+// TestHelpersCalls: a guest thread that jumps to the helper's SYSCALL instruction makes none of the calls that the helper may make; nor does it from the entry
+// code get rid of what keeps it from that.
+func TestHelpersCalls(t *testing.T) {
+	pages := codePages()
+	at := func(code, page []byte) uint64 {
+		i := bytes.Index(page, code)
+		if i < 0 {
+			t.Fatal("the code is not what it was")
+		}
+		return uint64(i + len(code) - 2)
+	}
+	helper := helperAddr + at([]byte{0x4d, 0x8b, 0x4f, 0x30, 0x0f, 0x05}, pages[pageSize:2*pageSize]) // MOVQ 48(R15), R9; SYSCALL
+	entry := codeAddr + at([]byte{0x0f, 0x05}, pages[:pageSize])
+	const off, on, own = unix.PR_SET_SYSCALL_USER_DISPATCH, unix.PR_SYS_DISPATCH_ON, stubBase
+	for _, c := range []struct {
+		name string
+		at   uint64
+		args [7]uint64 // the number first
+		code byte      // si_code
+	}{
+		{"mprotect", helper, [7]uint64{unix.SYS_MPROTECT, codeAt, pageSize, unix.PROT_READ | unix.PROT_WRITE}, 2},
+		{"munmap", helper, [7]uint64{unix.SYS_MUNMAP, codeAt, pageSize}, 2},
+		{"clone of a thread", helper, [7]uint64{unix.SYS_CLONE, guestFlags}, 2},
+		{"clone of a stub", helper, [7]uint64{unix.SYS_CLONE, forkFlags}, 2},
+		{"user dispatch off", helper, [7]uint64{unix.SYS_PRCTL, off, unix.PR_SYS_DISPATCH_OFF}, 2},
+		{"user dispatch on", helper, [7]uint64{unix.SYS_PRCTL, off, on, own, pageSize}, 2},
+		{"sigaltstack", helper, [7]uint64{unix.SYS_SIGALTSTACK}, 2},
+		{"exit_group", helper, [7]uint64{unix.SYS_EXIT_GROUP}, 2},
+		{"user dispatch off, by the entry code", entry, [7]uint64{unix.SYS_PRCTL, off, unix.PR_SYS_DISPATCH_OFF}, 1},
+		{"user dispatch on, by the entry code", entry, [7]uint64{unix.SYS_PRCTL, off, on, own, 2 * pageSize}, 1},
+		{"mprotect, by the entry code", entry, [7]uint64{unix.SYS_MPROTECT, codeAt, pageSize, 7}, 1},
+		{"clone, by the entry code", entry, [7]uint64{unix.SYS_CLONE, guestFlags}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var code []byte
+			for i, mov := range [][2]byte{{0x48, 0xb8}, {0x48, 0xbf}, {0x48, 0xbe}, {0x48, 0xba}, {0x49, 0xba}, {0x49, 0xb8}, {0x49, 0xb9}} {
+				code = append(append(code, mov[:]...), le64(c.args[i])...)
+			}
+			code = append(append(code, 0x48, 0xbb), le64(c.at)...) // mov rbx, at; jmp rbx
+			_, _, a := newGuest(t, append(code, 0xff, 0xe3))
+			done, err := a.AwaitFor(5 * time.Second)
+			if err != nil || !done || unix.Signal(a.Control().Signal) != unix.SIGSYS {
+				t.Fatalf("done %v, error %v, signal %d", done, err, a.Control().Signal)
+			}
+			if si := a.Bytes(a.Control().Siginfo, 16); si == nil || si[8] != c.code {
+				t.Errorf("siginfo %v: si_code should be %d", si, c.code)
+			}
+		})
 	}
 }
 

@@ -17,7 +17,8 @@ import (
 const (
 	interruptSignal = unix.SIGUSR2
 	siKernel        = 0x80
-	sysSeccomp      = 1
+	sysSeccomp      = 1 // SYS_SECCOMP and SYS_USER_DISPATCH, si_code of SIGSYS
+	sysUserDispatch = 2
 	archX86_64      = 0xc000003e
 	vsyscallBase    = 0xffffffffff600000
 	// taskSize is the first address that no segment base may have.
@@ -288,7 +289,7 @@ func (t *thread) event(regs *platform.Regs) (platform.Event, bool) {
 	code := int32(binary.LittleEndian.Uint32(si[8:]))
 	addr := get(si, 16)
 	switch {
-	case sig == unix.SIGSYS && code == sysSeccomp:
+	case sig == unix.SIGSYS && (code == sysUserDispatch || code == sysSeccomp):
 		return t.call(regs, addr, binary.LittleEndian.Uint32(si[28:]))
 	case code <= 0:
 		return platform.Event{}, false // sent by some process of the host: not the guest's
@@ -306,7 +307,7 @@ func (t *thread) event(regs *platform.Regs) (platform.Event, bool) {
 	return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: siKernel}, true
 }
 
-// call is a system call that the filter trapped at address at. int $0x80 is refused, and a jump into the vsyscall page, which the host has
+// call is a system call that the host trapped at address at. int $0x80 is refused, and a jump into the vsyscall page, which the host has
 // already returned from, is undone: the sentry emulates the page itself.
 func (t *thread) call(regs *platform.Regs, at uint64, arch uint32) (platform.Event, bool) {
 	switch {

@@ -1,8 +1,8 @@
-// Package trap is the fast platform: guest threads run natively in stubs (package stub), and what they call is caught by seccomp.
+// Package trap is the fast platform: guest threads run natively in stubs (package stub), and what they call is caught by the host's Syscall User Dispatch.
 //
 // # A system call
 //
-// The guest thread's filter traps every call that is not made by the entry code. The host then delivers SIGSYS, whose handler in the entry
+// The host traps every call that is not made by the entry code. It then delivers SIGSYS, whose handler in the entry
 // code runs on the thread's Area: memory shared with the sentry. The frame that the host laid there holds all registers and the extended
 // state. The handler sets StateEvent and waits; the sentry reads the frame, answers by writing registers into it, sets StateRun, and
 // the handler returns through rt_sigreturn(2). Faults and other synchronous signals come the same way, and an Interrupt is a SIGUSR2.
@@ -55,12 +55,12 @@ import (
 	"moat/platform/stub"
 )
 
-// GuestRules is the filter of guest threads.
+// GuestRules are the calls of the host that guest threads may make.
 func GuestRules() []stub.Rule {
 	return []stub.Rule{
-		{Nr: unix.SYS_RT_SIGRETURN, Name: "rt_sigreturn", Entry: true, Why: "go on in guest code"},
-		{Nr: unix.SYS_FUTEX, Name: "futex", Entry: true, Why: "hand over to the sentry and wait for it"},
-		{Nr: unix.SYS_EXIT, Name: "exit", Entry: true, Why: "a guest thread ends"},
+		{Nr: unix.SYS_RT_SIGRETURN, Name: "rt_sigreturn", Why: "go on in guest code"},
+		{Nr: unix.SYS_FUTEX, Name: "futex", Why: "hand over to the sentry and wait for it"},
+		{Nr: unix.SYS_EXIT, Name: "exit", Why: "a guest thread ends"},
 	}
 }
 

@@ -24,7 +24,7 @@ var platforms = map[string]func() (platform.Platform, error){
 // Platforms are the names that --platform takes.
 func Platforms() []string { return slices.Sorted(maps.Keys(platforms)) }
 
-// GuestRules are the filter that guest threads of a platform are under; their helper's is stub.HelperRules.
+// GuestRules are the calls of the host that guest threads of a platform may make; their helper's are stub.HelperRules.
 func GuestRules(name string) []stub.Rule {
 	switch name {
 	case "ptrace":

@@ -238,7 +238,7 @@ func (c *Task) join(t *Task, a *CloneArgs) error {
 		k.users.put(u)
 		return linuxerr.ERESTARTNOINTR
 	}
-	if n, most := uint64(k.rootPIDNS.tasks.Load()), k.maxTasks.Load(); n >= ThreadsMax || most != 0 && n >= most {
+	if n, most := uint64(k.rootPIDNS.tasks.Load()), k.maxTasks.Load(); n >= k.threadsMax.Load() || most != 0 && n >= most {
 		k.users.put(u)
 		return unix.EAGAIN
 	}

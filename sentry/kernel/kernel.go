@@ -78,8 +78,10 @@ type Kernel struct {
 	// init is the first process.
 	init *ThreadGroup // +checklocks:tasksMu
 
-	oom      oomKiller
-	maxTasks atomic.Uint64 // see SetMaxTasks
+	oom oomKiller
+	// threadsMax and maxTasks are set by SetThreadsMax and SetMaxTasks.
+	threadsMax, maxTasks atomic.Uint64
+
 	load     loadAverage
 	forks    atomic.Uint64
 	running  sync.WaitGroup // task goroutines
@@ -92,6 +94,7 @@ func New(c Config) (*Kernel, error) {
 	k := &Kernel{platform: c.Platform, memory: c.Memory, texts: mm.NewTexts(c.Platform, c.Memory), table: c.Table, log: c.Log, hooks: c.Hooks, vdso: c.VDSO, shmDev: vfs.NewAnonDev(),
 		numCPUs: c.NumCPUs, rootUserNS: c.UserNS, start: time.Now(), done: make(chan struct{})}
 	k.strace.Store(c.Strace)
+	k.threadsMax.Store(ThreadsMax)
 	if k.log == nil {
 		k.log = zap.NewNop()
 	}

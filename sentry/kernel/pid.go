@@ -123,10 +123,11 @@ func (k *Kernel) allocPID(ns *PIDNamespace, set []int32) (*PID, error) {
 	return p, nil
 }
 
-// ThreadsMax is /proc/sys/kernel/threads-max: past it fork and clone fail with EAGAIN. Each task costs the host a seccomp filter, which it frees on a
-// workqueue. Linux 6.18 at least can deadlock there, for good and for all who need a filter, when more than that queue's 1024 wait at once
-// while the memory of one is given back (bpf_prog_pack_free, __purge_vmap_area_lazy): as when a sandbox of thousands is killed.
-const ThreadsMax = 1000
+// ThreadsMax bounds /proc/sys/kernel/threads-max, past which fork and clone fail with EAGAIN, and is its default. Each task takes the host a thread.
+const ThreadsMax = 1 << 15
+
+// SetThreadsMax sets it.
+func (k *Kernel) SetThreadsMax(n uint64) { k.threadsMax.Store(n) }
 
 // SetMaxTasks bounds the number of tasks (pids.max of the pids cgroup): fork and clone fail with EAGAIN; 0: no bound.
 func (k *Kernel) SetMaxTasks(n uint64) { k.maxTasks.Store(n) }

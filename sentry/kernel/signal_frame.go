@@ -13,7 +13,12 @@ func (t *Task) runHandler(info *linux.SignalInfo, act linux.SigAction) {
 	if t.hasSaved {
 		mask = t.savedMask
 	}
-	if !t.pushFrame(info, &act, mask) {
+	fp, err := t.thread.FPState()
+	if err != nil {
+		t.brokenThread(err)
+		return
+	}
+	if !t.pushFrame(info, &act, mask, fp) {
 		t.forceSegv(sig)
 		return
 	}
@@ -27,12 +32,8 @@ func (t *Task) runHandler(info *linux.SignalInfo, act linux.SigAction) {
 	t.SetSignalMask(blocked)
 }
 
-func (t *Task) pushFrame(info *linux.SignalInfo, act *linux.SigAction, mask linux.SignalSet) bool {
+func (t *Task) pushFrame(info *linux.SignalInfo, act *linux.SigAction, mask linux.SignalSet, fp []byte) bool {
 	if act.Flags&linux.SA_RESTORER == 0 {
-		return false
-	}
-	fp, err := t.thread.FPState()
-	if err != nil {
 		return false
 	}
 	sp := t.regs.Rsp
@@ -101,6 +102,7 @@ func (t *Task) restoreFP(addr hostarch.Addr) bool {
 	}
 	cur, err := t.thread.FPState()
 	if err != nil {
+		t.brokenThread(err)
 		return false
 	}
 	maxLen := len(cur)

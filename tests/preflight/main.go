@@ -1,5 +1,5 @@
 // preflight says by its exit code whether this host lets a process install a seccomp filter, without which no sandbox starts. A kernel can be in a state in
-// which it does so no more until it is booted anew (see kernel.ThreadsMax): who asks then sleeps for good, so a process of its own asks.
+// which it does so no more until it is booted anew (see compile of platform/stub): who asks then sleeps for good, so a process of its own asks.
 package main
 
 import (

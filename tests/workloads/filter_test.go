@@ -120,8 +120,11 @@ func syscallAt(t *testing.T, pid int, at uint64) uint64 {
 		var from, to uint64
 		var prot string
 		fmt.Sscanf(l, "%x-%x %s", &from, &to, &prot)
-		if !strings.Contains(prot, "x") || from>>63 != 0 || strings.Contains(l, "[v") || (at != 0) != (from == at) || at == 0 && from == stub.CodeAddr {
+		if !strings.Contains(prot, "x") || from>>63 != 0 || strings.Contains(l, "[v") || at == 0 && from == stub.CodeAddr || at != 0 && (at < from || at >= to) {
 			continue
+		}
+		if at != 0 {
+			from, to = at, at+4096
 		}
 		b := make([]byte, min(to-from, 4<<20))
 		n, _ := mem.ReadAt(b, int64(from))
@@ -202,38 +205,25 @@ func TestForbidden(t *testing.T) {
 				callSocket, callOpen, callExecve, callFork, callMapCode, callPtrace, callTerminal, callKill)
 		}
 		t.Run("helper", func(t *testing.T) {
-			r := background(t, p)
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
-			pid := r.stubOf(t, "sleep")
-			tr := seize(t, pid)
-			at := syscallAt(t, pid, stub.CodeAddr)
-			if ret, st := tr.call(at, hostCall{"munmap", unix.SYS_MUNMAP, [6]uint64{1}}); ret != -int64(unix.EINVAL) || st.StopSignal() != unix.SIGTRAP {
-				t.Errorf("munmap, which is allowed: result %d, status %#x", ret, st)
-			}
-			tr.trapped(at, callSocket, callOpen, callExecve, callFork, callPrivate, callRead, callKill, callPtrace, callUnshare, callGetpid, call32)
-			// It has no handler that could stand it: the stub dies.
-			var regs unix.PtraceRegs
-			if err := unix.PtraceGetRegs(pid, &regs); err != nil {
-				t.Fatal(err)
-			}
-			regs.Rip, regs.Rax, regs.Orig_rax = at, unix.SYS_SOCKET, ^uint64(0)
-			unix.PtraceSetRegs(pid, &regs)
-			for sig := 0; ; {
-				if err := unix.PtraceCont(pid, sig); err != nil {
-					break
+			for _, c := range []hostCall{callSocket, callOpen, callExecve, callFork, callPrivate, callRead, callKill, callPtrace, callUnshare, callGetpid, call32} {
+				r := background(t, p)
+				pid := r.stubOf(t, "sleep")
+				tr := seize(t, pid)
+				at := syscallAt(t, pid, stub.HelperAddr)
+				if ret, st := tr.call(at, hostCall{"munmap", unix.SYS_MUNMAP, [6]uint64{1}}); ret != -int64(unix.EINVAL) || st.StopSignal() != unix.SIGTRAP {
+					t.Fatalf("munmap, which is allowed: result %d, status %#x", ret, st)
 				}
-				st := tr.wait()
-				if !st.Stopped() {
-					if !st.Signaled() {
-						t.Errorf("the helper ended with %#x", st)
-					}
-					break
+				tr.trapped(syscallAt(t, pid, stub.CodeAddr), callProtect, c)
+				tr.trapped(syscallAt(t, pid, 0), callProtect, c)
+				if ret, st := tr.call(at, c); !st.Signaled() || st.Signal() != unix.SIGSYS {
+					t.Errorf("%s: result %d, status %#x; the stub should have died of SIGSYS", c.name, ret, st)
+					unix.PtraceDetach(pid)
 				}
-				sig = int(st.StopSignal())
-			}
-			if code := r.end(t); code != 0 || !strings.Contains(r.errs.String(), "process killed") {
-				t.Errorf("code %d: %s", code, r.errs.String())
+				if code := r.end(t); code != 0 || !strings.Contains(r.errs.String(), "process killed") {
+					t.Errorf("%s: code %d: %s", c.name, code, r.errs.String())
+				}
 			}
 		})
 		t.Run("guest thread", func(t *testing.T) {
@@ -241,7 +231,7 @@ func TestForbidden(t *testing.T) {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			pid := r.stubOf(t, "sleep")
-			entry := syscallAt(t, pid, stub.CodeAddr)
+			entry, helper := syscallAt(t, pid, stub.CodeAddr), syscallAt(t, pid, stub.HelperAddr)
 			tid := guestThread(t, pid, p)
 			if fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/task/%d/fd", pid, tid)); err != nil || len(fds) != 0 {
 				t.Errorf("a guest thread holds %d descriptors (%v)", len(fds), err)
@@ -259,6 +249,11 @@ func TestForbidden(t *testing.T) {
 			}
 			tr.trapped(entry, cs...)
 			tr.trapped(syscallAt(t, pid, 0), cs...)
+			tr.trapped(helper, cs...)
+			// What the helper may call from there.
+			tr.trapped(helper, hostCall{"munmap", unix.SYS_MUNMAP, [6]uint64{1}}, hostCall{"mprotect", unix.SYS_MPROTECT, [6]uint64{}}, hostCall{"close_range", unix.SYS_CLOSE_RANGE, [6]uint64{}},
+				hostCall{"user dispatch", unix.SYS_PRCTL, [6]uint64{unix.PR_SET_SYSCALL_USER_DISPATCH, unix.PR_SYS_DISPATCH_OFF}}, hostCall{"exit_group", unix.SYS_EXIT_GROUP, [6]uint64{}},
+				hostCall{"sigaltstack", unix.SYS_SIGALTSTACK, [6]uint64{}}, hostCall{"clone", unix.SYS_CLONE, [6]uint64{uint64(unix.CLONE_PARENT | unix.CLONE_FILES)}})
 			unix.PtraceDetach(tid)
 		})
 	})
@@ -287,7 +282,7 @@ func guestThread(t *testing.T, pid int, platform string) int {
 		t.Fatal(err)
 	}
 	defer mem.Close()
-	if _, err := mem.ReadAt(code, stub.CodeAddr); err != nil {
+	if _, err := mem.ReadAt(code, stub.HelperAddr); err != nil {
 		t.Fatal(err)
 	}
 	// MOVL $SYS_clone, AX; SYSCALL; TESTQ AX, AX: the second one makes a thread.
@@ -297,12 +292,12 @@ func guestThread(t *testing.T, pid int, platform string) int {
 	}
 	c := hostCall{"clone of a thread", unix.SYS_CLONE, [6]uint64{}}
 	for _, r := range stub.HelperRules(0) {
-		if r.Nr == unix.SYS_CLONE && !r.Spawn && r.Args[0].Value&unix.CLONE_THREAD != 0 {
+		if r.Nr == unix.SYS_CLONE && r.Args[0].Value&unix.CLONE_THREAD != 0 {
 			c.args[0] = uint64(r.Args[0].Value)
 		}
 	}
 	tr := seize(t, pid)
-	ret, st := tr.call(stub.CodeAddr+uint64(at)+5, c)
+	ret, st := tr.call(stub.HelperAddr+uint64(at)+5, c)
 	if ret <= 0 || st.StopSignal() != unix.SIGTRAP {
 		t.Fatalf("clone: result %d, status %#x", ret, st)
 	}
@@ -326,9 +321,6 @@ func TestSurface(t *testing.T) {
 		guest, helper := map[uint32]bool{}, map[uint32]bool{}
 		for _, r := range boot.GuestRules(p) {
 			guest[r.Nr] = true
-			if !r.Entry {
-				t.Errorf("guest threads may call %s from anywhere", r.Name)
-			}
 		}
 		for _, r := range stub.HelperRules(0) {
 			helper[r.Nr] = true

@@ -55,7 +55,9 @@ func limitCapabilities(keep ...uintptr) error {
 		kept[c/32] |= 1 << (c % 32)
 	}
 	all := func(nr, a, b, c, d uintptr) error {
-		if _, _, e := syscall.AllThreadsSyscall6(nr, a, b, c, d, 0, 0); e != 0 {
+		if _, _, e := syscall.AllThreadsSyscall6(nr, a, b, c, d, 0, 0); e == unix.ENOTSUP {
+			return fmt.Errorf("this moat was built with cgo; it must be built with CGO_ENABLED=0: %w", e)
+		} else if e != 0 {
 			return e
 		}
 		return nil

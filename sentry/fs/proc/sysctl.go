@@ -143,7 +143,14 @@ func (y *sysctls) kernel(in *Instances) {
 		}
 		return strconv.Itoa(int(ns.LastPID())) + "\n"
 	}, nil)
-	y.ints("kernel/threads-max", strconv.Itoa(kernel.ThreadsMax), kernel.ThreadsMax, kernel.ThreadsMax)
+	y.kept("kernel/threads-max", strconv.Itoa(kernel.ThreadsMax), func(s string) (string, error) {
+		n, err := strconv.ParseUint(strings.TrimSpace(s), 0, 64)
+		if err != nil || n < 20 || n > kernel.ThreadsMax {
+			return "", unix.EINVAL
+		}
+		k.SetThreadsMax(n)
+		return strconv.FormatUint(n, 10), nil
+	})
 	y.fixed("kernel/cap_last_cap", strconv.Itoa(int(linux.CAP_LAST_CAP)))
 	y.fixed("kernel/ngroups_max", "65536")
 	y.fixed("kernel/overflowuid", "65534")
