@@ -22,6 +22,16 @@ type NSFile struct {
 // Owned is a namespace that a user namespace owns.
 type Owned interface{ UserNamespace() *auth.UserNamespace }
 
+// OwnedBy makes file systems that show a namespace of the task that mounts them belong to the owner of that.
+func OwnedBy(ns func(t *Task) Owned) vfs.FileSystemOwner {
+	return func(ctx vfs.Context) *auth.UserNamespace {
+		if t, ok := ctx.(*Task); ok {
+			return ns(t).UserNamespace()
+		}
+		return ctx.Credentials().UserNS
+	}
+}
+
 // Requests of ioctl_ns(2).
 const (
 	nsGetUserNS   = 0xb701

@@ -212,6 +212,9 @@ func StatFS(ctx Context, p Path) (linux.Statfs, error) {
 		return st, err
 	}
 	st.Flags = uint64(p.Mount.Flags()) | linux.ST_VALID
+	if p.Mount.ReadOnly() {
+		st.Flags |= unix.ST_RDONLY
+	}
 	dev := p.Mount.FS().Dev()
 	if st.FSID == [2]int32{} {
 		st.FSID = [2]int32{int32(dev), int32(dev >> 32)}

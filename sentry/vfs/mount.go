@@ -1,7 +1,6 @@
 package vfs
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -16,6 +15,11 @@ type super struct {
 	refs   atomic.Int64 // mounts
 	root   *Dentry
 	policy CachePolicy
+	// owner is the user namespace that it was mounted in (s_user_ns); nil is the root's. ro: nobody writes, through whatever mount (SB_RDONLY).
+	owner *auth.UserNamespace
+	ro    atomic.Bool
+	// writers are those of all mounts; see Mount.writers.
+	writers atomic.Int64
 	// renameMu is held over renames between directories, so that the shape of the tree stands still.
 	renameMu sync.Mutex
 }
@@ -74,6 +78,8 @@ type Mount struct {
 	// place is where the mount is attached; nil at the root of a namespace, or when detached.
 	place  atomic.Pointer[place]
 	source string
+	// keeps: children are kept on it; see drop.
+	keeps atomic.Bool
 
 	// The rest is guarded by mountMu.
 	ns       *MountNamespace
@@ -82,12 +88,16 @@ type Mount struct {
 	master   *peerGroup // slave
 	unbind   bool       // MS_UNBINDABLE
 	expire   bool       // MNT_EXPIRE asked once
+	locked   bool       // what it covers is not for this namespace to see (MNT_LOCKED)
+	locks    uint32     // the flags that may not be cleared (MNT_LOCK_*)
 	old      *place     // where it was before detachLocked, until drop
 }
 
 type place struct {
 	parent *Mount  // holds a reference
 	point  *Dentry // holds a reference
+	// kept: the parent was detached with this mount on it, and keeps it; see drop.
+	kept bool
 }
 
 // mountMu guards the shape of all mount trees (Linux's namespace_sem). Path walk reads place and Dentry.mounts without it.
@@ -125,6 +135,9 @@ func (m *Mount) tryIncRef() bool {
 // DecRef drops a reference.
 func (m *Mount) DecRef() {
 	if m.refs.Add(-1) == 0 {
+		if m.keeps.Load() {
+			m.dropKept()
+		}
 		m.root.DecRef()
 		m.sb.decRef()
 	}
@@ -147,20 +160,23 @@ func (m *Mount) Namespace() *MountNamespace {
 }
 
 // ReadOnly reports whether writes through m fail with EROFS.
-func (m *Mount) ReadOnly() bool { return m.flags.Load()&unix.ST_RDONLY != 0 }
+func (m *Mount) ReadOnly() bool { return m.flags.Load()&unix.ST_RDONLY != 0 || m.sb.ro.Load() }
 
 const remounting = -1 << 31
 
 // beginWrite counts a file open for writing; EROFS.
 func (m *Mount) beginWrite() error {
-	if m.writers.Add(1) <= 0 || m.ReadOnly() {
-		m.writers.Add(-1)
+	if a, b := m.writers.Add(1), m.sb.writers.Add(1); a <= 0 || b <= 0 || m.ReadOnly() {
+		m.endWrite()
 		return unix.EROFS
 	}
 	return nil
 }
 
-func (m *Mount) endWrite() { m.writers.Add(-1) }
+func (m *Mount) endWrite() {
+	m.writers.Add(-1)
+	m.sb.writers.Add(-1)
+}
 
 // child returns the mount on d below m, with a reference, or nil.
 func (m *Mount) child(d *Dentry) *Mount {
@@ -247,6 +263,9 @@ type MountNamespace struct {
 	// Changed is notified (EventPri|EventErr) when the table changes: poll(2) on /proc/PID/mounts.
 	Changed waiter.Queue
 
+	// anon: it has nothing but a tree that open_tree(2) or fsmount(2) made, until that is moved elsewhere.
+	anon bool
+
 	// Guarded by mountMu.
 	root   *Mount
 	mounts []*Mount // in order of mounting
@@ -279,15 +298,10 @@ func (ns *MountNamespace) DecRef() {
 		return
 	}
 	mountMu.Lock()
-	gone := slices.Clone(ns.mounts)
-	for _, m := range gone {
-		m.detachLocked()
-	}
+	gone := ns.root.detachTreeLocked()
 	ns.mounts, ns.root = nil, nil
 	mountMu.Unlock()
-	for _, m := range gone {
-		m.drop()
-	}
+	dropAll(gone)
 }
 
 // Root returns the root directory of the namespace (topmost mount), with references.

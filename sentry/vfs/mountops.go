@@ -6,25 +6,77 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
+	"moat/sentry/kernel/auth"
 )
 
 // FileSystemType makes a file system for mount(2).
 type FileSystemType func(ctx Context, source, data string) (FileSystem, error)
 
+// FileSystemOwner is the user namespace that an instance made by ctx belongs to: mounting one takes CAP_SYS_ADMIN there.
+type FileSystemOwner func(ctx Context) *auth.UserNamespace
+
+type fsType struct {
+	make  FileSystemType
+	owner FileSystemOwner
+}
+
 var fsTypes struct {
 	mu sync.RWMutex
 	// +checklocks:mu
-	m map[string]FileSystemType
+	m map[string]fsType
 }
 
-// RegisterFileSystem makes a type known to mount(2).
-func RegisterFileSystem(name string, t FileSystemType) {
+// RegisterFileSystem makes a type known to mount(2). Without an owner it belongs to whoever mounts it.
+func RegisterFileSystem(name string, t FileSystemType, owner ...FileSystemOwner) {
 	fsTypes.mu.Lock()
 	defer fsTypes.mu.Unlock()
 	if fsTypes.m == nil {
-		fsTypes.m = make(map[string]FileSystemType)
+		fsTypes.m = make(map[string]fsType)
 	}
-	fsTypes.m[name] = t
+	f := fsType{make: t, owner: func(ctx Context) *auth.UserNamespace { return ctx.Credentials().UserNS }}
+	if len(owner) > 0 {
+		f.owner = owner[0]
+	}
+	fsTypes.m[name] = f
+}
+
+// typeByName is get_fs_type: ENODEV.
+func typeByName(name string) (fsType, error) {
+	fsTypes.mu.RLock()
+	defer fsTypes.mu.RUnlock()
+	t, ok := fsTypes.m[name]
+	if !ok {
+		return t, unix.ENODEV
+	}
+	return t, nil
+}
+
+// mayMount is mount_capable; the kernel itself, which has no root directory, may.
+func (t fsType) mayMount(ctx Context) bool {
+	return !ctx.Root().Ok() || ctx.Credentials().HasCapIn(linux.CAP_SYS_ADMIN, t.owner(ctx))
+}
+
+// instance makes a file system of type t with a mount of it that is in no namespace yet: EPERM, and the type's own errors.
+func (t fsType) instance(ctx Context, source, data string) (*Mount, error) {
+	if !t.mayMount(ctx) {
+		return nil, unix.EPERM
+	}
+	fs, err := t.make(ctx, source, data)
+	if err != nil {
+		return nil, err
+	}
+	sb, err := newSuper(fs)
+	if err != nil {
+		fs.Release()
+		return nil, err
+	}
+	if ctx.Root().Ok() {
+		sb.owner = t.owner(ctx)
+	}
+	if source == "" {
+		source = "none"
+	}
+	return newMount(sb, sb.root, 0, source), nil
 }
 
 // FileSystemTypes are the names that mount(2) knows.
@@ -101,7 +153,7 @@ func DoMount(ctx Context, source string, target Path, fstype string, flags uint6
 		if source == "" {
 			return unix.EINVAL
 		}
-		src, err := Resolve(ctx, ctx.Cwd(), source, 0)
+		src, err := Resolve(ctx, ctx.Cwd(), source, Follow)
 		if err != nil {
 			return err
 		}
@@ -113,30 +165,27 @@ func DoMount(ctx Context, source string, target Path, fstype string, flags uint6
 		}
 		return setPropagation(target, flags)
 	case flags&unix.MS_MOVE != 0:
-		src, err := Resolve(ctx, ctx.Cwd(), source, 0)
+		src, err := Resolve(ctx, ctx.Cwd(), source, Follow)
 		if err != nil {
 			return err
 		}
 		defer src.DecRef()
-		return moveMount(src, target)
+		return MoveMount(ctx, src, target)
 	}
 	if fstype == "" {
 		return unix.EINVAL
 	}
-	fsTypes.mu.RLock()
-	t := fsTypes.m[fstype]
-	fsTypes.mu.RUnlock()
-	if t == nil {
-		return unix.ENODEV
-	}
-	fs, err := t(ctx, source, data)
+	t, err := typeByName(fstype)
 	if err != nil {
 		return err
 	}
-	if source == "" {
-		source = "none"
+	m, err := t.instance(ctx, source, data)
+	if err != nil {
+		return err
 	}
-	return MountFS(fs, target, source, MountFlags(flags))
+	m.flags.Store(MountFlags(flags))
+	m.sb.ro.Store(flags&unix.MS_RDONLY != 0)
+	return m.mountOn(ns, target)
 }
 
 // MountFS mounts fs on target with ST_* flags. fs is released if that fails.
@@ -146,13 +195,20 @@ func MountFS(fs FileSystem, target Path, source string, flags uint32) error {
 		fs.Release()
 		return err
 	}
-	m := newMount(sb, sb.root, flags, source)
-	if (sb.root.dir != nil) != (target.Dentry.dir != nil) {
-		m.DecRef()
-		return unix.ENOTDIR
-	}
+	return newMount(sb, sb.root, flags, source).mountOn(nil, target)
+}
+
+// mountOn consumes m: it is attached at target, in the caller's namespace (nil: the kernel itself asks).
+func (m *Mount) mountOn(ns *MountNamespace, target Path) (err error) {
 	mountMu.Lock()
-	err = m.graftAtLocked(target)
+	switch {
+	case ns != nil && m.revealsLocked(ns):
+		err = unix.EPERM
+	case (m.root.dir != nil) != (target.Dentry.dir != nil):
+		err = unix.ENOTDIR
+	default:
+		err = m.graftAtLocked(target)
+	}
 	mountMu.Unlock()
 	if err != nil {
 		m.DecRef()
@@ -180,31 +236,56 @@ func BindMount(src, target Path, rec bool) error {
 		return unix.ENOTDIR
 	}
 	mountMu.Lock()
-	if src.Mount.unbind {
-		mountMu.Unlock()
-		return unix.EINVAL
-	}
-	m := src.Mount.copyTreeLocked(src.Dentry, rec, false, nil)
-	err := m.graftAtLocked(target)
+	m, err := src.cloneTreeLocked(rec)
 	var gone []*Mount
-	if err != nil {
-		gone = m.detachTreeLocked()
+	if err == nil {
+		if err = m.graftAtLocked(target); err != nil {
+			gone = m.detachTreeLocked()
+		}
 	}
 	mountMu.Unlock()
-	for _, g := range gone {
-		g.drop()
-	}
+	dropAll(gone)
 	return err
 }
 
-// detachTreeLocked detaches m and all below; the caller drops what it returns.
+// cloneTreeLocked is __do_loopback: a copy of the tree at p, with what is mounted below if rec.
+func (p Path) cloneTreeLocked(rec bool) (*Mount, error) {
+	if p.Mount.unbind || !rec && p.coversLocked() {
+		return nil, unix.EINVAL
+	}
+	hidden := false
+	if rec {
+		p.Mount.walkLocked(func(x *Mount) { hidden = hidden || x.unbind && x.locked })
+	}
+	if hidden {
+		return nil, unix.EPERM
+	}
+	m := p.Mount.copyTreeLocked(p.Dentry, rec, false, nil)
+	m.locked = false
+	return m, nil
+}
+
+// detachTreeLocked detaches m and all below; the caller drops what it returns. What a locked mount covers stays covered: it stays where it is.
 func (m *Mount) detachTreeLocked() []*Mount {
 	var gone []*Mount
 	m.walkLocked(func(x *Mount) { gone = append(gone, x) })
 	for _, x := range gone {
-		x.detachLocked()
+		if x.locked && x != m {
+			x.leaveLocked()
+			x.old = x.place.Load()
+			x.old.kept = true
+			x.old.parent.keeps.Store(true)
+		} else {
+			x.detachLocked()
+		}
 	}
 	return gone
+}
+
+func dropAll(gone []*Mount) {
+	for _, g := range gone {
+		g.drop()
+	}
 }
 
 func setPropagation(target Path, flags uint64) error {
@@ -213,31 +294,33 @@ func setPropagation(target Path, flags uint64) error {
 	}
 	mountMu.Lock()
 	defer mountMu.Unlock()
-	set := func(m *Mount) {
-		switch {
-		case flags&unix.MS_SHARED != 0:
-			m.makeSharedLocked()
-			m.unbind = false
-		case flags&unix.MS_SLAVE != 0:
-			if g := m.group; g != nil {
-				m.leaveGroupLocked()
-				if len(g.members) > 0 {
-					m.setMasterLocked(g)
-				}
-			}
-		default:
-			m.leaveGroupLocked()
-			m.setMasterLocked(nil)
-			m.unbind = flags&unix.MS_UNBINDABLE != 0
-		}
-	}
 	if flags&unix.MS_REC != 0 {
-		target.Mount.walkLocked(set)
+		target.Mount.walkLocked(func(m *Mount) { m.propagateLocked(flags) })
 	} else {
-		set(target.Mount)
+		target.Mount.propagateLocked(flags)
 	}
 	target.Mount.ns.changedLocked()
 	return nil
+}
+
+// propagateLocked makes m what flags say, of MS_SHARED, MS_SLAVE, MS_PRIVATE and MS_UNBINDABLE; nothing without one of them.
+func (m *Mount) propagateLocked(flags uint64) {
+	switch {
+	case flags&unix.MS_SHARED != 0:
+		m.makeSharedLocked()
+		m.unbind = false
+	case flags&unix.MS_SLAVE != 0:
+		if g := m.group; g != nil {
+			m.leaveGroupLocked()
+			if len(g.members) > 0 {
+				m.setMasterLocked(g)
+			}
+		}
+	case flags&(unix.MS_PRIVATE|unix.MS_UNBINDABLE) != 0:
+		m.leaveGroupLocked()
+		m.setMasterLocked(nil)
+		m.unbind = flags&unix.MS_UNBINDABLE != 0
+	}
 }
 
 func remount(ctx Context, target Path, flags uint64, data string) error {
@@ -245,15 +328,22 @@ func remount(ctx Context, target Path, flags uint64, data string) error {
 	if target.Dentry != m.root {
 		return unix.EINVAL
 	}
-	if r, ok := m.FS().(Remounter); ok && flags&unix.MS_BIND == 0 && data != "" {
-		if err := r.Remount(ctx, data); err != nil {
-			return err
-		}
-	}
 	f := MountFlags(flags)
 	mountMu.Lock()
 	defer mountMu.Unlock()
-	if f&unix.ST_RDONLY != 0 && !m.ReadOnly() {
+	if flags&(unix.MS_NOATIME|unix.MS_STRICTATIME|unix.MS_RELATIME|unix.MS_NODIRATIME) == 0 {
+		f = f&^atimeFlags | m.flags.Load()&atimeFlags
+	}
+	if !m.mayChangeLocked(f) {
+		return unix.EPERM
+	}
+	if flags&unix.MS_BIND == 0 {
+		ro := f&unix.ST_RDONLY != 0
+		if err := m.sb.reconfigure(ctx, data, &ro); err != nil {
+			return err
+		}
+	}
+	if f&^m.flags.Load()&unix.ST_RDONLY != 0 {
 		// Block new writers while the flag is set.
 		if m.writers.Add(remounting) != remounting {
 			m.writers.Add(-remounting)
@@ -261,55 +351,38 @@ func remount(ctx Context, target Path, flags uint64, data string) error {
 		}
 		defer m.writers.Add(-remounting)
 	}
-	if flags&(unix.MS_NOATIME|unix.MS_STRICTATIME|unix.MS_RELATIME|unix.MS_NODIRATIME) == 0 {
-		const atime = unix.ST_NOATIME | unix.ST_RELATIME | unix.ST_NODIRATIME
-		f = f&^atime | m.flags.Load()&atime
-	}
 	m.flags.Store(f)
 	m.ns.changedLocked()
 	return nil
 }
 
-// unbindableLocked reports whether m or a mount below it is unbindable.
-func unbindableLocked(m *Mount) (found bool) {
-	m.walkLocked(func(x *Mount) { found = found || x.unbind })
-	return found
-}
-
-func moveMount(src, target Path) error {
-	mountMu.Lock()
-	err := moveMountLocked(src, target)
-	mountMu.Unlock()
-	src.Mount.dropPlace()
-	return err
-}
-
-// +checklocks:mountMu
-func moveMountLocked(src, target Path) error {
-	m := src.Mount
-	at := m.place.Load()
-	switch {
-	case src.Dentry != m.root, at == nil, m.ns != target.Mount.ns, at.parent.group != nil:
-		return unix.EINVAL
-	case target.Mount.group != nil && unbindableLocked(m):
-		return unix.EINVAL
-	case (m.root.dir != nil) != (target.Dentry.dir != nil):
-		return unix.ENOTDIR
-	case target.Dentry.Deleted():
-		return unix.ENOENT
-	}
-	for x := target.Mount; ; {
-		if x == m {
-			return unix.ELOOP
+// reconfigure changes the options of the file system itself: EPERM unless ctx may do so, EBUSY if there are writers while it becomes read-only.
+func (sb *super) reconfigure(ctx Context, data string, ro *bool) error {
+	if ctx.Root().Ok() {
+		owner := sb.owner
+		if owner == nil {
+			owner = ctx.Credentials().UserNS.Root()
 		}
-		p := x.place.Load()
-		if p == nil {
-			break
+		if !ctx.Credentials().HasCapIn(linux.CAP_SYS_ADMIN, owner) {
+			return unix.EPERM
 		}
-		x = p.parent
 	}
-	m.unplaceLocked()
-	m.graftLocked(target.Mount, target.Dentry)
+	if r, ok := sb.fs.(Remounter); ok && data != "" {
+		if err := r.Remount(ctx, data); err != nil {
+			return err
+		}
+	}
+	if ro == nil {
+		return nil
+	}
+	if *ro && !sb.ro.Load() {
+		if sb.writers.Add(remounting) != remounting {
+			sb.writers.Add(-remounting)
+			return unix.EBUSY
+		}
+		defer sb.writers.Add(-remounting)
+	}
+	sb.ro.Store(*ro)
 	return nil
 }
 
@@ -328,9 +401,7 @@ func Unmount(ctx Context, target Path, flags int32) error {
 	mountMu.Lock()
 	gone, err := unmountLocked(ctx, m, flags)
 	mountMu.Unlock()
-	for _, g := range gone {
-		g.drop()
-	}
+	dropAll(gone)
 	return err
 }
 
@@ -342,8 +413,8 @@ func unmountLocked(ctx Context, m *Mount, flags int32) ([]*Mount, error) {
 	switch {
 	case m.ns == nil || root.Ok() && root.Mount.ns != m.ns:
 		return nil, unix.EINVAL
-	case at == nil:
-		return nil, unix.EINVAL // the root of the namespace
+	case at == nil, m.locked:
+		return nil, unix.EINVAL // the root of the namespace, or what a more privileged one has hidden something with
 	case flags&unix.MNT_EXPIRE != 0:
 		if busy(m, 2) {
 			return nil, unix.EBUSY
@@ -409,12 +480,13 @@ func pivotLocked(ns *MountNamespace, root, newRoot, putOld Path) error {
 		return unix.ENOENT
 	case nm == rm || putOld.Mount == rm:
 		return unix.EBUSY
-	case root.Dentry != rm.root, newRoot.Dentry != nm.root, nm.place.Load() == nil:
+	case root.Dentry != rm.root, newRoot.Dentry != nm.root, nm.place.Load() == nil, nm.locked:
 		return unix.EINVAL
 	case !below(newRoot, putOld), !below(root, newRoot):
 		return unix.EINVAL
 	}
 	at := rm.place.Load()
+	nm.locked, rm.locked = rm.locked, false
 	nm.unplaceLocked()
 	if at != nil {
 		rm.unplaceLocked()
@@ -458,6 +530,10 @@ func (ns *MountNamespace) Copy(ctx Context, ps ...Path) (*MountNamespace, []Path
 		}
 	})
 	c.root.setNSLocked(c)
+	if slave {
+		c.root.lockTreeLocked()
+		c.root.locked = true // as if on a rootfs
+	}
 	// Keep the table in ns's order.
 	c.mounts = c.mounts[:0]
 	for _, m := range ns.mounts {
@@ -483,6 +559,7 @@ type MountInfo struct {
 	Flags          uint32 // ST_*
 	Type, Source   string
 	Options        string // the file system's own
+	SuperReadOnly  bool
 	Shared, Master uint64 // peer group IDs, 0 for none
 	Unbindable     bool
 }
@@ -518,7 +595,8 @@ func (ns *MountNamespace) Mounts(root Path) []MountInfo {
 			continue
 		}
 		mi := MountInfo{ID: m.id, ParentID: m.id, Dev: m.sb.fs.Dev(), Root: mountRoot(m), Point: point, Flags: m.flags.Load(),
-			Type: m.sb.fs.Type(), Source: m.source, Options: m.sb.fs.MountOptions(), Unbindable: m.unbind}
+			Type: m.sb.fs.Type(), Source: m.source, Options: m.sb.fs.MountOptions(), Unbindable: m.unbind,
+			SuperReadOnly: m.sb.ro.Load()}
 		if p := m.place.Load(); p != nil {
 			mi.ParentID = p.parent.id
 		}

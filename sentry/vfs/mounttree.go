@@ -22,7 +22,7 @@ func (m *Mount) attachLocked(parent *Mount, point *Dentry) {
 	parent.IncRef()
 	point.IncRef()
 	pinPoint(point)
-	m.place.Store(&place{parent, point})
+	m.place.Store(&place{parent: parent, point: point})
 	l := []*Mount{m}
 	if p := point.mounts.Load(); p != nil {
 		l = append(l, *p...)
@@ -68,6 +68,11 @@ func (m *Mount) unplaceLocked() {
 // detachLocked takes m out of its namespace and groups; the caller calls drop without mountMu.
 func (m *Mount) detachLocked() {
 	m.unplaceLocked()
+	m.leaveLocked()
+}
+
+// leaveLocked takes m out of its namespace and groups.
+func (m *Mount) leaveLocked() {
 	if m.ns != nil {
 		ns := m.ns
 		ns.mounts = slices.DeleteFunc(ns.mounts, func(x *Mount) bool { return x == m })
@@ -86,10 +91,31 @@ func (m *Mount) dropPlace() {
 	}
 }
 
-// drop finishes detachLocked: the namespace's reference goes.
+// drop finishes detachLocked: the namespace's reference goes. That of a mount that is kept where it is becomes its parent's, which then has none to its
+// parent any more: both go with the last user of the parent.
 func (m *Mount) drop() {
+	if at := m.old; at != nil && at.kept {
+		m.old = nil
+		at.parent.DecRef()
+		return
+	}
 	m.dropPlace()
 	m.DecRef()
+}
+
+// dropKept ends what is kept below m, whose last reference went.
+func (m *Mount) dropKept() {
+	mountMu.Lock()
+	kept := slices.Clone(m.children)
+	for _, c := range kept {
+		c.unplaceLocked()
+	}
+	mountMu.Unlock()
+	for _, c := range kept {
+		c.old.point.DecRef()
+		c.old = nil
+		c.DecRef()
+	}
 }
 
 // pinPoint makes the path to a mount point findable on file systems whose dentries are not cached.
@@ -192,7 +218,7 @@ func (m *Mount) cloneLocked(root *Dentry) *Mount {
 	if m.master != nil {
 		c.setMasterLocked(m.master)
 	}
-	c.unbind = m.unbind
+	c.locked, c.locks = m.locked, m.locks // not unbind: only what it was said of cannot be bound
 	return c
 }
 
@@ -239,6 +265,10 @@ func (m *Mount) graftLocked(parent *Mount, point *Dentry) {
 				}
 			}
 		})
+		if q.ns != nil && parent.ns != nil && q.ns.Owner != parent.ns.Owner {
+			t.lockTreeLocked()
+		}
+		t.locked = false
 		t.attachLocked(q, point)
 		q.ns.changedLocked()
 	}

@@ -34,7 +34,8 @@ type Limits struct {
 // Register makes "cgroup2" known to mount(2), and "cgroup" as another name for it.
 func Register(k *kernel.Kernel, l *Limits) {
 	for _, name := range []string{"cgroup", "cgroup2"} {
-		vfs.RegisterFileSystem(name, func(vfs.Context, string, string) (vfs.FileSystem, error) { return New(k, l), nil })
+		vfs.RegisterFileSystem(name, func(vfs.Context, string, string) (vfs.FileSystem, error) { return New(k, l), nil },
+			kernel.OwnedBy(func(t *kernel.Task) kernel.Owned { return t.Namespaces().Cgroup }))
 	}
 }
 

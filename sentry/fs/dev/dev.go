@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"moat/sentry/fs/tmpfs"
+	"moat/sentry/kernel/auth"
 	"moat/sentry/memory"
 	"moat/sentry/vfs"
 )
@@ -45,7 +46,7 @@ func Register(mem *memory.File) error {
 			return nil, err
 		}
 		return New(mem, o)
-	})
+	}, func(ctx vfs.Context) *auth.UserNamespace { return ctx.Credentials().UserNS.Root() })
 	return nil
 }
 

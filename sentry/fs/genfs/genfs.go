@@ -186,6 +186,9 @@ func (d *Dir) Lookup(ctx vfs.Context, name string) (vfs.Inode, error) {
 	return nil, unix.ENOENT
 }
 
+// EmptyDirectory implements vfs.EmptyDirectory.
+func (d *Dir) EmptyDirectory() bool { return len(d.fixed) == 0 && d.dyn == nil }
+
 // Open implements vfs.Inode.
 func (d *Dir) Open(ctx vfs.Context, _ *vfs.Dentry, _ uint32) (vfs.FileImpl, error) {
 	if err := d.access(ctx); err != nil {

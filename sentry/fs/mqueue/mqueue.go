@@ -73,7 +73,7 @@ func Register(k *kernel.Kernel) {
 			return Of(t.IPC()), nil
 		}
 		return Of(k.RootNamespaces().IPC), nil
-	})
+	}, kernel.OwnedBy(func(t *kernel.Task) kernel.Owned { return t.IPC() }))
 }
 
 func (fs *FS) Type() string                 { return "mqueue" }

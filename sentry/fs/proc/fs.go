@@ -75,7 +75,7 @@ func NewInstances(k *kernel.Kernel, opts Options) (*Instances, error) {
 			pidns = t.PIDNamespace()
 		}
 		return in.New(pidns), nil
-	})
+	}, kernel.OwnedBy(func(t *kernel.Task) kernel.Owned { return t.PIDNamespace() }))
 	return in, nil
 }
 

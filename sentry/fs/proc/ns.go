@@ -296,6 +296,9 @@ func genMountinfo(b *bytes.Buffer, m *vfs.MountInfo) {
 		b.WriteString(" unbindable")
 	}
 	opts := "rw"
+	if m.SuperReadOnly {
+		opts = "ro"
+	}
 	if m.Options != "" {
 		opts += "," + m.Options
 	}

@@ -26,7 +26,8 @@ type NetDev struct {
 
 // Register makes "sysfs" known to mount(2).
 func Register(k *kernel.Kernel, net ...NetDev) {
-	vfs.RegisterFileSystem("sysfs", func(vfs.Context, string, string) (vfs.FileSystem, error) { return New(k, net...), nil })
+	vfs.RegisterFileSystem("sysfs", func(vfs.Context, string, string) (vfs.FileSystem, error) { return New(k, net...), nil },
+		kernel.OwnedBy(func(t *kernel.Task) kernel.Owned { return t.Namespaces().Net }))
 }
 
 // New returns an instance.

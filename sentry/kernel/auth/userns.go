@@ -123,6 +123,14 @@ func (ns *UserNamespace) SetSetgroups(allow bool) error {
 	return nil
 }
 
+// Root is the user namespace that all others are in.
+func (ns *UserNamespace) Root() *UserNamespace {
+	for ns.Parent != nil {
+		ns = ns.Parent
+	}
+	return ns
+}
+
 // IsAncestorOf reports whether ns is c or encloses it.
 func (ns *UserNamespace) IsAncestorOf(c *UserNamespace) bool {
 	for ; c != nil; c = c.Parent {
