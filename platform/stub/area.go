@@ -242,4 +242,7 @@ func (a *Area) Resume(s uint32) (woken bool) {
 	return woken
 }
 
+// Asleep reports whether Resume would have to wake the thread.
+func (a *Area) Asleep() bool { return a.Control().GuestSleeps.Load() != 0 }
+
 var _ platform.Platform = (*Host)(nil)

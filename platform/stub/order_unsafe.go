@@ -138,6 +138,9 @@ func (b *Bell) Wait() {
 	syscall.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&b.count)), futexWaitOp, uintptr(b.count.Load()), 0, 0, 0)
 }
 
+// Asleep reports whether the watchman must be woken.
+func (b *Bell) Asleep() bool { return b.count.Load()&1 != 0 }
+
 // Ring wakes the watchman.
 func (b *Bell) Ring() { futexWake(&b.count) }
 
@@ -162,5 +165,7 @@ func (c *chunk) control() *Control { return (*Control)(unsafe.Pointer(&c.mem[0])
 //go:noescape
 func spinUntil(word *atomic.Uint32, v uint32, n int, mark *atomic.Int64) bool
 
-// thisCPU is the CPU that the caller runs on, or just did.
+// CPU is the CPU that the caller runs on, or just did.
+func CPU() int { return thisCPU() }
+
 func thisCPU() int

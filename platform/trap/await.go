@@ -5,14 +5,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	gsync "gvisor.dev/gvisor/pkg/sync"
 
 	"moat/platform/stub"
 )
 
 // A hand-over by futex costs 6 us between two threads on one CPU and 35 to 50 us across CPUs, where the sleeper's CPU has to be woken; one where
-// the other side looks all the time costs 0.1 us, if it has a CPU to look from. So a guest thread and the sentry's goroutine that serves it either
-// spin on two CPUs or, when spinning does not pay because the CPUs are busy, share one. A guest thread that computes without calls is let
-// go: which CPU it runs on is then the host's choice.
+// the other side looks all the time costs 0.1 us, if it has a CPU to look from. So guest threads that call often are kept off the poller's CPU, as many as there
+// are: a thread there would wait for its answer from someone who waits for its CPU. Where polling does not pay because calls are too rare or the CPUs are busy, a guest
+// thread and the sentry's goroutine that serves it share a CPU. A guest thread that computes without calls is let go: which CPU it runs on is then the host's choice.
 const (
 	// spinLooks is how often each side looks at the state before it sleeps, at about 15 ns a look (a PAUSE where this was measured).
 	spinLooks = 1500
@@ -26,12 +27,19 @@ const (
 	short = 300 * time.Microsecond
 	// retry is after how many hand-overs on one CPU spinning is tried again.
 	retry = 1024
-	// A thread's score counts hand-overs that slept, less those that did not.
-	pairAt, maxScore = 4, 8
+	// A thread's score counts hand-overs that slept, less those that did not. At offAt it is kept off the poller's CPU, at pairAt it shares one.
+	offAt, pairAt = 4, 8
+	// crowdLooks is how long the poller may look in vain for each event, some 5 us, while there are more guest threads than CPUs that could use its own: two switches on
+	// one CPU, which the look saves, take as long.
+	crowdLooks = 256
+	// maxHold is how many hand-overs pass at most before polling for a crowd is tried again.
+	maxHold = 64 * retry
 )
 
 var (
 	ncpu int32
+	// cpus are the CPUs that the sandbox was started on.
+	cpus unix.CPUSet
 	// places says where OS threads of ours were put last: thread ID << 8 | CPU + 1.
 	places [1024]atomic.Int64
 )
@@ -39,26 +47,73 @@ var (
 // pair is a thread's place; its goroutine's own.
 type pair struct {
 	cpu   int // -1: none
+	off   int // the CPU that the guest thread is kept off; -1: none
 	score int32
 	count int
+	brief int32 // short runs in a row, up to offAt
 }
 
 // paired reports whether the two sides share a CPU.
 func (t *thread) paired() bool { return t.pair.cpu >= 0 }
 
-// spins says how long the sides of t may look for each other now: only while there is a CPU for that besides those of the guest threads that run.
+// crowded reports whether guest threads could use the poller's CPU.
+func (b *board) crowded() bool { return b.load.Load() > ncpu*20 }
+
+// spins says how long the sides of t may look for each other now: while there is a CPU for that besides those of the guest threads that run, or they call so often
+// that it pays all the same.
 func (t *thread) spins() int {
-	if t.paired() || t.board.load.Load() > ncpu*20 {
+	b := t.board
+	if ncpu == 1 {
+		return 0
+	}
+	if b.crowded() {
+		if n := b.hold.Load(); n > 0 {
+			b.hold.Store(n - 1)
+			return 0
+		}
+		if t.paired() {
+			t.part()
+		}
+		return 2 * crowdLooks
+	}
+	if t.paired() {
 		return 0
 	}
 	return spinLooks
 }
 
-// await waits for the guest's next event. slept says that no goroutine was looking when it came.
-func (t *thread) await(spin int) (slept bool, err error) {
+// vain learns how many looks in vain the poller needs for an event, while there is a crowd.
+func (b *board) vain(looks int32) {
+	g := b.gap.Load()
+	g += looks - g/16
+	if g <= 16*crowdLooks {
+		b.gap.Store(g)
+		if g < 2*crowdLooks {
+			b.held.Store(0)
+		}
+		return
+	}
+	b.gap.Store(0)
+	n := min(max(2*b.held.Load(), retry), maxHold)
+	b.held.Store(n)
+	b.hold.Store(n)
+}
+
+// await waits for the guest's next event. woken says that the guest was asleep, that no goroutine was looking when it came.
+func (t *thread) await(spin int, woken bool) (slept bool, err error) {
 	b := t.board
 	if spin > 0 {
-		if !t.wakes && t.area.Spin(firstLooks, t.clock.Mark()) || b.beginPoll(t) && b.poll(t, spin) {
+		if !t.wakes && !woken && t.area.Spin(firstLooks, t.clock.Mark()) {
+			if b.crowded() {
+				b.vain(0)
+			}
+			// The poller, if it is another, may wait for this OS thread.
+			if t.alone++; t.alone%16 == 0 && !t.polls {
+				gsync.Goyield()
+			}
+			return false, nil
+		}
+		if b.beginPoll(t) && b.poll(t, spin) {
 			return false, nil
 		}
 	} else if t.polls {
@@ -89,12 +144,18 @@ func (t *thread) await(spin int) (slept bool, err error) {
 	}
 }
 
-// note learns from a hand-over: slept says that the sentry's side had to.
-func (t *thread) note(slept bool, ran time.Duration) {
+// note learns from a hand-over: slept says that the sentry's side had to, polled that it was to look first.
+func (t *thread) note(slept, polled bool, ran time.Duration) {
 	p := &t.pair
+	if ran >= short {
+		p.brief = 0
+		t.keepOff(-1)
+	} else if p.brief < offAt {
+		p.brief++
+	}
 	switch {
 	case t.paired():
-		if p.count++; p.count >= retry && t.board.load.Load() <= ncpu*20 {
+		if p.count++; p.count >= retry && !t.board.crowded() {
 			t.part()
 			p.score = 0
 			t.board.busy.Store(0)
@@ -102,22 +163,37 @@ func (t *thread) note(slept bool, ran time.Duration) {
 	case !slept:
 		p.score = max(p.score-1, 0)
 	case ran < short:
-		if p.score++; p.score >= pairAt {
+		switch p.score++; {
+		case p.score == offAt && polled:
+			t.keepOff(stub.CPU())
+		case p.score >= pairAt:
 			t.board.busy.Store(1)
 			t.join()
 		}
 	}
 }
 
+// keepOff keeps the guest thread off a CPU; -1 lets it run on all.
+func (t *thread) keepOff(cpu int) {
+	if p := &t.pair; p.off != cpu && !t.paired() && ncpu > 1 && pinOff(t.tid, cpu) {
+		if p.off >= 0 {
+			t.board.offs.Add(-1)
+		}
+		if p.off = cpu; cpu >= 0 {
+			t.board.offs.Add(1)
+		}
+	}
+}
+
 // join puts both sides on the CPU that has the fewest pairs.
 func (t *thread) join() {
-	best := 0
-	for i := range int(ncpu) {
-		if t.board.pairs[i].Load() < t.board.pairs[best].Load() {
+	best := -1
+	for i := range t.board.pairs {
+		if cpus.IsSet(i) && (best < 0 || t.board.pairs[i].Load() < t.board.pairs[best].Load()) {
 			best = i
 		}
 	}
-	if !pin(t.tid, best) {
+	if t.keepOff(-1); best < 0 || !pin(t.tid, best) {
 		return
 	}
 	t.board.pairs[best].Add(1)
@@ -137,6 +213,7 @@ func stay(cpu int) {
 // part lets both sides run anywhere.
 func (t *thread) part() {
 	if !t.paired() {
+		t.keepOff(-1)
 		return
 	}
 	pin(t.tid, -1)
@@ -146,11 +223,19 @@ func (t *thread) part() {
 
 // pin keeps a thread on one CPU; -1 lets it run on all.
 func pin(tid, cpu int) bool {
-	var set unix.CPUSet
-	for i := range int(ncpu) {
-		if cpu < 0 || cpu == i {
-			set.Set(i)
-		}
+	set := cpus
+	if cpu >= 0 {
+		set.Zero()
+		set.Set(cpu)
+	}
+	return unix.SchedSetaffinity(tid, &set) == nil
+}
+
+// pinOff keeps a thread off one CPU; -1 lets it run on all.
+func pinOff(tid, cpu int) bool {
+	set := cpus
+	if cpu >= 0 {
+		set.Clear(cpu)
 	}
 	return unix.SchedSetaffinity(tid, &set) == nil
 }

@@ -19,7 +19,7 @@ import (
 // goroutines of its OS thread run in between; so calls that wake other tasks go on without a wake of any OS thread. It keeps the role while it answers a call that is
 // short, and hands it to another thread that runs when its own blocks.
 //
-// A watchman, one a CPU, sleeps at its bell when nobody polls. The guest thread that rings it runs on the same CPU, where the wake costs least.
+// A watchman, one a CPU that the sandbox may run on, sleeps at its bell when nobody polls. The guest thread that rings it runs on the same CPU, where the wake costs least.
 //
 // The janitor looks, as long as guest code runs and ever so rarely, for threads that do not answer.
 type board struct {
@@ -34,14 +34,23 @@ type board struct {
 	load atomic.Int32
 	// busy is the last thread's verdict on polling, where new ones start: above 0 it did not pay.
 	busy atomic.Int32
+	// home is the poller's CPU, as of late.
+	home atomic.Int32
+	// gap is the mean of looks in vain for an event while there is a crowd, times 16. hold is how many hand-overs are still to pass without polling for it, held how many
+	// that were last.
+	gap, hold, held atomic.Int32
+	// offs counts the threads that are kept off a CPU.
+	offs atomic.Int32
 	// pairs counts the pairs on each CPU.
 	pairs [stub.NumBells]atomic.Int32
 	// rests: the janitor must be told when guest code runs.
 	rests  atomic.Bool
 	work   chan struct{}
 	closed atomic.Bool
-	// watchmen is how many are left.
+	// watchmen is how many are left, attended whose bells they have. missed counts events for which nobody was rung: guests run on CPUs that the sandbox did not have at first.
 	watchmen atomic.Int32
+	attended [stub.NumBells]atomic.Bool
+	missed   int
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -75,13 +84,23 @@ func (p place) thread() *atomic.Pointer[thread] { return &p.row.threads[bits.Tra
 func newBoard(bells *stub.Bells) *board {
 	b := &board{bells: bells, work: make(chan struct{}, 1)}
 	b.bells.Nap = unix.NsecToTimespec(50_000)
+	b.home.Store(-1)
 	b.rests.Store(true)
-	b.watchmen.Store(ncpu)
-	for c := range ncpu {
-		go b.watch(int(c))
+	for c := range len(cpus) * 64 {
+		if cpus.IsSet(c) {
+			b.attend(c % stub.NumBells)
+		}
 	}
 	go b.janitor()
 	return b
+}
+
+// attend gives a bell its watchman, once.
+func (b *board) attend(bell int) {
+	if !b.attended[bell].Swap(true) {
+		b.watchmen.Add(1)
+		go b.watch(bell)
+	}
 }
 
 // add gives t a place.
@@ -238,14 +257,25 @@ func (r *row) events() (e uint64) {
 
 // poll looks for events for about budget looks, as the poller. It returns true, still the poller, once t's own event is there.
 func (b *board) poll(t *thread, budget int) bool {
+	b.home.Store(int32(stub.CPU()))
+	crowd := b.crowded()
 	for i := 0; i < budget; i += moreLooks {
 		if b.scan(false) > 0 {
+			if crowd {
+				b.vain(int32(i))
+			}
 			i = 0
 		}
 		gsync.Goyield()
 		if t.area.Spin(moreLooks, t.clock.Mark()) {
+			if crowd {
+				b.vain(int32(i))
+			}
 			return true
 		}
+	}
+	if crowd {
+		b.vain(int32(2 * budget))
 	}
 	b.endPoll(t)
 	return false
@@ -310,10 +340,12 @@ func (b *board) watch(c int) {
 }
 
 const (
-	// slowTick is how often the janitor comes; quickTick is the same while threads are paired.
+	// slowTick is how often the janitor comes; quickTick is the same while threads have a place.
 	slowTick, quickTick = 200 * time.Millisecond, 10 * time.Millisecond
 	// patience is how many nanoseconds a thread may take to answer an interrupt.
 	patience = int64(5 * time.Second)
+	// maxMissed is how many events may be missed; a few are when they come just as the janitor looks.
+	maxMissed = 8
 )
 
 // rouse tells the janitor that guest code runs.
@@ -330,7 +362,10 @@ func (b *board) janitor() {
 	for range b.work {
 		for !b.closed.Load() {
 			tick := slowTick
-			for i := range ncpu {
+			if b.offs.Load() > 0 {
+				tick = quickTick
+			}
+			for i := range b.pairs {
 				if b.pairs[i].Load() > 0 {
 					tick = quickTick
 				}
@@ -364,12 +399,17 @@ func (b *board) inspect() {
 		if !t.take() {
 			return true
 		}
-		if t.paired() && t.seen == t.runs {
+		if t.seen == t.runs {
 			t.part()
 		}
 		t.seen = t.runs
 		if t.putBack() {
 			return true
+		}
+		if b.missed++; b.missed == maxMissed {
+			for i := range b.attended {
+				b.attend(i)
+			}
 		}
 		t.ready()
 		return true

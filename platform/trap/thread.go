@@ -49,6 +49,7 @@ type thread struct {
 	polls bool           // t is the board's poller
 	rung  bool           // a watchman found the event
 	wakes bool           // the call that t answers may wake other tasks
+	alone uint           // counts events that its own goroutine saw
 	runs  uint64         // counts runs
 	seen  uint64         // the run that the janitor saw
 	// asked is when an interrupt's signal was sent that has not been answered, or 0.
@@ -64,7 +65,7 @@ type thread struct {
 }
 
 func (p *Platform) newThread(s *stub.Space, tid int, a *stub.Area) (platform.Thread, error) {
-	t := &thread{space: s, slots: p.slots, tid: tid, area: a, pair: pair{cpu: -1}, clock: platform.NewStopwatch(), board: p.board, state: a.StateWord()}
+	t := &thread{space: s, slots: p.slots, tid: tid, area: a, pair: pair{cpu: -1, off: -1}, clock: platform.NewStopwatch(), board: p.board, state: a.StateWord()}
 	err := t.begin()
 	if err == nil {
 		err = p.board.add(t)
@@ -151,11 +152,13 @@ func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 		if c := t.area.Control(); c.GuestSpin.Load() != uint32(spin) {
 			c.GuestSpin.Store(uint32(spin))
 		}
-		if t.area.Resume(stub.StateRun) {
+		if home := int(t.board.home.Load()); spin > 0 && t.pair.off != home && t.pair.brief >= offAt && t.area.Asleep() {
+			t.keepOff(home)
+		}
+		woken := t.area.Resume(stub.StateRun)
+		if woken {
 			t.n.wakes++
-			if spin > 0 {
-				spin = wakeLooks
-			}
+			spin = min(spin*wakeLooks, wakeLooks)
 		}
 		// The guest is on its way: what can wait until now costs it no time.
 		t.clock.Start()
@@ -165,7 +168,7 @@ func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 		if t.pending.Load() {
 			t.signal() // a signal before may have found the thread behind its call, where it is not passed on
 		}
-		slept, err := t.await(spin)
+		slept, err := t.await(spin, woken)
 		if slept {
 			t.n.slept++
 		}
@@ -177,7 +180,7 @@ func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 		if err != nil {
 			return platform.Event{}, err
 		}
-		t.note(slept, ran)
+		t.note(slept, spin > 0, ran)
 		if t.area.Control().Call.Load() != 0 {
 			t.called(regs)
 			t.entered(regs.Orig_rax)

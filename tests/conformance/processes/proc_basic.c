@@ -92,8 +92,8 @@ static void clones(void) {
 	p = clone(child, stack + 65536, CLONE_VM | SIGCHLD, &code);
 	waitpid(p, &st, 0);
 	P("clone: %d\n", WEXITSTATUS(st));
-	p = clone(child, stack + 65536, CLONE_VM | SIGUSR2, &code);
 	signal(SIGUSR2, SIG_IGN);
+	p = clone(child, stack + 65536, CLONE_VM | SIGUSR2, &code);
 	P("clone child: plain wait %d, __WCLONE %d\n", waitpid(p, &st, 0) < 0 ? errno : 0, waitpid(p, &st, __WCLONE) == p);
 	static const unsigned long bad[] = {CLONE_THREAD, CLONE_SIGHAND, CLONE_NEWNS | CLONE_FS, CLONE_THREAD | CLONE_SIGHAND};
 	for (int i = 0; i < 4; i++)
