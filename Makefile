@@ -5,12 +5,16 @@ FUZZTIME ?= 20s
 comma := ,
 export GOFLAGS ?= -mod=mod
 
-.PHONY: all build run test unit workloads oci oci-suites net vm lint size fuzz bench bench-quick clean deps conformance fuzz-raw soak fuzz-diff
+.PHONY: all build shim run test unit workloads oci oci-suites containerd net vm lint size fuzz bench bench-quick clean deps conformance fuzz-raw soak fuzz-diff
 
 all: build
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/moat ./cmd/moat
+
+# containerd's shim for moat, a module of its own.
+shim:
+	CGO_ENABLED=0 $(GO) build -C cmd/containerd-shim-moat-v1 -trimpath -ldflags "-s -w" -o ../../bin/ .
 
 # A program of the host on moat's kernel.
 run: build
@@ -20,7 +24,7 @@ deps:
 	./scripts/deps.sh
 
 # Everything that CI runs: unit tests, the rules of the tree, and the workloads that take less than a minute.
-test: deps build lint
+test: deps build shim lint
 	GO=$(GO) ./scripts/test.sh
 
 unit:
@@ -43,6 +47,11 @@ soak: deps
 oci: deps build
 	./scripts/deps.sh docker.io iproute2 podman
 	MOAT_DOCKER=1 MOAT_PODMAN=1 MOAT_LONG=1 $(GO) test -count=1 -timeout 30m -v ./tests/oci
+
+# moat's shim under a containerd that is started by hand: installs it from Debian.
+containerd: deps build shim
+	./scripts/deps.sh containerd iproute2
+	MOAT_CONTAINERD=1 $(GO) test -count=1 -timeout 20m -v -run TestContainerd ./tests/oci
 
 # Other people's tests of OCI runtimes, on moat and, where they are installed, on runc and crun; what fails must be in tests/oci/suites/known.txt.
 oci-suites: deps build

@@ -9,10 +9,16 @@ if [ -n "$unformatted" ]; then
 	echo "not formatted by gofmt:" $unformatted
 	fail=1
 fi
-go vet ./... || fail=1
-go tool staticcheck ./... || fail=1
 mkdir -p build
-go build -o build/checklocks gvisor.dev/gvisor/tools/checklocks/cmd/checklocks
-# Annotations only: not what the analyzer guesses. It counts field declarations, so no "a, b T" before an annotated field.
-go vet -vettool="$PWD/build/checklocks" -inferred=false -wrappers=false ./... || fail=1
+go build -o build/ gvisor.dev/gvisor/tools/checklocks/cmd/checklocks honnef.co/go/tools/cmd/staticcheck
+tools=$PWD/build
+for module in . cmd/containerd-shim-moat-v1; do
+	(
+		cd $module
+		go vet ./... || exit 1
+		"$tools/staticcheck" ./... || exit 1
+		# Annotations only: not what the analyzer guesses. It counts field declarations, so no "a, b T" before an annotated field.
+		go vet -vettool="$tools/checklocks" -inferred=false -wrappers=false ./...
+	) || fail=1
+done
 exit $fail

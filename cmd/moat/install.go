@@ -69,7 +69,9 @@ func installCommand() *cobra.Command {
 		Use:   "install [flags] [-- RUNTIME-FLAGS]",
 		Short: "Make Docker and containerd know moat as a runtime",
 		Long: `Enter moat, this very binary, as a runtime in the configurations of Docker and containerd. What is there is kept, and a copy of the file as it
-was is left beside it, with .before-moat added to its name. Doing it again changes nothing. RUNTIME-FLAGS, like --platform=ptrace, are given to moat by Docker.`,
+was is left beside it, with .before-moat added to its name. Doing it again changes nothing. containerd gets ` + install.Shim + ` if that lies
+beside moat (which should be a directory of containerd's PATH), or else its own shim for runc with moat as its binary. RUNTIME-FLAGS, like
+--platform=ptrace, are given to moat by Docker.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if i.binary == "" {
 				exe, err := os.Executable()

@@ -20,11 +20,13 @@ type Session struct {
 	mu sync.Mutex
 	// procs are the processes that this connection started and that have not ended: they are killed when it closes.
 	procs map[int32]*process // +checklocks:mu
+	// gone is closed with the connection.
+	gone chan struct{}
 }
 
 // serve answers a connection until it closes.
 func (s *server) serve(fd int) {
-	c := &Session{s: s, conn: &conn{fd: fd}, procs: make(map[int32]*process)}
+	c := &Session{s: s, conn: &conn{fd: fd}, procs: make(map[int32]*process), gone: make(chan struct{})}
 	srv := rpc.NewServer()
 	if err := srv.RegisterName("Sandbox", c); err != nil {
 		die("%v", err)
@@ -54,13 +56,14 @@ func (c *codec) ReadRequestHeader(r *rpc.Request) error {
 	err := c.ServerCodec.ReadRequestHeader(r)
 	if err != nil {
 		c.c.hangUp()
+		close(c.c.gone)
 	}
 	return err
 }
 
 func (c *codec) WriteResponse(r *rpc.Response, body any) error {
 	err := c.ServerCodec.WriteResponse(r, body)
-	if r.ServiceMethod == "Sandbox.WaitExec" {
+	if r.ServiceMethod == "Sandbox.WaitExec" || r.ServiceMethod == "Sandbox.AwaitOOM" {
 		c.c.s.answering.Add(-1)
 	}
 	return err
@@ -305,6 +308,16 @@ func (c *Session) Usage(_ *None, u *Usage) error {
 	b, err := c.s.sandbox()
 	if err == nil {
 		*u = b.usage()
+	}
+	return err
+}
+
+// AwaitOOM returns when more than seen processes have been killed for want of memory, and says how many.
+func (c *Session) AwaitOOM(seen, kills *uint64) error {
+	defer c.s.answering.Add(1)
+	b, err := c.s.sandbox()
+	if err == nil {
+		*kills = b.k.AwaitOOM(*seen, c.gone)
 	}
 	return err
 }

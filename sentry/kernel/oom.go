@@ -17,10 +17,29 @@ type oomKiller struct {
 	// victim is the process that was killed last.
 	victim *ThreadGroup // +checklocks:mu
 	kills  atomic.Uint64
+	// news is closed by the next kill.
+	news chan struct{} // +checklocks:mu
 }
 
 // OOMKills is the number of processes that were killed for want of memory (/proc/vmstat oom_kill).
 func (k *Kernel) OOMKills() uint64 { return k.oom.kills.Load() }
+
+// AwaitOOM returns OOMKills once that is more than seen, or stop is closed.
+func (k *Kernel) AwaitOOM(seen uint64, stop <-chan struct{}) uint64 {
+	for {
+		k.oom.mu.Lock()
+		news, n := k.oom.news, k.OOMKills()
+		k.oom.mu.Unlock()
+		if n > seen {
+			return n
+		}
+		select {
+		case <-news:
+		case <-stop:
+			return n
+		}
+	}
+}
 
 // oomScoreAdjMin is the oom_score_adj of a process that is never chosen.
 const oomScoreAdjMin = -1000
@@ -81,6 +100,8 @@ func (k *Kernel) chooseVictim() *ThreadGroup {
 		return nil
 	}
 	o.kills.Add(1)
+	close(o.news)
+	o.news = make(chan struct{})
 	if victim == k.init {
 		k.hooks.InitOOM()
 	}

@@ -35,19 +35,7 @@ func newPodman(t *testing.T, user bool) *podman {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &podman{t: t, dir: dir, user: user}
-	p.holder = exec.Command("unshare", "-m", "bash", "-c", holderScript)
-	p.holder.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := p.holder.StdoutPipe()
-	if err == nil {
-		err = p.holder.Start()
-	}
-	if err == nil {
-		_, err = io.ReadFull(out, make([]byte, 6))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := &podman{t: t, dir: dir, user: user, holder: holdNamespaces(t, "-m")}
 	t.Cleanup(p.close)
 	os.Chmod(dir, 0o755)
 	for _, d := range []string{"home", "run", "vol"} {
@@ -188,23 +176,27 @@ func TestPodmanRootless(t *testing.T) {
 // onTerminal runs a command on a terminal and returns what it shows.
 func (p *podman) onTerminal(args ...string) string {
 	p.t.Helper()
+	return onTerminal(p.t, p.command(args...))
+}
+
+func onTerminal(t *testing.T, c *exec.Cmd) string {
+	t.Helper()
 	master, path, err := console.NewPty()
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer master.Close()
 	master.Resize(console.WinSize{Height: 30, Width: 100})
 	slave, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
-	c := p.command(args...)
 	c.Stdin, c.Stdout, c.Stderr = slave, slave, slave
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	err = c.Start()
 	slave.Close()
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	late := time.AfterFunc(limit, func() { c.Process.Kill() })
 	defer late.Stop()

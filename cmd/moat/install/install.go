@@ -160,7 +160,11 @@ func cut(text, name string) (string, error) {
 	return text[:i] + text[i+j+len(end):], nil
 }
 
-// Containerd enters a runtime in containerd's configuration: containerd's shim for runc with moat as its binary.
+// Shim is the name of moat's shim for containerd, and RuntimeType what containerd calls it.
+const Shim, RuntimeType = "containerd-shim-moat-v1", "io.containerd.moat.v1"
+
+// Containerd enters a runtime in containerd's configuration: moat's shim if it lies beside the binary, or else containerd's shim for runc with moat as
+// its binary.
 func Containerd(file, name, binary string) (bool, error) {
 	return change(file, func(old []byte) ([]byte, error) {
 		text, err := cut(string(old), name)
@@ -195,12 +199,16 @@ func Containerd(file, name, binary string) (bool, error) {
 			}
 		}
 		begin, end := marks(name)
-		block := begin + table + "\n  runtime_type = \"io.containerd.runc.v2\"\n" +
-			strings.TrimSuffix(table, "]") + ".options]\n  BinaryName = " + fmt.Sprintf("%q", binary) + "\n" + end
+		block := fmt.Sprintf("%s\n  runtime_type = \"io.containerd.runc.v2\"\n%s.options]\n  BinaryName = %q\n", table, strings.TrimSuffix(table, "]"), binary)
+		shim := filepath.Join(filepath.Dir(binary), Shim)
+		if _, err := os.Stat(shim); err == nil {
+			// Versions that do not know runtime_path look for the shim in PATH.
+			block = fmt.Sprintf("%s\n  runtime_type = %q\n  runtime_path = %q\n", table, RuntimeType, shim)
+		}
 		if text != "" && !strings.HasSuffix(text, "\n") {
 			text += "\n"
 		}
-		return []byte(text + block), nil
+		return []byte(text + begin + block + end), nil
 	})
 }
 

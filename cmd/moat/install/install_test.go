@@ -76,6 +76,13 @@ func TestContainerd(t *testing.T) {
 	if strings.Count(read(t, f), "BinaryName") != 1 {
 		t.Errorf("%s", read(t, f))
 	}
+	// With the shim beside moat.
+	shim := filepath.Join(filepath.Dir(f), Shim)
+	os.WriteFile(shim, nil, 0o755)
+	changes(t, true, func() (bool, error) { return Containerd(f, "moat", filepath.Join(filepath.Dir(f), "moat")) })
+	if s := read(t, f); !strings.Contains(s, `runtime_type = "io.containerd.moat.v1"`) || !strings.Contains(s, `runtime_path = "`+shim+`"`) || strings.Contains(s, "BinaryName") {
+		t.Errorf("%s", s)
+	}
 	changes(t, true, func() (bool, error) { return RemoveContainerd(f, "moat") })
 	changes(t, false, func() (bool, error) { return RemoveContainerd(f, "moat") })
 	if read(t, f) != old+"\n" {
