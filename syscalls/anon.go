@@ -1,12 +1,12 @@
 package syscalls
 
 import (
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/fs/anon"
 	"moat/sentry/kernel"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 // eventfd, timerfd, signalfd, inotify.
@@ -60,33 +60,13 @@ func timerOf(t *kernel.Task, fd kernel.Arg) (*anon.Timer, *vfs.FileDescription, 
 	return tm, f, nil
 }
 
-// putItimerspec writes struct itimerspec.
-func putItimerspec(t *kernel.Task, addr kernel.Arg, value, interval int64) error {
-	var b [32]byte
-	le := hostarch.ByteOrder
-	le.PutUint64(b[0:], uint64(interval/1e9))
-	le.PutUint64(b[8:], uint64(interval%1e9))
-	le.PutUint64(b[16:], uint64(value/1e9))
-	le.PutUint64(b[24:], uint64(value%1e9))
-	_, err := t.CopyOut(addr.Pointer(), b[:])
-	return err
-}
-
 func sysTimerfdSettime(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	const abs, cancelOnSet = 1, 2
-	var b [32]byte
-	if _, err := t.CopyIn(a[2].Pointer(), b[:]); err != nil {
+	var its linux.Itimerspec
+	if _, err := its.CopyIn(t, a[2].Pointer()); err != nil {
 		return 0, err
 	}
-	var v [2]int64 // interval, value
-	for i := range v {
-		sec, ns := int64(hostarch.ByteOrder.Uint64(b[16*i:])), int64(hostarch.ByteOrder.Uint64(b[16*i+8:]))
-		if sec < 0 || ns < 0 || ns >= 1e9 {
-			return 0, unix.EINVAL
-		}
-		v[i] = int64(seconds(sec, ns))
-	}
-	if a[1].Uint()&^uint32(abs|cancelOnSet) != 0 {
+	if !its.Valid() || a[1].Uint()&^uint32(abs|cancelOnSet) != 0 {
 		return 0, unix.EINVAL
 	}
 	tm, f, err := timerOf(t, a[0])
@@ -94,11 +74,11 @@ func sysTimerfdSettime(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, err
 	}
 	defer f.DecRef()
-	value, interval := tm.Set(v[1], v[0], a[1].Uint()&abs != 0)
+	value, interval := tm.Set(int64(seconds(its.Value.Unix())), int64(seconds(its.Interval.Unix())), a[1].Uint()&abs != 0)
 	if a[3] == 0 {
 		return 0, nil
 	}
-	return 0, putItimerspec(t, a[3], value, interval)
+	return 0, copyOutItimerspec(t, a[3].Pointer(), value, interval)
 }
 
 func sysTimerfdGettime(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -108,7 +88,7 @@ func sysTimerfdGettime(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	}
 	defer f.DecRef()
 	value, interval := tm.Get()
-	return 0, putItimerspec(t, a[1], value, interval)
+	return 0, copyOutItimerspec(t, a[1].Pointer(), value, interval)
 }
 
 func signalfd(t *kernel.Task, a kernel.Args, flags uint32) (uintptr, error) {

@@ -120,20 +120,13 @@ func cpuClock(t *kernel.Task, id int32) (timer.Clock, error) {
 }
 
 func copyOutTimespec(t *kernel.Task, p hostarch.Addr, ns int64) error {
-	var b [16]byte
-	hostarch.ByteOrder.PutUint64(b[:], uint64(ns/1e9))
-	hostarch.ByteOrder.PutUint64(b[8:], uint64(ns%1e9))
-	_, err := t.CopyOut(p, b[:])
+	ts := linux.NsecToTimespec(ns)
+	_, err := ts.CopyOut(t, p)
 	return err
 }
 
-func copyOutTimeval(t *kernel.Task, p hostarch.Addr, ns int64) error {
-	var b [16]byte
-	hostarch.ByteOrder.PutUint64(b[:], uint64(ns/1e9))
-	hostarch.ByteOrder.PutUint64(b[8:], uint64(ns%1e9/1e3))
-	_, err := t.CopyOut(p, b[:])
-	return err
-}
+// timevalOf cuts off what is below a microsecond.
+func timevalOf(ns int64) linux.Timeval { return linux.Timeval{Sec: ns / 1e9, Usec: ns % 1e9 / 1e3} }
 
 func sysClockGettime(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	c, err := clockOf(t, a[0].Int())
@@ -178,7 +171,8 @@ func sysClockSettime(t *kernel.Task, a kernel.Args) (uintptr, error) {
 
 func sysGettimeofday(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if p := a[0].Pointer(); p != 0 {
-		if err := copyOutTimeval(t, p, ktime.Realtime()); err != nil {
+		tv := timevalOf(ktime.Realtime())
+		if _, err := tv.CopyOut(t, p); err != nil {
 			return 0, err
 		}
 	}

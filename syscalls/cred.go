@@ -1,11 +1,13 @@
 package syscalls
 
 import (
+	"moat/sentry/kernel"
+	"moat/sentry/kernel/auth"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"moat/sentry/kernel"
-	"moat/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/marshal/primitive"
 )
 
 func init() {
@@ -73,11 +75,11 @@ func sysGetgroups(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, unix.EINVAL
 	}
 	if n != 0 && len(c.Groups) > 0 {
-		b := make([]byte, 4*len(c.Groups))
+		gids := make([]uint32, len(c.Groups))
 		for i, g := range c.Groups {
-			hostarch.ByteOrder.PutUint32(b[4*i:], c.UserNS.GIDOrOverflow(g))
+			gids[i] = c.UserNS.GIDOrOverflow(g)
 		}
-		if _, err := t.CopyOut(a[1].Pointer(), b); err != nil {
+		if _, err := primitive.CopyUint32SliceOut(t, a[1].Pointer(), gids); err != nil {
 			return 0, err
 		}
 	}
@@ -93,13 +95,9 @@ func sysSetgroups(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if n > 65536 {
 		return 0, unix.EINVAL
 	}
-	b := make([]byte, 4*n)
-	if _, err := t.CopyIn(a[1].Pointer(), b); err != nil {
-		return 0, err
-	}
 	gids := make([]uint32, n)
-	for i := range gids {
-		gids[i] = hostarch.ByteOrder.Uint32(b[4*i:])
+	if _, err := primitive.CopyUint32SliceIn(t, a[1].Pointer(), gids); err != nil {
+		return 0, err
 	}
 	return 0, t.Setgroups(gids)
 }
@@ -111,11 +109,11 @@ const (
 // capHeader reads the header of capget and capset and returns the number of 32-bit words a set has. An unknown version is answered with the one
 // that is preferred.
 func capHeader(t *kernel.Task, p hostarch.Addr) (words int, pid int32, err error) {
-	var b [8]byte
-	if _, err := t.CopyIn(p, b[:4]); err != nil {
+	var h linux.CapUserHeader
+	if _, err := h.CopyInN(t, p, 4); err != nil {
 		return 0, 0, err
 	}
-	switch hostarch.ByteOrder.Uint32(b[:]) {
+	switch h.Version {
 	case capV1:
 		words = 1
 	case capV2, capV3:
@@ -126,10 +124,8 @@ func capHeader(t *kernel.Task, p hostarch.Addr) (words int, pid int32, err error
 		}
 		return 0, 0, unix.EINVAL
 	}
-	if _, err := t.CopyIn(p+4, b[4:]); err != nil {
-		return 0, 0, err
-	}
-	return words, int32(hostarch.ByteOrder.Uint32(b[4:])), nil
+	_, err = h.CopyIn(t, p)
+	return words, h.Pid, err
 }
 
 func sysCapget(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -143,20 +139,16 @@ func sysCapget(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if pid < 0 {
 		return 0, unix.EINVAL
 	}
-	o := t
-	if pid != 0 && pid != t.TID() {
-		if o = t.PIDNamespace().Task(pid); o == nil {
-			return 0, unix.ESRCH
-		}
+	o, err := taskOf(t, pid)
+	if err != nil {
+		return 0, err
 	}
 	c := o.Credentials()
-	var b [24]byte
+	var sets [2]linux.CapUserData
 	for w := range words {
-		for i, s := range [...]auth.CapSet{c.Effective, c.Permitted, c.Inheritable} {
-			hostarch.ByteOrder.PutUint32(b[12*w+4*i:], uint32(s>>(32*w)))
-		}
+		sets[w] = linux.CapUserData{Effective: uint32(c.Effective >> (32 * w)), Permitted: uint32(c.Permitted >> (32 * w)), Inheritable: uint32(c.Inheritable >> (32 * w))}
 	}
-	_, err = t.CopyOut(a[1].Pointer(), b[:12*words])
+	_, err = linux.CopyCapUserDataSliceOut(t, a[1].Pointer(), sets[:words])
 	return 0, err
 }
 
@@ -168,15 +160,11 @@ func sysCapset(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if pid != 0 && pid != t.TID() {
 		return 0, unix.EPERM
 	}
-	var b [24]byte
-	if _, err := t.CopyIn(a[1].Pointer(), b[:12*words]); err != nil {
+	var sets [2]linux.CapUserData
+	if _, err := linux.CopyCapUserDataSliceIn(t, a[1].Pointer(), sets[:words]); err != nil {
 		return 0, err
 	}
-	var sets [3]auth.CapSet
-	for w := range words {
-		for i := range sets {
-			sets[i] |= auth.CapSet(hostarch.ByteOrder.Uint32(b[12*w+4*i:])) << (32 * w)
-		}
-	}
-	return 0, t.Capset(sets[0], sets[1], sets[2])
+	whole := func(lo, hi uint32) auth.CapSet { return auth.CapSet(hi)<<32 | auth.CapSet(lo) }
+	lo, hi := &sets[0], &sets[1]
+	return 0, t.Capset(whole(lo.Effective, hi.Effective), whole(lo.Permitted, hi.Permitted), whole(lo.Inheritable, hi.Inheritable))
 }

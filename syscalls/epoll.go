@@ -4,12 +4,13 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/fs/anon"
 	"moat/sentry/kernel"
 	"moat/sentry/linuxerr"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 func init() {
@@ -51,14 +52,12 @@ func installFD(t *kernel.Task, f *vfs.FileDescription, flags uint32) (uintptr, e
 }
 
 func sysEpollCtl(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	var ev anon.EpollEvent
+	var ev linux.EpollEvent
 	op := a[1].Int()
 	if op != unix.EPOLL_CTL_DEL {
-		var b [12]byte
-		if _, err := t.CopyIn(a[3].Pointer(), b[:]); err != nil {
+		if _, err := ev.CopyIn(t, a[3].Pointer()); err != nil {
 			return 0, err
 		}
-		ev = anon.EpollEvent{Events: hostarch.ByteOrder.Uint32(b[:]), Data: hostarch.ByteOrder.Uint64(b[4:])}
 	}
 	ep, err := t.GetFile(a[0].Int())
 	if err != nil {
@@ -98,7 +97,7 @@ func epollMask(t *kernel.Task, addr kernel.Arg, size uint64, fn func() (uintptr,
 	return n, err
 }
 
-var epollBuffers = sync.Pool{New: func() any { return new([64]anon.EpollEvent) }}
+var epollBuffers = sync.Pool{New: func() any { return new([64]linux.EpollEvent) }}
 
 // epollWait is epoll_wait(2), which a signal always ends with EINTR.
 func epollWait(t *kernel.Task, a kernel.Args, block bool, deadline time.Time) (uintptr, error) {
@@ -115,7 +114,7 @@ func epollWait(t *kernel.Task, a kernel.Args, block bool, deadline time.Time) (u
 	if !ok {
 		return 0, unix.EINVAL
 	}
-	buf := epollBuffers.Get().(*[64]anon.EpollEvent)
+	buf := epollBuffers.Get().(*[64]linux.EpollEvent)
 	defer epollBuffers.Put(buf)
 	evs, err := e.Wait(t, buf[:0], min(n, 4096), block, deadline)
 	if err == linuxerr.ERESTARTSYS {
@@ -124,20 +123,6 @@ func epollWait(t *kernel.Task, a kernel.Args, block bool, deadline time.Time) (u
 	if err != nil {
 		return 0, err
 	}
-	var b [64 * 12]byte
-	le := hostarch.ByteOrder
-	addr := a[1].Pointer()
-	for done := 0; done < len(evs); {
-		k := 0
-		for ; k < 64 && done < len(evs); k++ {
-			le.PutUint32(b[12*k:], evs[done].Events)
-			le.PutUint64(b[12*k+4:], evs[done].Data)
-			done++
-		}
-		if _, err := t.CopyOut(addr, b[:12*k]); err != nil {
-			return 0, err
-		}
-		addr += hostarch.Addr(12 * k)
-	}
-	return uintptr(len(evs)), nil
+	_, err = linux.CopyEpollEventSliceOut(t, a[1].Pointer(), evs)
+	return uintptr(len(evs)), err
 }

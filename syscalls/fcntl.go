@@ -2,12 +2,13 @@ package syscalls
 
 import (
 	"math"
+	"slices"
+
+	"moat/sentry/kernel"
+	"moat/sentry/vfs"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/hostarch"
-	"moat/sentry/kernel"
-	"moat/sentry/vfs"
 )
 
 func init() {
@@ -116,29 +117,19 @@ func sysFcntl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	return 0, unix.EINVAL
 }
 
-// flockArg is struct flock.
-type flockArg struct {
-	typ, whence int16
-	start, len  int64
-	pid         int32
-}
-
-func readFlock(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd bool) (vfs.FileLock, flockArg, error) {
-	var b [32]byte
-	if _, err := t.CopyIn(addr.Pointer(), b[:]); err != nil {
-		return vfs.FileLock{}, flockArg{}, err
+func readFlock(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd bool) (l vfs.FileLock, x linux.Flock, err error) {
+	if _, err := x.CopyIn(t, addr.Pointer()); err != nil {
+		return l, x, err
 	}
-	le := hostarch.ByteOrder
-	x := flockArg{int16(le.Uint16(b[:])), int16(le.Uint16(b[2:])), int64(le.Uint64(b[8:])), int64(le.Uint64(b[16:])), int32(le.Uint32(b[24:]))}
-	l := vfs.FileLock{Type: x.typ, PID: t.PID()}
+	l = vfs.FileLock{Type: x.Type, PID: t.PID()}
 	if ofd {
-		if x.pid != 0 {
+		if x.PID != 0 {
 			return l, x, unix.EINVAL
 		}
 		l.PID = -1
 	}
 	var base int64
-	switch x.whence {
+	switch x.Whence {
 	case unix.SEEK_SET:
 	case unix.SEEK_CUR:
 		base = f.Offset()
@@ -152,29 +143,29 @@ func readFlock(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd bool
 		return l, x, unix.EINVAL
 	}
 	// fs/locks.c flock64_to_posix_lock
-	if x.start > math.MaxInt64-base {
+	if x.Start > math.MaxInt64-base {
 		return l, x, unix.EOVERFLOW
 	}
-	l.Start = base + x.start
+	l.Start = base + x.Start
 	switch {
 	case l.Start < 0:
 		return l, x, unix.EINVAL
-	case x.len > 0:
-		if x.len-1 > math.MaxInt64-l.Start {
+	case x.Len > 0:
+		if x.Len-1 > math.MaxInt64-l.Start {
 			return l, x, unix.EOVERFLOW
 		}
-		if l.End = l.Start + (x.len - 1); l.End < math.MaxInt64 {
+		if l.End = l.Start + (x.Len - 1); l.End < math.MaxInt64 {
 			l.End++
 		}
-	case x.len < 0:
-		if l.Start+x.len < 0 {
+	case x.Len < 0:
+		if l.Start+x.Len < 0 {
 			return l, x, unix.EINVAL
 		}
-		l.Start, l.End = l.Start+x.len, l.Start
+		l.Start, l.End = l.Start+x.Len, l.Start
 	default:
 		l.End = math.MaxInt64
 	}
-	switch x.typ {
+	switch x.Type {
 	case unix.F_RDLCK, unix.F_WRLCK, unix.F_UNLCK:
 	default:
 		return l, x, unix.EINVAL
@@ -187,7 +178,7 @@ func getlk(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd bool) er
 	if err != nil {
 		return err
 	}
-	if x.typ == unix.F_UNLCK && !ofd {
+	if x.Type == unix.F_UNLCK && !ofd {
 		return unix.EINVAL
 	}
 	var o any = t.FDTable()
@@ -195,25 +186,15 @@ func getlk(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd bool) er
 		o = f
 	}
 	c, ok := f.GetLock(o, l)
-	le := hostarch.ByteOrder
-	var b [32]byte
-	if _, err := t.CopyIn(addr.Pointer(), b[:]); err != nil {
-		return err
-	}
 	if !ok {
-		le.PutUint16(b[:], unix.F_UNLCK)
+		x.Type = unix.F_UNLCK
 	} else {
-		le.PutUint16(b[:], uint16(c.Type))
-		le.PutUint16(b[2:], unix.SEEK_SET)
-		le.PutUint64(b[8:], uint64(c.Start))
-		n := c.End - c.Start
+		x.Type, x.Whence, x.Start, x.Len, x.PID = c.Type, unix.SEEK_SET, c.Start, c.End-c.Start, c.PID
 		if c.End == math.MaxInt64 {
-			n = 0
+			x.Len = 0
 		}
-		le.PutUint64(b[16:], uint64(n))
-		le.PutUint32(b[24:], uint32(c.PID))
 	}
-	_, err = t.CopyOut(addr.Pointer(), b[:])
+	_, err = x.CopyOut(t, addr.Pointer())
 	return err
 }
 
@@ -228,16 +209,10 @@ func setlk(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, wait, ofd bo
 	return f.SetLock(t, t.FDTable(), l, wait)
 }
 
-// F_OWNER_* of struct f_owner_ex.
-const (
-	ownerTID = iota
-	ownerPID
-	ownerPGRP
-)
+// ownerKinds are whom F_OWNER_TID, F_OWNER_PID and F_OWNER_PGRP name.
+var ownerKinds = []kernel.PIDScope{kernel.ScopeThread, kernel.ScopeGroup, kernel.ScopeProcessGroup}
 
 func owner(t *kernel.Task, f *vfs.FileDescription, fd, cmd int32, arg kernel.Arg) (uintptr, error) {
-	le := hostarch.ByteOrder
-	var b [8]byte
 	switch cmd {
 	case unix.F_SETSIG:
 		if s := arg.Uint64(); s > linux.SignalMaximum {
@@ -257,20 +232,14 @@ func owner(t *kernel.Task, f *vfs.FileDescription, fd, cmd int32, arg kernel.Arg
 		}
 		return 0, setOwner(t, f, fd, kind, id)
 	case unix.F_SETOWN_EX:
-		if _, err := t.CopyIn(arg.Pointer(), b[:]); err != nil {
+		var o linux.FOwnerEx
+		if _, err := o.CopyIn(t, arg.Pointer()); err != nil {
 			return 0, err
 		}
-		kind := kernel.ScopeThread
-		switch le.Uint32(b[:]) {
-		case ownerTID:
-		case ownerPID:
-			kind = kernel.ScopeGroup
-		case ownerPGRP:
-			kind = kernel.ScopeProcessGroup
-		default:
+		if uint32(o.Type) >= uint32(len(ownerKinds)) {
 			return 0, unix.EINVAL
 		}
-		return 0, setOwner(t, f, fd, kind, int32(le.Uint32(b[4:])))
+		return 0, setOwner(t, f, fd, ownerKinds[o.Type], o.PID)
 	}
 	kind, id := kernel.ScopeThread, int32(0)
 	if o, ok := f.AsyncOwner().(*kernel.FileOwner); ok {
@@ -282,10 +251,8 @@ func owner(t *kernel.Task, f *vfs.FileDescription, fd, cmd int32, arg kernel.Arg
 		}
 		return uintptr(id), nil
 	}
-	k := map[kernel.PIDScope]uint32{kernel.ScopeThread: ownerTID, kernel.ScopeGroup: ownerPID, kernel.ScopeProcessGroup: ownerPGRP}[kind]
-	le.PutUint32(b[:], k)
-	le.PutUint32(b[4:], uint32(id))
-	_, err := t.CopyOut(arg.Pointer(), b[:])
+	o := linux.FOwnerEx{Type: int32(slices.Index(ownerKinds, kind)), PID: id}
+	_, err := o.CopyOut(t, arg.Pointer())
 	return 0, err
 }
 

@@ -1,6 +1,7 @@
 package syscalls
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -82,19 +83,35 @@ func copyInTimeout(t *kernel.Task, p hostarch.Addr) (*int64, error) {
 	if p == 0 {
 		return nil, nil
 	}
-	var b [16]byte
-	if _, err := t.CopyIn(p, b[:]); err != nil {
+	var ts linux.Timespec
+	if _, err := ts.CopyIn(t, p); err != nil {
 		return nil, err
 	}
-	sec, nsec := int64(hostarch.ByteOrder.Uint64(b[:])), int64(hostarch.ByteOrder.Uint64(b[8:]))
-	if sec < 0 || nsec < 0 || nsec >= 1e9 {
-		return nil, unix.EINVAL
-	}
-	ns := int64(1<<63 - 1)
-	if sec < 9e9 {
-		ns = sec*1e9 + nsec
+	ns, err := timespecNs(ts)
+	if err != nil {
+		return nil, err
 	}
 	return &ns, nil
+}
+
+// copyInDeadline reads a struct timespec from now on: the zero time for a null pointer. EINVAL, EFAULT.
+func copyInDeadline(t *kernel.Task, p hostarch.Addr) (time.Time, error) {
+	ns, err := copyInTimeout(t, p)
+	if ns == nil || err != nil {
+		return time.Time{}, err
+	}
+	return deadlineIn(*ns), nil
+}
+
+// timespecNs is ts in nanoseconds, saturated at 292 years: EINVAL.
+func timespecNs(ts linux.Timespec) (int64, error) {
+	switch {
+	case !ts.Valid():
+		return 0, unix.EINVAL
+	case ts.Sec >= 9e9:
+		return math.MaxInt64, nil
+	}
+	return ts.ToNsec(), nil
 }
 
 func sysFutex(t *kernel.Task, a kernel.Args) (uintptr, error) {

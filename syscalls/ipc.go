@@ -1,16 +1,17 @@
 package syscalls
 
 import (
-	"time"
-
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/kernel"
 	"moat/sentry/kernel/auth"
 	"moat/sentry/kernel/ipc"
 	"moat/sentry/memmap"
 	"moat/sentry/mm"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/marshal"
+	"gvisor.dev/gvisor/pkg/marshal/primitive"
 )
 
 func init() {
@@ -42,41 +43,29 @@ const (
 	ipc64 = 0x100
 )
 
-// putPerm encodes struct ipc64_perm (48 bytes).
-func putPerm(b []byte, p *ipc.Perm, ns *auth.UserNamespace) {
-	le := hostarch.ByteOrder
-	le.PutUint32(b, uint32(p.Key))
-	le.PutUint32(b[4:], ns.UIDOrOverflow(p.UID))
-	le.PutUint32(b[8:], ns.GIDOrOverflow(p.GID))
-	le.PutUint32(b[12:], ns.UIDOrOverflow(p.CUID))
-	le.PutUint32(b[16:], ns.GIDOrOverflow(p.CGID))
-	le.PutUint32(b[20:], uint32(p.Mode))
-	le.PutUint16(b[24:], p.Seq)
-}
-
-// getPerm decodes what IPC_SET takes from struct ipc64_perm.
-func getPerm(t *kernel.Task, b []byte) (auth.KUID, auth.KGID, uint16, error) {
-	le := hostarch.ByteOrder
+// perm is p as t sees it.
+func perm(t *kernel.Task, p *ipc.Perm) linux.IPCPerm {
 	ns := t.UserNamespace()
-	uid, gid := ns.MapToKUID(le.Uint32(b[4:])), ns.MapToKGID(le.Uint32(b[8:]))
+	return linux.IPCPerm{Key: uint32(p.Key), UID: ns.UIDOrOverflow(p.UID), GID: ns.GIDOrOverflow(p.GID), CUID: ns.UIDOrOverflow(p.CUID), CGID: ns.GIDOrOverflow(p.CGID),
+		Mode: p.Mode, Seq: p.Seq}
+}
+
+// owner is what IPC_SET takes from p: EINVAL for IDs that t's user namespace does not have.
+func permOwner(t *kernel.Task, p *linux.IPCPerm) (auth.KUID, auth.KGID, error) {
+	ns := t.UserNamespace()
+	uid, gid := ns.MapToKUID(p.UID), ns.MapToKGID(p.GID)
 	if uint32(uid) == auth.NoID || uint32(gid) == auth.NoID {
-		return 0, 0, 0, unix.EINVAL
+		return 0, 0, unix.EINVAL
 	}
-	return uid, gid, uint16(le.Uint32(b[20:])), nil
+	return uid, gid, nil
 }
 
-const permSize = 48
-
-func put64(b []byte, off int, vals ...uint64) {
-	for i, v := range vals {
-		hostarch.ByteOrder.PutUint64(b[off+8*i:], v)
+// copyOutStat writes what an IPC_STAT, or a stat by index, which returns the ID, found.
+func copyOutStat(t *kernel.Task, p hostarch.Addr, ds marshal.Marshallable, byIndex bool, id int32) (uintptr, error) {
+	if _, err := ds.CopyOut(t, p); err != nil || !byIndex {
+		return 0, err
 	}
-}
-
-func put32(b []byte, vals ...uint32) {
-	for i, v := range vals {
-		hostarch.ByteOrder.PutUint32(b[4*i:], v)
-	}
+	return uintptr(id), nil
 }
 
 func sysShmat(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -142,45 +131,36 @@ func sysShmdt(t *kernel.Task, a kernel.Args) (uintptr, error) {
 func sysShmctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	shm := t.IPC().Shm
 	id, p := a[0].Int(), a[2].Pointer()
-	le := hostarch.ByteOrder
 	switch cmd := a[1].Int() &^ ipc64; cmd {
 	case linux.IPC_INFO:
-		var b [72]byte
-		put64(b[:], 0, linux.SHMMAX, linux.SHMMIN, linux.SHMMNI, linux.SHMMNI, linux.SHMALL)
+		var b [72]byte // struct shminfo64: with words that are not used
+		limits := linux.ShmParams{ShmMax: linux.SHMMAX, ShmMin: linux.SHMMIN, ShmMni: linux.SHMMNI, ShmSeg: linux.SHMMNI, ShmAll: linux.SHMALL}
+		limits.MarshalBytes(b[:])
 		_, _, _, top := shm.Usage()
 		_, err := t.CopyOut(p, b[:])
 		return uintptr(top), err
 	case linux.SHM_INFO:
-		var b [48]byte
 		n, bytes, res, top := shm.Usage()
-		le.PutUint32(b[:], uint32(n))
-		put64(b[:], 8, bytes/hostarch.PageSize, res/hostarch.PageSize)
-		_, err := t.CopyOut(p, b[:])
+		info := linux.ShmInfo{UsedIDs: int32(n), ShmTot: bytes / hostarch.PageSize, ShmRss: res / hostarch.PageSize}
+		_, err := info.CopyOut(t, p)
 		return uintptr(top), err
 	case linux.IPC_STAT, linux.SHM_STAT, 15: // SHM_STAT_ANY
 		st, err := shm.Stat(t, id, cmd != linux.IPC_STAT, cmd != 15)
 		if err != nil {
 			return 0, err
 		}
-		var b [112]byte
-		putPerm(b[:], &st.Perm, t.UserNamespace())
-		put64(b[:], permSize, st.Size, uint64(st.Atime), uint64(st.Dtime), uint64(st.Changed))
-		put32(b[80:], uint32(st.CPID), uint32(st.LPID))
-		put64(b[:], 88, uint64(st.Attached))
-		if _, err := t.CopyOut(p, b[:]); err != nil || cmd == linux.IPC_STAT {
-			return 0, err
-		}
-		return uintptr(st.ID), nil
+		return copyOutStat(t, p, &linux.ShmidDS{ShmPerm: perm(t, &st.Perm), ShmSegsz: st.Size, ShmAtime: linux.TimeT(st.Atime), ShmDtime: linux.TimeT(st.Dtime),
+			ShmCtime: linux.TimeT(st.Changed), ShmCpid: st.CPID, ShmLpid: st.LPID, ShmNattach: uint64(st.Attached)}, cmd != linux.IPC_STAT, st.ID)
 	case linux.IPC_SET:
-		var b [112]byte
-		if _, err := t.CopyIn(p, b[:]); err != nil {
+		var ds linux.ShmidDS
+		if _, err := ds.CopyIn(t, p); err != nil {
 			return 0, err
 		}
-		uid, gid, mode, err := getPerm(t, b[:])
+		uid, gid, err := permOwner(t, &ds.ShmPerm)
 		if err != nil {
 			return 0, err
 		}
-		return 0, shm.Set(t, id, uid, gid, mode)
+		return 0, shm.Set(t, id, uid, gid, ds.ShmPerm.Mode)
 	case linux.IPC_RMID:
 		return 0, shm.Remove(t, id)
 	case linux.SHM_LOCK, linux.SHM_UNLOCK:
@@ -197,28 +177,13 @@ func semop(t *kernel.Task, a kernel.Args, timeout hostarch.Addr) (uintptr, error
 	if n > linux.SEMOPM {
 		return 0, unix.E2BIG
 	}
-	le := hostarch.ByteOrder
-	b := make([]byte, 6*n)
-	if _, err := t.CopyIn(a[1].Pointer(), b); err != nil {
+	ops := make([]linux.Sembuf, n)
+	if _, err := linux.CopySembufSliceIn(t, a[1].Pointer(), ops); err != nil {
 		return 0, err
 	}
-	ops := make([]linux.Sembuf, n)
-	for i := range ops {
-		ops[i] = linux.Sembuf{SemNum: le.Uint16(b[6*i:]), SemOp: int16(le.Uint16(b[6*i+2:])), SemFlg: int16(le.Uint16(b[6*i+4:]))}
-	}
-	var deadline time.Time
-	if timeout != 0 {
-		var ts [16]byte
-		if _, err := t.CopyIn(timeout, ts[:]); err != nil {
-			return 0, err
-		}
-		sec, nsec := int64(le.Uint64(ts[:])), int64(le.Uint64(ts[8:]))
-		if sec < 0 || nsec < 0 || nsec >= 1e9 {
-			return 0, unix.EINVAL
-		}
-		if sec < 9e9 {
-			deadline = time.Now().Add(time.Duration(sec*1e9 + nsec))
-		}
+	deadline, err := copyInDeadline(t, timeout)
+	if err != nil {
+		return 0, err
 	}
 	return 0, t.IPC().Sem.Op(t, t.ThreadGroup(), a[0].Int(), ops, deadline)
 }
@@ -226,18 +191,16 @@ func semop(t *kernel.Task, a kernel.Args, timeout hostarch.Addr) (uintptr, error
 func sysSemctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	sem := t.IPC().Sem
 	id, num, p := a[0].Int(), a[1].Int(), a[3].Pointer()
-	le := hostarch.ByteOrder
 	cmd := a[2].Int() &^ ipc64
 	switch cmd {
 	case linux.IPC_INFO, linux.SEM_INFO:
 		sets, sems, top := sem.Usage()
-		var b [40]byte
-		put32(b[:], linux.SEMMNS, linux.SEMMNI, linux.SEMMNS, linux.SEMMNU, linux.SEMMSL, linux.SEMOPM, linux.SEMUME, linux.SEMUSZ, linux.SEMVMX, linux.SEMAEM)
+		info := linux.SemInfo{SemMap: linux.SEMMNS, SemMni: linux.SEMMNI, SemMns: linux.SEMMNS, SemMnu: linux.SEMMNU, SemMsl: linux.SEMMSL, SemOpm: linux.SEMOPM,
+			SemUme: linux.SEMUME, SemUsz: linux.SEMUSZ, SemVmx: linux.SEMVMX, SemAem: linux.SEMAEM}
 		if cmd == linux.SEM_INFO {
-			le.PutUint32(b[28:], uint32(sets))
-			le.PutUint32(b[36:], uint32(sems))
+			info.SemUsz, info.SemAem = uint32(sets), uint32(sems)
 		}
-		_, err := t.CopyOut(p, b[:])
+		_, err := info.CopyOut(t, p)
 		return uintptr(top), err
 	case linux.IPC_RMID:
 		return 0, sem.Remove(t, id)
@@ -252,43 +215,30 @@ func sysSemctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	}
 	switch cmd {
 	case linux.IPC_STAT, linux.SEM_STAT, linux.SEM_STAT_ANY:
-		perm, n, otime := s.Stat()
-		var b [104]byte
-		putPerm(b[:], &perm, t.UserNamespace())
-		put64(b[:], permSize, uint64(otime), 0, uint64(perm.Changed), 0, uint64(n))
-		if _, err := t.CopyOut(p, b[:]); err != nil || cmd == linux.IPC_STAT {
-			return 0, err
-		}
-		return uintptr(perm.ID), nil
+		st, n, otime := s.Stat()
+		return copyOutStat(t, p, &linux.SemidDS{SemPerm: perm(t, &st), SemOTime: linux.TimeT(otime), SemCTime: linux.TimeT(st.Changed), SemNSems: uint64(n)},
+			cmd != linux.IPC_STAT, st.ID)
 	case linux.IPC_SET:
-		var b [104]byte
-		if _, err := t.CopyIn(p, b[:]); err != nil {
+		var ds linux.SemidDS
+		if _, err := ds.CopyIn(t, p); err != nil {
 			return 0, err
 		}
-		uid, gid, mode, err := getPerm(t, b[:])
+		uid, gid, err := permOwner(t, &ds.SemPerm)
 		if err != nil {
 			return 0, err
 		}
-		return 0, s.Set(t, uid, gid, mode)
+		return 0, s.Set(t, uid, gid, ds.SemPerm.Mode)
 	case linux.GETALL:
 		vals, err := s.Values(t)
 		if err != nil {
 			return 0, err
 		}
-		b := make([]byte, 2*len(vals))
-		for i, v := range vals {
-			le.PutUint16(b[2*i:], v)
-		}
-		_, err = t.CopyOut(p, b)
+		_, err = primitive.CopyUint16SliceOut(t, p, vals)
 		return 0, err
 	case linux.SETALL:
-		b := make([]byte, 2*s.Len())
-		if _, err := t.CopyIn(p, b); err != nil {
-			return 0, err
-		}
 		vals := make([]uint16, s.Len())
-		for i := range vals {
-			vals[i] = le.Uint16(b[2*i:])
+		if _, err := primitive.CopyUint16SliceIn(t, p, vals); err != nil {
+			return 0, err
 		}
 		return 0, sem.SetValues(t, s, -1, vals)
 	case linux.SETVAL:
@@ -341,13 +291,14 @@ func sysMsgctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	id, p := a[0].Int(), a[2].Pointer()
 	switch cmd := a[1].Int() &^ ipc64; cmd {
 	case linux.IPC_INFO, linux.MSG_INFO:
-		var b [32]byte
-		put32(b[:], linux.MSGPOOL, linux.MSGMAP, linux.MSGMAX, linux.MSGMNB, linux.MSGMNI, linux.MSGSSZ, linux.MSGTQL, linux.MSGSEG)
+		info := linux.MsgInfo{MsgPool: linux.MSGPOOL, MsgMap: linux.MSGMAP, MsgMax: linux.MSGMAX, MsgMnb: linux.MSGMNB, MsgMni: linux.MSGMNI, MsgSsz: linux.MSGSSZ,
+			MsgTql: linux.MSGTQL, MsgSeg: linux.MSGSEG}
 		queues, msgs, bytes, top := msg.Usage()
 		if cmd == linux.MSG_INFO {
-			put32(b[:], uint32(queues), uint32(msgs))
-			hostarch.ByteOrder.PutUint32(b[24:], uint32(bytes))
+			info.MsgPool, info.MsgMap, info.MsgTql = int32(queues), int32(msgs), int32(bytes)
 		}
+		var b [32]byte // with the structure's padding
+		info.MarshalBytes(b[:])
 		_, err := t.CopyOut(p, b[:])
 		return uintptr(top), err
 	case linux.IPC_STAT, linux.MSG_STAT, linux.MSG_STAT_ANY:
@@ -355,24 +306,19 @@ func sysMsgctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		if err != nil {
 			return 0, err
 		}
-		var b [120]byte
-		putPerm(b[:], &st.Perm, t.UserNamespace())
-		put64(b[:], permSize, uint64(st.Stime), uint64(st.Rtime), uint64(st.Changed), st.Bytes, st.Count, st.MaxBytes)
-		put32(b[96:], uint32(st.LSPID), uint32(st.LRPID))
-		if _, err := t.CopyOut(p, b[:]); err != nil || cmd == linux.IPC_STAT {
-			return 0, err
-		}
-		return uintptr(st.ID), nil
+		return copyOutStat(t, p, &linux.MsqidDS{MsgPerm: perm(t, &st.Perm), MsgStime: linux.TimeT(st.Stime), MsgRtime: linux.TimeT(st.Rtime),
+			MsgCtime: linux.TimeT(st.Changed), MsgCbytes: st.Bytes, MsgQnum: st.Count, MsgQbytes: st.MaxBytes, MsgLspid: st.LSPID, MsgLrpid: st.LRPID},
+			cmd != linux.IPC_STAT, st.ID)
 	case linux.IPC_SET:
-		var b [120]byte
-		if _, err := t.CopyIn(p, b[:]); err != nil {
+		var ds linux.MsqidDS
+		if _, err := ds.CopyIn(t, p); err != nil {
 			return 0, err
 		}
-		uid, gid, mode, err := getPerm(t, b[:])
+		uid, gid, err := permOwner(t, &ds.MsgPerm)
 		if err != nil {
 			return 0, err
 		}
-		return 0, msg.Set(t, id, uid, gid, mode, hostarch.ByteOrder.Uint64(b[88:]))
+		return 0, msg.Set(t, id, uid, gid, ds.MsgPerm.Mode, ds.MsgQbytes)
 	case linux.IPC_RMID:
 		return 0, msg.Remove(t, id)
 	}

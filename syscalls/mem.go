@@ -1,13 +1,14 @@
 package syscalls
 
 import (
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/fs/tmpfs"
 	"moat/sentry/kernel"
 	"moat/sentry/memmap"
 	"moat/sentry/mm"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
 )
 
 func init() {
@@ -282,7 +283,8 @@ func sysMemfdCreate(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer f.DecRef()
-	fd, err := t.NewFD(f, flags&unix.MFD_CLOEXEC != 0)
-	return uintptr(fd), err
+	if flags&unix.MFD_CLOEXEC != 0 {
+		flags = unix.O_CLOEXEC
+	}
+	return installFD(t, f, flags)
 }

@@ -3,10 +3,11 @@ package syscalls
 import (
 	"crypto/rand"
 
+	"moat/sentry/kernel"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"moat/sentry/kernel"
 )
 
 func init() {
@@ -45,16 +46,8 @@ func utsName(t *kernel.Task, a kernel.Args) (string, error) {
 		return "", unix.EINVAL
 	}
 	b := make([]byte, n)
-	if _, err := t.CopyIn(a[0].Pointer(), b); err != nil {
-		return "", err
-	}
-	for i, c := range b {
-		if c == 0 {
-			b = b[:i]
-			break
-		}
-	}
-	return string(b), nil
+	_, err := t.CopyIn(a[0].Pointer(), b)
+	return unix.ByteSliceToString(b), err
 }
 
 func sysSethostname(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -77,18 +70,13 @@ func sysSysinfo(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	k := t.Kernel()
 	mem := k.MemoryInfo()
 	_, procs := k.NumRunning()
-	le := hostarch.ByteOrder
-	var b [112]byte
-	le.PutUint64(b[0:], uint64((k.Uptime()+999999999)/1e9))
+	info := linux.Sysinfo{Uptime: int64((k.Uptime() + 999999999) / 1e9), TotalRAM: mem.Total, FreeRAM: mem.Free, SharedRAM: mem.Shared,
+		Procs: uint16(min(procs, 65535)), Unit: 1}
 	for i, l := range k.LoadAverage() {
-		le.PutUint64(b[8+8*i:], uint64(l*65536))
+		info.Loads[i] = uint64(l * 65536)
 	}
-	le.PutUint64(b[32:], mem.Total)
-	le.PutUint64(b[40:], mem.Free)
-	le.PutUint64(b[48:], mem.Shared)
-	le.PutUint64(b[56:], 0) // buffers
-	le.PutUint16(b[80:], uint16(min(procs, 65535)))
-	le.PutUint32(b[104:], 1)
+	var b [112]byte // with the structure's padding
+	info.MarshalBytes(b[:])
 	_, err := t.CopyOut(a[0].Pointer(), b[:])
 	return 0, err
 }

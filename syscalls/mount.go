@@ -1,11 +1,12 @@
 package syscalls
 
 import (
+	"moat/sentry/kernel"
+	"moat/sentry/vfs"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"moat/sentry/kernel"
-	"moat/sentry/vfs"
 )
 
 func init() {
@@ -62,14 +63,7 @@ func sysMount(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		if n == 0 {
 			return 0, err
 		}
-		b = b[:n]
-		for i, c := range b {
-			if c == 0 {
-				b = b[:i]
-				break
-			}
-		}
-		data = string(b)
+		data = unix.ByteSliceToString(b[:n])
 	}
 	return withPath(t, cwdArg, a[1], vfs.Follow, func(p vfs.Path) error {
 		return vfs.DoMount(t, source, p, fstype, flags, data)

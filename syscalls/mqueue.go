@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/hostarch"
 
 	"moat/sentry/fs/mqueue"
 	"moat/sentry/kernel"
@@ -43,12 +42,11 @@ func mqName(t *kernel.Task, addr kernel.Arg) (string, error) {
 func sysMqOpen(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	var attr *mqueue.Attr
 	if a[3] != 0 {
-		var b [32]byte
-		if _, err := t.CopyIn(a[3].Pointer(), b[:]); err != nil {
+		var q linux.MqAttr
+		if _, err := q.CopyInN(t, a[3].Pointer(), 32); err != nil {
 			return 0, err
 		}
-		le := hostarch.ByteOrder
-		attr = &mqueue.Attr{MaxMsg: int64(le.Uint64(b[8:])), MsgSize: int64(le.Uint64(b[16:]))}
+		attr = &mqueue.Attr{MaxMsg: q.MqMaxmsg, MsgSize: q.MqMsgsize}
 	}
 	name, err := mqName(t, a[0])
 	if err != nil {
@@ -146,51 +144,45 @@ func sysMqNotify(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if a[1] == 0 {
 		return withQueue(t, a[0], func(_ *vfs.FileDescription, q *mqueue.File) error { q.Forget(t); return nil })
 	}
-	var b [sigeventSize]byte
-	if _, err := t.CopyIn(a[1].Pointer(), b[:]); err != nil {
+	var ev linux.Sigevent
+	if _, err := ev.CopyIn(t, a[1].Pointer()); err != nil {
 		return 0, err
 	}
-	le := hostarch.ByteOrder
-	signo := le.Uint32(b[8:])
-	switch le.Uint32(b[12:]) {
+	switch ev.Notify {
 	case linux.SIGEV_SIGNAL:
-		if signo > linux.SignalMaximum {
+		if uint32(ev.Signo) > linux.SignalMaximum {
 			return 0, unix.EINVAL
 		}
 	case linux.SIGEV_NONE:
-		signo = 0
+		ev.Signo = 0
 	default:
 		return 0, unix.EINVAL
 	}
-	return withQueue(t, a[0], func(_ *vfs.FileDescription, q *mqueue.File) error {
-		return q.Notify(t, int32(signo), le.Uint64(b[:]))
-	})
+	return withQueue(t, a[0], func(_ *vfs.FileDescription, q *mqueue.File) error { return q.Notify(t, ev.Signo, ev.Value) })
 }
 
 func sysMqAttr(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	var set [64]byte
-	le := hostarch.ByteOrder
+	var set linux.MqAttr
 	if a[1] != 0 {
-		if _, err := t.CopyIn(a[1].Pointer(), set[:]); err != nil {
+		if _, err := set.CopyIn(t, a[1].Pointer()); err != nil {
 			return 0, err
 		}
-		if le.Uint64(set[:])&^unix.O_NONBLOCK != 0 {
+		if set.MqFlags&^unix.O_NONBLOCK != 0 {
 			return 0, unix.EINVAL
 		}
 	}
 	return withQueue(t, a[0], func(f *vfs.FileDescription, q *mqueue.File) error {
-		var old [64]byte
-		flags := f.Flags()
-		put64(old[:], 0, uint64(flags&unix.O_NONBLOCK), uint64(q.Queue.Attributes.MaxMsg), uint64(q.Queue.Attributes.MsgSize), uint64(q.Queue.Count()))
+		flags, at := f.Flags(), q.Queue.Attributes
+		old := linux.MqAttr{MqFlags: int64(flags & unix.O_NONBLOCK), MqMaxmsg: at.MaxMsg, MqMsgsize: at.MsgSize, MqCurmsgs: int64(q.Queue.Count())}
 		if a[1] != 0 {
-			if err := f.SetStatusFlags(t, flags&^unix.O_NONBLOCK|uint32(le.Uint64(set[:]))); err != nil {
+			if err := f.SetStatusFlags(t, flags&^unix.O_NONBLOCK|uint32(set.MqFlags)); err != nil {
 				return err
 			}
 		}
 		if a[2] == 0 {
 			return nil
 		}
-		_, err := t.CopyOut(a[2].Pointer(), old[:])
+		_, err := old.CopyOut(t, a[2].Pointer())
 		return err
 	})
 }

@@ -1,12 +1,12 @@
 package syscalls
 
 import (
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/kernel"
 	"moat/sentry/kernel/auth"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 // Calls that change names and attributes.
@@ -232,13 +232,11 @@ func touchNow(t *kernel.Task) vfs.SetAttr {
 func sysUtime(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	set, touch := touchNow(t), true
 	if p := a[1].Pointer(); p != 0 {
-		var b [16]byte
-		if _, err := t.CopyIn(p, b[:]); err != nil {
+		var u linux.Utime
+		if _, err := u.CopyIn(t, p); err != nil {
 			return 0, err
 		}
-		le := hostarch.ByteOrder
-		set.Atime, set.Mtime = seconds(int64(le.Uint64(b[:])), 0), seconds(int64(le.Uint64(b[8:])), 0)
-		touch = false
+		set.Atime, set.Mtime, touch = seconds(u.Actime, 0), seconds(u.Modtime, 0), false
 	}
 	return withPath(t, cwdArg, a[0], vfs.Follow, func(p vfs.Path) error { return vfs.Utimes(t, p, set, touch) })
 }
@@ -252,17 +250,15 @@ func seconds(sec, nsec int64) vfs.Time {
 func utimes(t *kernel.Task, dirfd, path, times kernel.Arg) (uintptr, error) {
 	set, touch := touchNow(t), true
 	if times != 0 {
-		var b [32]byte
-		if _, err := t.CopyIn(times.Pointer(), b[:]); err != nil {
+		var tv [2]linux.Timeval
+		if _, err := linux.CopyTimevalSliceIn(t, times.Pointer(), tv[:]); err != nil {
 			return 0, err
 		}
-		le := hostarch.ByteOrder
 		for i, p := range [...]*vfs.Time{&set.Atime, &set.Mtime} {
-			us := int64(le.Uint64(b[16*i+8:]))
-			if us < 0 || us >= 1e6 {
+			if tv[i].Usec < 0 || tv[i].Usec >= 1e6 {
 				return 0, unix.EINVAL
 			}
-			*p = seconds(int64(le.Uint64(b[16*i:])), us*1000)
+			*p = seconds(tv[i].Sec, tv[i].Usec*1000)
 		}
 		touch = false
 	}
@@ -277,17 +273,16 @@ func sysUtimensat(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	set, touch := touchNow(t), true
 	var bad error // told after what is wrong with the file
 	if a[2] != 0 {
-		var b [32]byte
-		if _, err := t.CopyIn(a[2].Pointer(), b[:]); err != nil {
+		var ts [2]linux.Timespec
+		if _, err := linux.CopyTimespecSliceIn(t, a[2].Pointer(), ts[:]); err != nil {
 			return 0, err
 		}
-		le := hostarch.ByteOrder
 		omitted, now := 0, 0
 		for i, f := range [...]struct {
 			p   *vfs.Time
 			bit vfs.SetAttrMask
 		}{{&set.Atime, vfs.SetAtime}, {&set.Mtime, vfs.SetMtime}} {
-			switch ns := int64(le.Uint64(b[16*i+8:])); {
+			switch ns := ts[i].Nsec; {
 			case ns == unix.UTIME_NOW:
 				now++
 			case ns == unix.UTIME_OMIT:
@@ -296,7 +291,7 @@ func sysUtimensat(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			case ns < 0 || ns >= 1e9:
 				bad = unix.EINVAL
 			default:
-				*f.p = seconds(int64(le.Uint64(b[16*i:])), ns)
+				*f.p = seconds(ts[i].Sec, ns)
 			}
 		}
 		if omitted == 2 {

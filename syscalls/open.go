@@ -1,11 +1,11 @@
 package syscalls
 
 import (
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/kernel"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 func init() {
@@ -79,18 +79,17 @@ func open(t *kernel.Task, dirfd, addr kernel.Arg, o vfs.OpenOptions) (uintptr, e
 	if err != nil {
 		return 0, err
 	}
-	defer f.DecRef()
-	fd, err := t.NewFD(f, o.Flags&unix.O_CLOEXEC != 0)
-	return uintptr(fd), err
+	return installFD(t, f, o.Flags)
 }
 
 func sysOpenat2(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	b, err := copyInSized(t, a[2], a[3], 24)
+	var how linux.OpenHow
+	b, err := copyInSized(t, a[2], a[3], how.SizeBytes())
 	if err != nil {
 		return 0, err
 	}
-	le := hostarch.ByteOrder
-	flags, mode, resolve := le.Uint64(b), le.Uint64(b[8:]), le.Uint64(b[16:])
+	how.UnmarshalBytes(b)
+	flags, mode, resolve := how.Flags, how.Mode, how.Resolve
 	const known = vfs.ResolveNoXdev | vfs.ResolveNoMagiclinks | vfs.ResolveNoSymlinks | vfs.ResolveBeneath | vfs.ResolveInRoot | vfs.ResolveCached
 	const oPath = unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_PATH | unix.O_CLOEXEC
 	switch {

@@ -6,13 +6,14 @@ import (
 	"sync"
 	"time"
 
+	"moat/sentry/kernel"
+	"moat/sentry/linuxerr"
+	"moat/sentry/vfs"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/waiter"
-	"moat/sentry/kernel"
-	"moat/sentry/linuxerr"
-	"moat/sentry/vfs"
 )
 
 func init() {
@@ -188,12 +189,11 @@ func timeout(t *kernel.Task, addr kernel.Arg, unit int64) (block bool, deadline 
 	if addr == 0 {
 		return true, time.Time{}, nil
 	}
-	var b [16]byte
-	if _, err := t.CopyIn(addr.Pointer(), b[:]); err != nil {
+	var ts linux.Timespec
+	if _, err := ts.CopyIn(t, addr.Pointer()); err != nil {
 		return false, time.Time{}, err
 	}
-	le := hostarch.ByteOrder
-	sec, sub := int64(le.Uint64(b[:])), int64(le.Uint64(b[8:]))
+	sec, sub := ts.Unix()
 	if unit == 1000 {
 		// select(2) takes more than a second of microseconds.
 		if sec < 0 || sub < 0 {
@@ -219,10 +219,8 @@ func putLeft(t *kernel.Task, addr kernel.Arg, deadline time.Time, unit int64, er
 	if !deadline.IsZero() {
 		left = max(0, int64(time.Until(deadline)))
 	}
-	var b [16]byte
-	hostarch.ByteOrder.PutUint64(b[:], uint64(left/1e9))
-	hostarch.ByteOrder.PutUint64(b[8:], uint64(left%1e9/unit))
-	if _, bad := t.CopyOut(addr.Pointer(), b[:]); bad != nil && err == linuxerr.ERESTARTSYS {
+	ts := linux.Timespec{Sec: left / 1e9, Nsec: left % 1e9 / unit}
+	if _, bad := ts.CopyOut(t, addr.Pointer()); bad != nil && err == linuxerr.ERESTARTSYS {
 		return unix.EINTR // it cannot be restarted with the time that is left
 	}
 	return err

@@ -1,11 +1,13 @@
 package syscalls
 
 import (
+	"moat/sentry/kernel"
+	"moat/sentry/mm"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"moat/sentry/kernel"
-	"moat/sentry/mm"
+	"gvisor.dev/gvisor/pkg/marshal/primitive"
 )
 
 func init() {
@@ -284,7 +286,6 @@ func sysSeccomp(t *kernel.Task, a kernel.Args) (uintptr, error) {
 }
 
 func seccompSet(t *kernel.Task, op, flags uint32, p hostarch.Addr) (uintptr, error) {
-	le := hostarch.ByteOrder
 	switch op {
 	case 0:
 		if flags != 0 || p != 0 {
@@ -292,16 +293,16 @@ func seccompSet(t *kernel.Task, op, flags uint32, p hostarch.Addr) (uintptr, err
 		}
 		return 0, t.SetSeccompStrict()
 	case linux.SECCOMP_SET_MODE_FILTER:
-		var prog [16]byte
-		if _, err := t.CopyIn(p, prog[:]); err != nil {
+		var prog [2]uint64 // struct sock_fprog: a length of two bytes, a pointer
+		if _, err := primitive.CopyUint64SliceIn(t, p, prog[:]); err != nil {
 			return 0, err
 		}
-		n := le.Uint16(prog[:])
+		n := uint16(prog[0])
 		if n == 0 || n > 4096 {
 			return 0, unix.EINVAL
 		}
 		code := make([]byte, 8*int(n))
-		if _, err := t.CopyIn(hostarch.Addr(le.Uint64(prog[8:])), code); err != nil {
+		if _, err := t.CopyIn(hostarch.Addr(prog[1]), code); err != nil {
 			return 0, err
 		}
 		tid, err := t.SetSeccompFilter(code, flags)

@@ -1,9 +1,10 @@
 package syscalls
 
 import (
+	"moat/sentry/kernel"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"moat/sentry/kernel"
 )
 
 func init() {
@@ -33,6 +34,17 @@ func init() {
 }
 
 func pidResult(pid int32, err error) (uintptr, error) { return uintptr(pid), err }
+
+// taskOf is the task that a number names, t for 0: ESRCH.
+func taskOf(t *kernel.Task, tid int32) (*kernel.Task, error) {
+	if tid == 0 {
+		return t, nil
+	}
+	if o := t.PIDNamespace().Task(tid); o != nil {
+		return o, nil
+	}
+	return nil, unix.ESRCH
+}
 
 func sysSetsid(t *kernel.Task, _ kernel.Args) (uintptr, error) {
 	if err := t.ThreadGroup().Setsid(); err != nil {
@@ -96,10 +108,7 @@ func sysPidfdOpen(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		}
 		return 0, unix.ENOENT
 	}
-	f := kernel.NewPIDFD(t, p, flags)
-	defer f.DecRef()
-	fd, err := t.NewFD(f, true)
-	return uintptr(fd), err
+	return installFD(t, kernel.NewPIDFD(t, p, flags), unix.O_CLOEXEC)
 }
 
 func sysPidfdGetfd(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -127,9 +136,7 @@ func sysPidfdGetfd(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if file == nil {
 		return 0, unix.EBADF
 	}
-	defer file.DecRef()
-	fd, err := t.NewFD(file, true)
-	return uintptr(fd), err
+	return installFD(t, file, unix.O_CLOEXEC)
 }
 
 // membarrier(2)'s commands.

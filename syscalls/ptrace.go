@@ -1,11 +1,13 @@
 package syscalls
 
 import (
+	"moat/platform"
+	"moat/sentry/kernel"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"moat/platform"
-	"moat/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/marshal/primitive"
 )
 
 func init() {
@@ -226,12 +228,11 @@ func fpRegs(t, o *kernel.Task, p hostarch.Addr, n int, set bool) error {
 
 // regSet is PTRACE_GETREGSET and PTRACE_SETREGSET: data is an iovec, whose length becomes what was copied.
 func regSet(t, o *kernel.Task, kind uint64, p hostarch.Addr, set bool) error {
-	var v [16]byte
-	if _, err := t.CopyIn(p, v[:]); err != nil {
+	var iov [2]uint64
+	if _, err := primitive.CopyUint64SliceIn(t, p, iov[:]); err != nil {
 		return err
 	}
-	le := hostarch.ByteOrder
-	base, size := hostarch.Addr(le.Uint64(v[:])), le.Uint64(v[8:])
+	base, size := hostarch.Addr(iov[0]), iov[1]
 	full := uint64(regsSize)
 	switch kind {
 	case ntPRStatus:
@@ -301,26 +302,26 @@ func ptraceUser(t, o *kernel.Task, poke bool, off uint64, data kernel.Arg) error
 }
 
 func sigInfo(t, o *kernel.Task, p hostarch.Addr, set bool) error {
-	b := make([]byte, (*linux.SignalInfo)(nil).SizeBytes())
+	var v linux.SignalInfo
 	if set {
-		if _, err := t.CopyIn(p, b); err != nil {
+		if _, err := v.CopyIn(t, p); err != nil {
 			return err
 		}
 	}
 	err := t.TraceRequest(o, func() error {
 		info, _, _ := o.StopState()
-		if info == nil {
+		switch {
+		case info == nil:
 			return unix.EINVAL
-		}
-		if set {
-			info.UnmarshalBytes(b)
-		} else {
-			info.MarshalBytes(b)
+		case set:
+			*info = v
+		default:
+			v = *info
 		}
 		return nil
 	})
 	if err == nil && !set {
-		_, err = t.CopyOut(p, b)
+		_, err = v.CopyOut(t, p)
 	}
 	return err
 }

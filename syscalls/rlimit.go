@@ -1,10 +1,12 @@
 package syscalls
 
 import (
+	"moat/sentry/kernel"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"moat/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/marshal/primitive"
 )
 
 func init() {
@@ -25,14 +27,12 @@ func init() {
 }
 
 func sysPrlimit64(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	o := t
-	if pid := a[0].Int(); pid != 0 {
-		if o = t.PIDNamespace().Task(pid); o == nil {
-			return 0, unix.ESRCH
-		}
-		if o.ThreadGroup() != t.ThreadGroup() && !mayPrlimit(t, o) {
-			return 0, unix.EPERM
-		}
+	o, err := taskOf(t, a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	if o.ThreadGroup() != t.ThreadGroup() && !mayPrlimit(t, o) {
+		return 0, unix.EPERM
 	}
 	return 0, prlimit(t, o, a[1].Uint(), a[2].Pointer(), a[3].Pointer())
 }
@@ -51,23 +51,20 @@ func prlimit(t, o *kernel.Task, res uint32, set, get hostarch.Addr) error {
 		return unix.EINVAL
 	}
 	tg := o.ThreadGroup()
-	le := hostarch.ByteOrder
-	var b [16]byte
 	old := tg.Limit(int(res))
 	if set != 0 {
-		if _, err := t.CopyIn(set, b[:]); err != nil {
+		var n [2]uint64 // soft, hard
+		if _, err := primitive.CopyUint64SliceIn(t, set, n[:]); err != nil {
 			return err
 		}
 		var err error
-		n := linux.RLimit{Cur: le.Uint64(b[:]), Max: le.Uint64(b[8:])}
-		if old, err = tg.SetLimit(int(res), n, t.Credentials().HasCapIn(linux.CAP_SYS_RESOURCE, t.Kernel().RootUserNamespace())); err != nil {
+		may := t.Credentials().HasCapIn(linux.CAP_SYS_RESOURCE, t.Kernel().RootUserNamespace())
+		if old, err = tg.SetLimit(int(res), linux.RLimit{Cur: n[0], Max: n[1]}, may); err != nil {
 			return err
 		}
 	}
 	if get != 0 {
-		le.PutUint64(b[:], old.Cur)
-		le.PutUint64(b[8:], old.Max)
-		_, err := t.CopyOut(get, b[:])
+		_, err := primitive.CopyUint64SliceOut(t, get, []uint64{old.Cur, old.Max})
 		return err
 	}
 	return nil
@@ -78,20 +75,18 @@ func sysGetrusage(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	return 0, copyOutRusage(t, a[1].Pointer(), &r)
+	_, err = r.CopyOut(t, a[1].Pointer())
+	return 0, err
 }
 
 // sysTimes counts in CLOCKS_PER_SEC (100); the result is the time since boot.
 func sysTimes(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	const tick = 10e6
 	if p := a[0].Pointer(); p != 0 {
-		var b [32]byte
 		u, s := t.ThreadGroup().CPUTimes()
 		cu, cs := t.ThreadGroup().ChildCPUTimes()
-		for i, d := range [...]int64{int64(u), int64(s), int64(cu), int64(cs)} {
-			hostarch.ByteOrder.PutUint64(b[8*i:], uint64(d/tick))
-		}
-		if _, err := t.CopyOut(p, b[:]); err != nil {
+		tms := linux.Tms{UTime: linux.ClockT(u / tick), STime: linux.ClockT(s / tick), CUTime: linux.ClockT(cu / tick), CSTime: linux.ClockT(cs / tick)}
+		if _, err := tms.CopyOut(t, p); err != nil {
 			return 0, err
 		}
 	}

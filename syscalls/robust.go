@@ -20,11 +20,9 @@ func sysSetRobustList(t *kernel.Task, a kernel.Args) (uintptr, error) {
 }
 
 func sysGetRobustList(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	o := t
-	if pid := a[0].Int(); pid != 0 {
-		if o = t.PIDNamespace().Task(pid); o == nil {
-			return 0, unix.ESRCH
-		}
+	o, err := taskOf(t, a[0].Int())
+	if err != nil {
+		return 0, err
 	}
 	if o.ThreadGroup() != t.ThreadGroup() && !t.Credentials().HasCap(linux.CAP_SYS_PTRACE) {
 		return 0, unix.EPERM

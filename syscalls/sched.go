@@ -1,10 +1,12 @@
 package syscalls
 
 import (
+	"moat/sentry/kernel"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"moat/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/marshal/primitive"
 )
 
 const schedNote = "recorded and reported; the host schedules guest threads alike"
@@ -40,13 +42,7 @@ func schedTask(t *kernel.Task, pid int32) (*kernel.Task, error) {
 	if pid < 0 {
 		return nil, unix.EINVAL
 	}
-	if pid == 0 {
-		return t, nil
-	}
-	if o := t.PIDNamespace().Task(pid); o != nil {
-		return o, nil
-	}
-	return nil, unix.ESRCH
+	return taskOf(t, pid)
 }
 
 // sameOwner is check_same_owner or CAP_SYS_NICE.
@@ -61,13 +57,8 @@ func whichTasks(t *kernel.Task, which, who int32) ([]*kernel.Task, error) {
 	var ts []*kernel.Task
 	switch which {
 	case linux.PRIO_PROCESS:
-		o := t
-		if who != 0 {
-			if o = t.PIDNamespace().Task(who); o == nil {
-				return nil, unix.ESRCH
-			}
-		}
-		return []*kernel.Task{o}, nil
+		o, err := taskOf(t, who)
+		return []*kernel.Task{o}, err
 	case linux.PRIO_PGRP:
 		pg := t.ThreadGroup().ProcessGroup()
 		for _, tg := range k.ThreadGroups() {
@@ -117,8 +108,7 @@ func sysSetpriority(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	}
 	var failed error
 	for _, o := range ts {
-		c, oc := t.Credentials(), o.Credentials()
-		if c.EUID != oc.EUID && c.EUID != oc.RUID && !c.HasCapIn(linux.CAP_SYS_NICE, oc.UserNS) {
+		if !sameOwner(t, o) {
 			failed = unix.EPERM
 			continue
 		}
@@ -238,17 +228,14 @@ func sysSchedRRInterval(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	nsec := uint64(2800000) // what an idle CFS runqueue reports is near this
+	nsec := int64(2800000) // what an idle CFS runqueue reports is near this
 	switch p, _ := o.SchedPolicy(); p &^ linux.SCHED_RESET_ON_FORK {
 	case linux.SCHED_RR:
 		nsec = 100e6
 	case linux.SCHED_FIFO:
 		nsec = 0
 	}
-	var b [16]byte
-	hostarch.ByteOrder.PutUint64(b[8:], nsec)
-	_, err = t.CopyOut(a[1].Pointer(), b[:])
-	return 0, err
+	return 0, copyOutTimespec(t, a[1].Pointer(), nsec)
 }
 
 func sysSetaffinity(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -285,16 +272,9 @@ func sysGetaffinity(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	}
 	s := o.Affinity()
 	// Linux copies as many bytes as its own mask has (nr_cpu_ids, in words).
-	words := (t.Kernel().NumCPUs() + 63) / 64
-	b := make([]byte, 8*words)
-	for i := range words {
-		hostarch.ByteOrder.PutUint64(b[8*i:], s[i])
-	}
-	b = b[:min(uint64(len(b)), size)]
-	if _, err := t.CopyOut(a[2].Pointer(), b); err != nil {
-		return 0, err
-	}
-	return uintptr(len(b)), nil
+	words := min((t.Kernel().NumCPUs()+63)/64, int(size/8))
+	n, err := primitive.CopyUint64SliceOut(t, a[2].Pointer(), s[:words])
+	return uintptr(n), err
 }
 
 func sysGetcpu(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -334,8 +314,9 @@ func sysSchedSetattr(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return 0, unix.E2BIG
 		}
 	}
-	le := hostarch.ByteOrder
-	policy, flags, nice, prio := int32(le.Uint32(b[4:])), le.Uint64(b[8:]), int32(le.Uint32(b[16:])), int32(le.Uint32(b[20:]))
+	var at linux.SchedAttr
+	at.UnmarshalBytes(b)
+	policy, flags, nice, prio := int32(at.SchedPolicy), at.SchedFlags, at.SchedNice, int32(at.SchedPriority)
 	if policy < 0 || flags&^0x7f != 0 {
 		return 0, unix.EINVAL
 	}
@@ -376,23 +357,16 @@ func sysSchedGetattr(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	le := hostarch.ByteOrder
-	var b [linux.SCHED_ATTR_SIZE_VER1]byte
 	policy, prio := o.SchedPolicy()
 	n := min(size, linux.SCHED_ATTR_SIZE_VER1)
-	le.PutUint32(b[:], n)
-	le.PutUint32(b[4:], uint32(policy&^linux.SCHED_RESET_ON_FORK))
+	at := linux.SchedAttr{Size: n, SchedPolicy: uint32(policy &^ linux.SCHED_RESET_ON_FORK), SchedPriority: uint32(prio), SchedUtilMax: 1024}
 	if policy&linux.SCHED_RESET_ON_FORK != 0 {
-		le.PutUint64(b[8:], linux.SCHED_FLAG_RESET_ON_FORK)
+		at.SchedFlags = linux.SCHED_FLAG_RESET_ON_FORK
 	}
 	if prio == 0 {
-		le.PutUint32(b[16:], uint32(o.Nice()))
+		at.SchedNice = o.Nice()
 	}
-	le.PutUint32(b[20:], uint32(prio))
-	if n == linux.SCHED_ATTR_SIZE_VER1 {
-		le.PutUint32(b[52:], 1024)
-	}
-	_, err = t.CopyOut(a[1].Pointer(), b[:n])
+	_, err = at.CopyOutN(t, a[1].Pointer(), int(n))
 	return 0, err
 }
 

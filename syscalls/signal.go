@@ -3,12 +3,11 @@ package syscalls
 import (
 	"time"
 
+	"moat/sentry/kernel"
+	"moat/sentry/linuxerr"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/hostarch"
-	"moat/sentry/kernel"
-	"moat/sentry/kernel/signal"
-	"moat/sentry/linuxerr"
 )
 
 func init() {
@@ -36,23 +35,17 @@ func sysSigaction(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, unix.EINVAL
 	}
 	var act *linux.SigAction
-	le := hostarch.ByteOrder
-	var b [32]byte
 	if p := a[1].Pointer(); p != 0 {
-		if _, err := t.CopyIn(p, b[:]); err != nil {
+		act = new(linux.SigAction)
+		if _, err := act.CopyIn(t, p); err != nil {
 			return 0, err
 		}
-		act = &linux.SigAction{Handler: le.Uint64(b[:]), Flags: le.Uint64(b[8:]), Restorer: le.Uint64(b[16:]), Mask: linux.SignalSet(le.Uint64(b[24:]))}
 	}
 	old, err := t.SigAction(linux.Signal(a[0].Int()), act)
 	if err != nil || a[2] == 0 {
 		return 0, err
 	}
-	le.PutUint64(b[:], old.Handler)
-	le.PutUint64(b[8:], old.Flags)
-	le.PutUint64(b[16:], old.Restorer)
-	le.PutUint64(b[24:], uint64(old.Mask))
-	_, err = t.CopyOut(a[2].Pointer(), b[:])
+	_, err = old.CopyOut(t, a[2].Pointer())
 	return 0, err
 }
 
@@ -102,9 +95,8 @@ func sysSigpending(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if n > linux.SignalSetSize {
 		return 0, unix.EINVAL
 	}
-	var b [8]byte
-	hostarch.ByteOrder.PutUint64(b[:], uint64(t.PendingSignals()))
-	_, err := t.CopyOut(a[0].Pointer(), b[:n])
+	set := t.PendingSignals()
+	_, err := set.CopyOutN(t, a[0].Pointer(), int(n))
 	return 0, err
 }
 
@@ -114,37 +106,22 @@ func sysSigtimedwait(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, err
 	}
 	timeout := time.Duration(-1)
-	if p := a[2].Pointer(); p != 0 {
-		var b [16]byte
-		if _, err := t.CopyIn(p, b[:]); err != nil {
-			return 0, err
-		}
-		sec, nsec := int64(hostarch.ByteOrder.Uint64(b[:])), int64(hostarch.ByteOrder.Uint64(b[8:]))
-		if sec < 0 || nsec < 0 || nsec >= 1e9 {
-			return 0, unix.EINVAL
-		}
-		if timeout = 1<<63 - 1; sec < 9e9 {
-			timeout = time.Duration(sec*1e9 + nsec)
-		}
+	if ns, err := copyInTimeout(t, a[2].Pointer()); err != nil {
+		return 0, err
+	} else if ns != nil {
+		timeout = time.Duration(*ns)
 	}
 	info, err := t.WaitSignal(set, timeout)
 	if err != nil {
 		return 0, err
 	}
 	if p := a[1].Pointer(); p != 0 {
-		if err := copyOutInfo(t, p, &info); err != nil {
+		info.FixSignalCodeForUser()
+		if _, err := info.CopyOut(t, p); err != nil {
 			return 0, err
 		}
 	}
 	return uintptr(info.Signo), nil
-}
-
-func copyOutInfo(t *kernel.Task, p hostarch.Addr, info *linux.SignalInfo) error {
-	var b [128]byte
-	info.FixSignalCodeForUser()
-	signal.PutInfo(b[:], info)
-	_, err := t.CopyOut(p, b[:])
-	return err
 }
 
 func sysSigsuspend(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -160,23 +137,17 @@ func sysSigsuspend(t *kernel.Task, a kernel.Args) (uintptr, error) {
 func sysSigaltstack(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	sp := t.Regs().Rsp
 	old := t.AltStack(sp)
-	le := hostarch.ByteOrder
-	var b [24]byte
 	if p := a[0].Pointer(); p != 0 {
-		if _, err := t.CopyIn(p, b[:]); err != nil {
+		var n linux.SignalStack
+		if _, err := n.CopyIn(t, p); err != nil {
 			return 0, err
 		}
-		n := linux.SignalStack{Addr: le.Uint64(b[:]), Flags: le.Uint32(b[8:]), Size: le.Uint64(b[16:])}
 		if err := t.SetAltStack(n, sp); err != nil {
 			return 0, err
 		}
 	}
 	if p := a[1].Pointer(); p != 0 {
-		clear(b[:])
-		le.PutUint64(b[:], old.Addr)
-		le.PutUint32(b[8:], old.Flags)
-		le.PutUint64(b[16:], old.Size)
-		if _, err := t.CopyOut(p, b[:]); err != nil {
+		if _, err := old.CopyOut(t, p); err != nil {
 			return 0, err
 		}
 	}
@@ -201,31 +172,23 @@ func sysTgkill(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	return 0, t.KillThread(a[0].Int(), a[1].Int(), linux.Signal(a[2].Int()), nil)
 }
 
-func copyInInfo(t *kernel.Task, p hostarch.Addr, sig linux.Signal) (*linux.SignalInfo, error) {
-	var b [128]byte
-	if _, err := t.CopyIn(p, b[:]); err != nil {
-		return nil, err
-	}
-	info := signal.GetInfo(b[:])
-	info.Signo = int32(sig)
-	return &info, nil
-}
-
 func sysSigqueueinfo(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	pid, sig := a[0].Int(), linux.Signal(a[1].Int())
-	info, err := copyInInfo(t, a[2].Pointer(), sig)
-	if err != nil {
+	sig := linux.Signal(a[1].Int())
+	info := new(linux.SignalInfo)
+	if _, err := info.CopyIn(t, a[2].Pointer()); err != nil {
 		return 0, err
 	}
-	return 0, t.QueueInfo(pid, sig, info)
+	info.Signo = int32(sig)
+	return 0, t.QueueInfo(a[0].Int(), sig, info)
 }
 
 func sysTgsigqueueinfo(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	tgid, tid, sig := a[0].Int(), a[1].Int(), linux.Signal(a[2].Int())
-	info, err := copyInInfo(t, a[3].Pointer(), sig)
-	if err != nil {
+	info := new(linux.SignalInfo)
+	if _, err := info.CopyIn(t, a[3].Pointer()); err != nil {
 		return 0, err
 	}
+	info.Signo = int32(sig)
 	if tgid <= 0 || tid <= 0 {
 		return 0, unix.EINVAL
 	}
@@ -244,15 +207,13 @@ func sysPidfdSendSignal(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	defer f.DecRef()
 	var info *linux.SignalInfo
 	if ptr := a[2].Pointer(); ptr != 0 {
-		var b [128]byte
-		if _, err := t.CopyIn(ptr, b[:]); err != nil {
+		info = new(linux.SignalInfo)
+		if _, err := info.CopyIn(t, ptr); err != nil {
 			return 0, err
 		}
-		i := signal.GetInfo(b[:])
-		if i.Signo != int32(sig) {
+		if info.Signo != int32(sig) {
 			return 0, unix.EINVAL
 		}
-		info = &i
 	}
 	return 0, t.KillPID(p.PID(), sig, info, kernel.PIDFDScope(flags, p.Thread()))
 }

@@ -1,16 +1,15 @@
 package syscalls
 
 import (
-	"encoding/binary"
+	"moat/sentry/kernel"
+	"moat/sentry/net/socket"
+	unixsock "moat/sentry/net/unix"
+	"moat/sentry/vfs"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/waiter"
-	"moat/sentry/kernel"
-	"moat/sentry/net/socket"
-	unixsock "moat/sentry/net/unix"
-	"moat/sentry/vfs"
 )
 
 func init() {
@@ -21,7 +20,9 @@ func init() {
 		full(288, "accept4", "fd ptr ptr hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return accept(t, a, a[3].Uint()) }),
 		full(48, "shutdown", "fd int", sysShutdown),
 		full(49, "bind", "fd ptr int", sysBind),
-		full(50, "listen", "fd int", sysListen),
+		full(50, "listen", "fd int", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return withSocket(t, a[0], func(s socket.Socket) error { return s.Listen(t, int(a[1].Int())) })
+		}),
 		full(51, "getsockname", "fd ptr ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return sockName(t, a, socket.Socket.LocalAddr)
 		}),
@@ -46,6 +47,16 @@ func getSocket(t *kernel.Task, fd int32) (*vfs.FileDescription, socket.Socket, e
 		return nil, nil, unix.ENOTSOCK
 	}
 	return f, s, nil
+}
+
+// withSocket calls fn with the socket of fd: EBADF, ENOTSOCK.
+func withSocket(t *kernel.Task, fd kernel.Arg, fn func(s socket.Socket) error) (uintptr, error) {
+	f, s, err := getSocket(t, fd.Int())
+	if err != nil {
+		return 0, err
+	}
+	defer f.DecRef()
+	return 0, fn(s)
 }
 
 // maxSockaddr is sizeof(struct sockaddr_storage).
@@ -77,17 +88,17 @@ func copyOutAddr(t *kernel.Task, b []byte, addr, lenAddr hostarch.Addr) error {
 	return t.CopyOutUint32(lenAddr, uint32(len(b)))
 }
 
-// sockType splits SOCK_NONBLOCK and SOCK_CLOEXEC off a type.
-func sockType(typ int32) (int32, uint32, bool, error) {
+// sockType splits SOCK_NONBLOCK and SOCK_CLOEXEC, which are O_NONBLOCK and O_CLOEXEC, off a type.
+func sockType(typ int32) (int32, uint32, error) {
 	flags := uint32(typ) &^ 0xf
 	if flags&^(unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC) != 0 {
-		return 0, 0, false, unix.EINVAL
+		return 0, 0, unix.EINVAL
 	}
-	return typ & 0xf, flags & unix.O_NONBLOCK, flags&unix.SOCK_CLOEXEC != 0, nil
+	return typ & 0xf, flags, nil
 }
 
 func sysSocket(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	typ, flags, cloexec, err := sockType(a[1].Int())
+	typ, flags, err := sockType(a[1].Int())
 	if err != nil {
 		return 0, err
 	}
@@ -95,14 +106,11 @@ func sysSocket(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	f := socket.Open(t, s, flags)
-	defer f.DecRef()
-	fd, err := t.NewFD(f, cloexec)
-	return uintptr(fd), err
+	return installFD(t, socket.Open(t, s, flags&unix.O_NONBLOCK), flags)
 }
 
 func sysSocketpair(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	typ, flags, cloexec, err := sockType(a[1].Int())
+	typ, flags, err := sockType(a[1].Int())
 	if err != nil {
 		return 0, err
 	}
@@ -116,56 +124,29 @@ func sysSocketpair(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	fs := []*vfs.FileDescription{socket.Open(t, x, flags), socket.Open(t, y, flags)}
-	defer fs[0].DecRef()
-	defer fs[1].DecRef()
-	fds, err := t.FDTable().NewFDs(fs, cloexec, t.ThreadGroup().Limit(linux.RLIMIT_NOFILE).Cur)
-	if err != nil {
-		return 0, err
-	}
-	var b [8]byte
-	binary.LittleEndian.PutUint32(b[:], uint32(fds[0]))
-	binary.LittleEndian.PutUint32(b[4:], uint32(fds[1]))
-	if _, err := t.CopyOut(a[3].Pointer(), b[:]); err != nil {
-		t.FDTable().Close(t, fds[0])
-		t.FDTable().Close(t, fds[1])
-		return 0, unix.EFAULT
-	}
-	return 0, nil
+	f, g := socket.Open(t, x, flags&unix.O_NONBLOCK), socket.Open(t, y, flags&unix.O_NONBLOCK)
+	defer f.DecRef()
+	defer g.DecRef()
+	return 0, twoFDs(t, a[3], f, g, flags&unix.O_CLOEXEC != 0)
 }
 
 func sysBind(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	f, s, err := getSocket(t, a[0].Int())
-	if err != nil {
-		return 0, err
-	}
-	defer f.DecRef()
-	addr, err := copyInAddr(t, a[1].Pointer(), a[2].Int())
-	if err != nil {
-		return 0, err
-	}
-	return 0, s.Bind(t, addr)
-}
-
-func sysListen(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	f, s, err := getSocket(t, a[0].Int())
-	if err != nil {
-		return 0, err
-	}
-	defer f.DecRef()
-	return 0, s.Listen(t, int(a[1].Int()))
+	return withSocket(t, a[0], func(s socket.Socket) error {
+		addr, err := copyInAddr(t, a[1].Pointer(), a[2].Int())
+		if err != nil {
+			return err
+		}
+		return s.Bind(t, addr)
+	})
 }
 
 func sysShutdown(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	f, s, err := getSocket(t, a[0].Int())
-	if err != nil {
-		return 0, err
-	}
-	defer f.DecRef()
-	if how := a[1].Int(); how < unix.SHUT_RD || how > unix.SHUT_RDWR {
-		return 0, unix.EINVAL
-	}
-	return 0, s.Shutdown(int(a[1].Int()))
+	return withSocket(t, a[0], func(s socket.Socket) error {
+		if how := a[1].Int(); how < unix.SHUT_RD || how > unix.SHUT_RDWR {
+			return unix.EINVAL
+		}
+		return s.Shutdown(int(a[1].Int()))
+	})
 }
 
 func sysConnect(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -242,75 +223,66 @@ func accept(t *kernel.Task, a kernel.Args, flags uint32) (uintptr, error) {
 }
 
 func sockName(t *kernel.Task, a kernel.Args, get func(socket.Socket, *kernel.Task) ([]byte, error)) (uintptr, error) {
-	f, s, err := getSocket(t, a[0].Int())
-	if err != nil {
-		return 0, err
-	}
-	defer f.DecRef()
-	b, err := get(s, t)
-	if err != nil {
-		return 0, err
-	}
-	return 0, copyOutAddr(t, b, a[1].Pointer(), a[2].Pointer())
+	return withSocket(t, a[0], func(s socket.Socket) error {
+		b, err := get(s, t)
+		if err != nil {
+			return err
+		}
+		return copyOutAddr(t, b, a[1].Pointer(), a[2].Pointer())
+	})
 }
 
 // maxOption bounds the value of an option.
 const maxOption = 4096
 
 func sysSetsockopt(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	f, s, err := getSocket(t, a[0].Int())
-	if err != nil {
-		return 0, err
-	}
-	defer f.DecRef()
-	n := a[4].Int()
-	if n < 0 {
-		return 0, unix.EINVAL
-	}
-	val := make([]byte, min(n, maxOption))
-	if _, err := t.CopyIn(a[3].Pointer(), val); err != nil {
-		return 0, unix.EFAULT
-	}
-	level, name := a[1].Int(), a[2].Int()
-	err = unix.ENOPROTOOPT
-	if level == linux.SOL_SOCKET {
-		err = s.Base().SetOption(t, name, val)
-	}
-	if err == unix.ENOPROTOOPT {
-		err = s.SetOption(t, level, name, val)
-	}
-	return 0, err
+	return withSocket(t, a[0], func(s socket.Socket) error {
+		n := a[4].Int()
+		if n < 0 {
+			return unix.EINVAL
+		}
+		val := make([]byte, min(n, maxOption))
+		if _, err := t.CopyIn(a[3].Pointer(), val); err != nil {
+			return err
+		}
+		level, name := a[1].Int(), a[2].Int()
+		err := error(unix.ENOPROTOOPT)
+		if level == linux.SOL_SOCKET {
+			err = s.Base().SetOption(t, name, val)
+		}
+		if err == unix.ENOPROTOOPT {
+			err = s.SetOption(t, level, name, val)
+		}
+		return err
+	})
 }
 
 func sysGetsockopt(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	f, s, err := getSocket(t, a[0].Int())
-	if err != nil {
-		return 0, err
-	}
-	defer f.DecRef()
-	u, err := t.CopyInUint32(a[4].Pointer())
-	if err != nil {
-		return 0, unix.EFAULT
-	}
-	n := int32(u)
-	if n < 0 {
-		return 0, unix.EINVAL
-	}
-	level, name := a[1].Int(), a[2].Int()
-	var val []byte
-	err = unix.ENOPROTOOPT
-	if level == linux.SOL_SOCKET {
-		val, err = s.Base().GetOption(name)
-	}
-	if err == unix.ENOPROTOOPT {
-		val, err = s.GetOption(t, level, name, int(n))
-	}
-	if err != nil {
-		return 0, err
-	}
-	val = val[:min(len(val), int(n))]
-	if _, err := t.CopyOut(a[3].Pointer(), val); err != nil {
-		return 0, unix.EFAULT
-	}
-	return 0, t.CopyOutUint32(a[4].Pointer(), uint32(len(val)))
+	return withSocket(t, a[0], func(s socket.Socket) error {
+		u, err := t.CopyInUint32(a[4].Pointer())
+		if err != nil {
+			return err
+		}
+		n := int32(u)
+		if n < 0 {
+			return unix.EINVAL
+		}
+		level, name := a[1].Int(), a[2].Int()
+		var val []byte
+		err = unix.ENOPROTOOPT
+		if level == linux.SOL_SOCKET {
+			val, err = s.Base().GetOption(name)
+		}
+		if err == unix.ENOPROTOOPT {
+			val, err = s.GetOption(t, level, name, int(n))
+		}
+		if err != nil {
+			return err
+		}
+		val = val[:min(len(val), int(n))]
+		if _, err := t.CopyOut(a[3].Pointer(), val); err != nil {
+			return err
+		}
+		return t.CopyOutUint32(a[4].Pointer(), uint32(len(val)))
+	})
 }

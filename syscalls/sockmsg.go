@@ -4,10 +4,6 @@ import (
 	"encoding/binary"
 	"time"
 
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/hostarch"
-	"gvisor.dev/gvisor/pkg/waiter"
 	"moat/sentry/kernel"
 	"moat/sentry/kernel/auth"
 	"moat/sentry/linuxerr"
@@ -15,6 +11,11 @@ import (
 	unixsock "moat/sentry/net/unix"
 	"moat/sentry/usermem"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 func init() {
@@ -453,19 +454,9 @@ func sysRecvmmsg(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, err
 	}
 	defer f.DecRef()
-	var deadline time.Time
-	if a[4] != 0 {
-		var b [16]byte
-		if _, err := t.CopyIn(a[4].Pointer(), b[:]); err != nil {
-			return 0, unix.EFAULT
-		}
-		sec, nsec := int64(binary.LittleEndian.Uint64(b[:])), int64(binary.LittleEndian.Uint64(b[8:]))
-		if sec < 0 || nsec < 0 || nsec >= 1e9 {
-			return 0, unix.EINVAL
-		}
-		if sec < 1<<31 {
-			deadline = time.Now().Add(time.Duration(sec)*time.Second + time.Duration(nsec))
-		}
+	deadline, err := copyInDeadline(t, a[4].Pointer())
+	if err != nil {
+		return 0, err
 	}
 	addr, flags := a[1].Pointer(), a[3].Int()
 	n := min(a[2].Uint(), linux.UIO_MAXIOV)

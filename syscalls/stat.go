@@ -1,12 +1,12 @@
 package syscalls
 
 import (
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/kernel"
 	"moat/sentry/kernel/auth"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 func init() {
@@ -97,25 +97,11 @@ func oldDev(d uint64) uint64 {
 
 // putStat copies out struct stat.
 func putStat(t *kernel.Task, buf kernel.Arg, a *vfs.Attr, dev uint64) error {
-	le := hostarch.ByteOrder
-	var b [144]byte
 	ns := t.Credentials().UserNS
-	le.PutUint64(b[0:], oldDev(dev))
-	le.PutUint64(b[8:], a.Ino)
-	le.PutUint64(b[16:], uint64(a.Nlink))
-	le.PutUint32(b[24:], uint32(a.Mode))
-	le.PutUint32(b[28:], ns.UIDOrOverflow(a.UID))
-	le.PutUint32(b[32:], ns.GIDOrOverflow(a.GID))
-	le.PutUint64(b[40:], oldDev(a.Rdev))
-	le.PutUint64(b[48:], uint64(a.Size))
-	le.PutUint64(b[56:], uint64(a.Blksize))
-	le.PutUint64(b[64:], uint64(a.Blocks))
-	for i, ts := range [...]vfs.Time{a.Atime, a.Mtime, a.Ctime} {
-		s := ts.Timespec()
-		le.PutUint64(b[72+16*i:], uint64(s.Sec))
-		le.PutUint64(b[80+16*i:], uint64(s.Nsec))
-	}
-	_, err := t.CopyOut(buf.Pointer(), b[:])
+	st := linux.Stat{Dev: oldDev(dev), Ino: a.Ino, Nlink: uint64(a.Nlink), Mode: uint32(a.Mode), UID: ns.UIDOrOverflow(a.UID), GID: ns.GIDOrOverflow(a.GID),
+		Rdev: oldDev(a.Rdev), Size: a.Size, Blksize: int64(a.Blksize), Blocks: a.Blocks,
+		ATime: a.Atime.Timespec(), MTime: a.Mtime.Timespec(), CTime: a.Ctime.Timespec()}
+	_, err := st.CopyOut(t, buf.Pointer())
 	return err
 }
 
@@ -146,8 +132,6 @@ func sysStatx(t *kernel.Task, a kernel.Args) (uintptr, error) {
 // not (fill_mg_cmtime).
 func putStatx(t *kernel.Task, buf kernel.Arg, p vfs.Path, a *vfs.Attr, want uint32) error {
 	const attrMountRoot = 0x2000
-	le := hostarch.ByteOrder
-	var b [256]byte
 	ns := t.Credentials().UserNS
 	dev := p.Mount.FS().Dev()
 	mask := uint32(linux.STATX_BASIC_STATS | linux.STATX_MNT_ID)
@@ -161,27 +145,13 @@ func putStatx(t *kernel.Task, buf kernel.Arg, p vfs.Path, a *vfs.Attr, want uint
 	if p.IsMountRoot() {
 		attrs |= attrMountRoot
 	}
-	le.PutUint32(b[0:], mask)
-	le.PutUint32(b[4:], uint32(a.Blksize))
-	le.PutUint64(b[8:], attrs)
-	le.PutUint32(b[16:], a.Nlink)
-	le.PutUint32(b[20:], ns.UIDOrOverflow(a.UID))
-	le.PutUint32(b[24:], ns.GIDOrOverflow(a.GID))
-	le.PutUint16(b[28:], a.Mode)
-	le.PutUint64(b[32:], a.Ino)
-	le.PutUint64(b[40:], uint64(a.Size))
-	le.PutUint64(b[48:], uint64(a.Blocks))
-	le.PutUint64(b[56:], a.AttributesMask|attrMountRoot)
-	for i, ts := range [...]vfs.Time{a.Atime, a.Btime, a.Ctime, a.Mtime} {
-		s := ts.Timespec()
-		le.PutUint64(b[64+16*i:], uint64(s.Sec))
-		le.PutUint32(b[72+16*i:], uint32(s.Nsec))
-	}
-	le.PutUint32(b[128:], unix.Major(a.Rdev))
-	le.PutUint32(b[132:], unix.Minor(a.Rdev))
-	le.PutUint32(b[136:], unix.Major(dev))
-	le.PutUint32(b[140:], unix.Minor(dev))
-	le.PutUint64(b[144:], p.Mount.ID())
+	st := linux.Statx{Mask: mask, Blksize: uint32(a.Blksize), Attributes: attrs, Nlink: a.Nlink, UID: ns.UIDOrOverflow(a.UID), GID: ns.GIDOrOverflow(a.GID),
+		Mode: a.Mode, Ino: a.Ino, Size: uint64(a.Size), Blocks: uint64(a.Blocks), AttributesMask: a.AttributesMask | attrMountRoot,
+		Atime: linux.NsecToStatxTimestamp(int64(a.Atime)), Btime: linux.NsecToStatxTimestamp(int64(a.Btime)),
+		Ctime: linux.NsecToStatxTimestamp(int64(a.Ctime)), Mtime: linux.NsecToStatxTimestamp(int64(a.Mtime)),
+		RdevMajor: unix.Major(a.Rdev), RdevMinor: unix.Minor(a.Rdev), DevMajor: unix.Major(dev), DevMinor: unix.Minor(dev), MntID: p.Mount.ID()}
+	var b [256]byte // with room for what later versions of Linux know
+	st.MarshalBytes(b[:])
 	_, err := t.CopyOut(buf.Pointer(), b[:])
 	return err
 }
@@ -191,17 +161,7 @@ func statfs(t *kernel.Task, p vfs.Path, buf kernel.Arg) error {
 	if err != nil {
 		return err
 	}
-	le := hostarch.ByteOrder
-	var b [120]byte
-	for i, v := range [...]uint64{st.Type, uint64(st.BlockSize), st.Blocks, st.BlocksFree, st.BlocksAvailable, st.Files, st.FilesFree} {
-		le.PutUint64(b[8*i:], v)
-	}
-	le.PutUint32(b[56:], uint32(st.FSID[0]))
-	le.PutUint32(b[60:], uint32(st.FSID[1]))
-	le.PutUint64(b[64:], st.NameLength)
-	le.PutUint64(b[72:], uint64(st.FragmentSize))
-	le.PutUint64(b[80:], st.Flags)
-	_, err = t.CopyOut(buf.Pointer(), b[:])
+	_, err = st.CopyOut(t, buf.Pointer())
 	return err
 }
 

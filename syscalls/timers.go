@@ -103,21 +103,20 @@ func copyOutItimerval(t *kernel.Task, p hostarch.Addr, left, period int64) error
 	if left > 0 && left < 1000 {
 		left = 1000
 	}
-	if err := copyOutTimeval(t, p, period); err != nil {
-		return err
-	}
-	return copyOutTimeval(t, p+16, left)
+	itv := linux.ItimerVal{Interval: timevalOf(period), Value: timevalOf(left)}
+	_, err := itv.CopyOut(t, p)
+	return err
 }
 
-func copyInTimeval(b []byte) (int64, error) {
-	sec, usec := int64(hostarch.ByteOrder.Uint64(b)), int64(hostarch.ByteOrder.Uint64(b[8:]))
-	if sec < 0 || usec < 0 || usec >= 1e6 {
+// timevalNs is tv in nanoseconds: EINVAL.
+func timevalNs(tv linux.Timeval) (int64, error) {
+	if tv.Sec < 0 || tv.Usec < 0 || tv.Usec >= 1e6 {
 		return 0, unix.EINVAL
 	}
-	if sec >= 9e9 {
+	if tv.Sec >= 9e9 {
 		return math.MaxInt64 / 2, nil
 	}
-	return sec*1e9 + usec*1e3, nil
+	return tv.Sec*1e9 + tv.Usec*1e3, nil
 }
 
 func sysGetitimer(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -132,14 +131,14 @@ func sysSetitimer(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	var value, period int64
 	var err error
 	if p := a[1].Pointer(); p != 0 {
-		var b [32]byte
-		if _, err := t.CopyIn(p, b[:]); err != nil {
+		var itv linux.ItimerVal
+		if _, err := itv.CopyIn(t, p); err != nil {
 			return 0, err
 		}
-		if period, err = copyInTimeval(b[:]); err != nil {
+		if period, err = timevalNs(itv.Interval); err != nil {
 			return 0, err
 		}
-		if value, err = copyInTimeval(b[16:]); err != nil {
+		if value, err = timevalNs(itv.Value); err != nil {
 			return 0, err
 		}
 	}
@@ -224,19 +223,12 @@ func (p *posixTimer) delete() {
 	}
 }
 
-// struct sigevent: sigev_value, sigev_signo, sigev_notify, and the thread ID.
-const sigeventSize = 64
-
 func sysTimerCreate(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	value, signo, notify, tid := uint64(0), uint32(linux.SIGALRM), uint32(linux.SIGEV_SIGNAL), int32(0)
+	ev := linux.Sigevent{Signo: int32(linux.SIGALRM), Notify: linux.SIGEV_SIGNAL}
 	if addr := a[1].Pointer(); addr != 0 {
-		var b [sigeventSize]byte
-		if _, err := t.CopyIn(addr, b[:]); err != nil {
+		if _, err := ev.CopyIn(t, addr); err != nil {
 			return 0, err
 		}
-		value = hostarch.ByteOrder.Uint64(b[:])
-		signo, notify = hostarch.ByteOrder.Uint32(b[8:]), hostarch.ByteOrder.Uint32(b[12:])
-		tid = int32(hostarch.ByteOrder.Uint32(b[16:]))
 	}
 	// A number is used up, and told, before the rest is looked at (do_timer_create).
 	which := a[0].Int()
@@ -255,20 +247,20 @@ func sysTimerCreate(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	_, group := c.(groupClock)
 	p := &posixTimer{g: g, real: !group}
 	var fire func(uint64) bool
-	if p.target, err2 = sigevTarget(t, notify, tid); err2 != nil {
+	if p.target, err2 = sigevTarget(t, &ev); err2 != nil {
 		return 0, err2
 	}
-	if notify != linux.SIGEV_NONE {
-		if signo == 0 || signo > linux.SignalMaximum {
+	if ev.Notify != linux.SIGEV_NONE {
+		if !linux.Signal(ev.Signo).IsValid() {
 			return 0, unix.EINVAL
 		}
 		if a[1] == 0 {
-			value = uint64(id)
+			ev.Value = uint64(id)
 		}
 		p.entry = signal.NewPreallocated()
-		p.entry.Info = linux.SignalInfo{Signo: int32(signo), Code: linux.SI_TIMER}
+		p.entry.Info = linux.SignalInfo{Signo: ev.Signo, Code: linux.SI_TIMER}
 		p.entry.Info.SetTimerID(linux.TimerID(id))
-		p.entry.Info.SetSigval(value)
+		p.entry.Info.SetSigval(ev.Value)
 		p.entry.OnDequeue = p.dequeued
 		fire = p.fire
 	}
@@ -289,12 +281,12 @@ func sysTimerCreate(t *kernel.Task, a kernel.Args) (uintptr, error) {
 }
 
 // sigevTarget is good_sigevent: who gets the signal, nil for the process.
-func sigevTarget(t *kernel.Task, notify uint32, tid int32) (*kernel.Task, error) {
-	switch notify {
+func sigevTarget(t *kernel.Task, ev *linux.Sigevent) (*kernel.Task, error) {
+	switch ev.Notify {
 	case linux.SIGEV_SIGNAL, linux.SIGEV_NONE, linux.SIGEV_THREAD:
 		return nil, nil
 	case linux.SIGEV_SIGNAL | linux.SIGEV_THREAD_ID, linux.SIGEV_THREAD_ID | linux.SIGEV_THREAD:
-		if o := t.PIDNamespace().Task(tid); o != nil && o.ThreadGroup() == t.ThreadGroup() {
+		if o := t.PIDNamespace().Task(ev.Tid); o != nil && o.ThreadGroup() == t.ThreadGroup() {
 			return o, nil
 		}
 	}
@@ -331,21 +323,24 @@ func posixTimerOf(t *kernel.Task, id int32) (*posixTimer, error) {
 }
 
 func copyOutItimerspec(t *kernel.Task, p hostarch.Addr, left, period int64) error {
-	if err := copyOutTimespec(t, p, period); err != nil {
-		return err
-	}
-	return copyOutTimespec(t, p+16, left)
+	its := linux.Itimerspec{Interval: linux.NsecToTimespec(period), Value: linux.NsecToTimespec(left)}
+	_, err := its.CopyOut(t, p)
+	return err
 }
 
 func sysTimerSettime(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if a[2] == 0 {
 		return 0, unix.EINVAL
 	}
-	period, err := copyInTimeout(t, a[2].Pointer())
+	var its linux.Itimerspec
+	if _, err := its.CopyIn(t, a[2].Pointer()); err != nil {
+		return 0, err
+	}
+	period, err := timespecNs(its.Interval)
 	if err != nil {
 		return 0, err
 	}
-	value, err := copyInTimeout(t, a[2].Pointer()+16)
+	value, err := timespecNs(its.Value)
 	if err != nil {
 		return 0, err
 	}
@@ -353,7 +348,7 @@ func sysTimerSettime(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	s := timer.Setting{At: *value, Period: *period}
+	s := timer.Setting{At: value, Period: period}
 	if s.At != 0 && a[1].Int()&linux.TIMER_ABSTIME == 0 {
 		s.At = addSat(p.timer.Clock().Now(), s.At)
 	}

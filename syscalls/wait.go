@@ -1,11 +1,12 @@
 package syscalls
 
 import (
+	"moat/sentry/kernel"
+	"moat/sentry/linuxerr"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"moat/sentry/kernel"
-	"moat/sentry/linuxerr"
 )
 
 func init() {
@@ -38,7 +39,7 @@ func sysWait4(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		}
 	}
 	if p := a[3].Pointer(); p != 0 {
-		if err := copyOutRusage(t, p, &r.Rusage); err != nil {
+		if _, err := r.Rusage.CopyOut(t, p); err != nil {
 			return 0, err
 		}
 	}
@@ -128,7 +129,7 @@ func waitid(t *kernel.Task, a kernel.Args) (*kernel.WaitResult, error) {
 		return nil, unix.EAGAIN
 	}
 	if r != nil && a[4] != 0 {
-		if err := copyOutRusage(t, a[4].Pointer(), &r.Rusage); err != nil {
+		if _, err := r.Rusage.CopyOut(t, a[4].Pointer()); err != nil {
 			return r, err
 		}
 	}
@@ -161,18 +162,6 @@ func copyOutWaitInfo(t *kernel.Task, p hostarch.Addr, r *kernel.WaitResult) erro
 		}
 	}
 	// Only signo, errno, code, pid, uid and status are written.
-	var b [28]byte
-	le := hostarch.ByteOrder
-	le.PutUint32(b[:], uint32(info.Signo))
-	le.PutUint32(b[8:], uint32(info.Code))
-	copy(b[16:], info.Fields[:12])
-	_, err := t.CopyOut(p, b[:])
-	return err
-}
-
-func copyOutRusage(t *kernel.Task, p hostarch.Addr, r *linux.Rusage) error {
-	b := make([]byte, r.SizeBytes())
-	r.MarshalBytes(b)
-	_, err := t.CopyOut(p, b)
+	_, err := info.CopyOutN(t, p, 28)
 	return err
 }

@@ -1,10 +1,11 @@
 package kernel
 
 import (
+	"moat/sentry/usermem"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"moat/sentry/usermem"
 )
 
 // maxRW is MAX_RW_COUNT: reads and writes are cut to it.
@@ -22,6 +23,15 @@ func (t *Task) CopyIn(addr hostarch.Addr, dst []byte) (int, error) {
 func (t *Task) CopyOut(addr hostarch.Addr, src []byte) (int, error) {
 	return t.mm.Load().CopyOut(addr, src)
 }
+
+// CopyInBytes, CopyOutBytes and CopyScratchBuffer make t a marshal.CopyContext: abi/linux's structures copy themselves.
+func (t *Task) CopyInBytes(addr hostarch.Addr, dst []byte) (int, error) { return t.CopyIn(addr, dst) }
+
+// CopyOutBytes is CopyOut.
+func (t *Task) CopyOutBytes(addr hostarch.Addr, src []byte) (int, error) { return t.CopyOut(addr, src) }
+
+// CopyScratchBuffer is for structures that are not laid out as Linux's.
+func (t *Task) CopyScratchBuffer(n int) []byte { return make([]byte, n) }
 
 // ZeroOut zeroes guest memory.
 func (t *Task) ZeroOut(addr hostarch.Addr, n int64) (int64, error) {

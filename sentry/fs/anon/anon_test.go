@@ -7,10 +7,11 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
 	"moat/sentry/usermem"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 var ctx = vfs.Background()
@@ -30,7 +31,7 @@ func event(n uint32) *vfs.FileDescription {
 func put(f *vfs.FileDescription) { f.Impl().(*EventFD).Add(1) }
 
 func add(ep, f *vfs.FileDescription, fd int32, events uint32) error {
-	return ep.Impl().(*Epoll).Control(unix.EPOLL_CTL_ADD, ep, f, fd, EpollEvent{events, uint64(fd)})
+	return ep.Impl().(*Epoll).Control(unix.EPOLL_CTL_ADD, ep, f, fd, linux.EpollEvent{Events: events, Data: [2]int32{fd}})
 }
 
 func now(ep *vfs.FileDescription) string {
@@ -134,16 +135,16 @@ func TestEpollThreads(t *testing.T) {
 				}
 				evs, _ := e.Wait(ctx, nil, 3, true, time.Now().Add(50*time.Millisecond))
 				for _, ev := range evs {
-					f := fs[ev.Data]
+					f := fs[ev.Data[0]]
 					var b [8]byte
 					if _, err := f.Read(ctx, usermem.Bytes(b[:]), 0); err != nil {
 						t.Error("event without data", err)
 					}
-					e.Control(unix.EPOLL_CTL_MOD, ep, f, int32(ev.Data), EpollEvent{unix.EPOLLIN | unix.EPOLLONESHOT, ev.Data})
+					e.Control(unix.EPOLL_CTL_MOD, ep, f, ev.Data[0], linux.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Data: ev.Data})
 					mu.Lock()
 					left--
 					mu.Unlock()
-					done <- int(ev.Data)
+					done <- int(ev.Data[0])
 				}
 			}
 		})
@@ -238,7 +239,7 @@ func BenchmarkEpollPingPong(b *testing.B) {
 		add(ep, event(0), int32(i+2), unix.EPOLLIN)
 	}
 	e, ev := ep.Impl().(*Epoll), f.Impl().(*EventFD)
-	var buf [4]EpollEvent
+	var buf [4]linux.EpollEvent
 	var word [8]byte
 	b.ReportAllocs()
 	dst := usermem.Bytes(word[:])

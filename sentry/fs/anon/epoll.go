@@ -5,9 +5,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/waiter"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // Epoll is epoll(7). Files put their items on the ready list, and whoever waits looks only at those.
@@ -42,7 +44,7 @@ type epollItem struct {
 	entry waiter.Entry
 	// events are EPOLL*, without any to wait for after EPOLLONESHOT fired. They change under Epoll.mu only.
 	events atomic.Uint32
-	data   uint64 // guarded by Epoll.mu
+	data   [2]int32 // guarded by Epoll.mu
 	// next and prev are nil if the item is not on the ready list; guarded by Epoll.readyMu.
 	next, prev *epollItem
 }
@@ -54,12 +56,6 @@ type sleeper struct {
 }
 
 var sleepers = sync.Pool{New: func() any { return &sleeper{ch: make(chan struct{}, 1)} }}
-
-// EpollEvent is struct epoll_event.
-type EpollEvent struct {
-	Events uint32
-	Data   uint64
-}
 
 const (
 	epollExclusive = 1 << 28
@@ -145,7 +141,7 @@ func (i *epollItem) mask() waiter.EventMask {
 }
 
 // Control is epoll_ctl(2) on file, which the caller has open as fd. self is e's own open file.
-func (e *Epoll) Control(op int32, self, file *vfs.FileDescription, fd int32, ev EpollEvent) error {
+func (e *Epoll) Control(op int32, self, file *vfs.FileDescription, fd int32, ev linux.EpollEvent) error {
 	if !vfs.CanPoll(file) {
 		return unix.EPERM
 	}
@@ -189,7 +185,7 @@ func (e *Epoll) Control(op int32, self, file *vfs.FileDescription, fd int32, ev 
 	return unix.EINVAL
 }
 
-func (e *Epoll) add(key epollKey, ev EpollEvent) error {
+func (e *Epoll) add(key epollKey, ev linux.EpollEvent) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.items[key] != nil {
@@ -218,7 +214,7 @@ func (e *Epoll) add(key epollKey, ev EpollEvent) error {
 	return nil
 }
 
-func (e *Epoll) modify(key epollKey, ev EpollEvent) error {
+func (e *Epoll) modify(key epollKey, ev linux.EpollEvent) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	i := e.items[key]
@@ -275,7 +271,7 @@ func (e *Epoll) Release(vfs.Context, *vfs.FileDescription) {
 }
 
 // Collect appends up to n events that are there now to out. Level-triggered items stay on the list, behind all others.
-func (e *Epoll) Collect(out []EpollEvent, n int) []EpollEvent {
+func (e *Epoll) Collect(out []linux.EpollEvent, n int) []linux.EpollEvent {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var again *epollItem // the first item that was put back: the round is over
@@ -293,7 +289,7 @@ func (e *Epoll) Collect(out []EpollEvent, n int) []EpollEvent {
 		if got == 0 {
 			continue
 		}
-		out = append(out, EpollEvent{got.ToLinux(), i.data})
+		out = append(out, linux.EpollEvent{Events: got.ToLinux(), Data: i.data})
 		switch events := i.events.Load(); {
 		case events&unix.EPOLLONESHOT != 0:
 			i.events.Store(events & epollFlags)
@@ -338,7 +334,7 @@ func (e *Epoll) anyReady() bool {
 
 // Wait is epoll_wait(2): up to n events, waiting until deadline (zero: for ever; block false: not at all). An interruption gives
 // linuxerr.ERESTARTSYS, a timeout no events.
-func (e *Epoll) Wait(ctx vfs.Context, out []EpollEvent, n int, block bool, deadline time.Time) ([]EpollEvent, error) {
+func (e *Epoll) Wait(ctx vfs.Context, out []linux.EpollEvent, n int, block bool, deadline time.Time) ([]linux.EpollEvent, error) {
 	for {
 		if out = e.Collect(out, n); len(out) > 0 || !block {
 			e.passOn()
