@@ -1,10 +1,12 @@
 package syscalls
 
 import (
+	"moat/sentry/kernel"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"moat/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/marshal/primitive"
 )
 
 func init() {
@@ -64,13 +66,9 @@ func copyInCloneArgs(t *kernel.Task, p hostarch.Addr, size uint64) (*kernel.Clon
 	if err != nil || n == 0 {
 		return args, err
 	}
-	tids := make([]byte, 4*n)
-	if _, err := t.CopyIn(set, tids); err != nil {
-		return nil, err
-	}
 	args.SetTID = make([]int32, n)
-	for i := range args.SetTID {
-		args.SetTID[i] = int32(hostarch.ByteOrder.Uint32(tids[4*i:]))
+	if _, err := primitive.CopyInt32SliceIn(t, set, args.SetTID); err != nil {
+		return nil, err
 	}
 	return args, t.MaySetTID(int(n))
 }

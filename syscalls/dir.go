@@ -4,19 +4,20 @@ import (
 	"errors"
 	"sync"
 
+	"moat/sentry/kernel"
+	"moat/sentry/vfs"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"moat/sentry/kernel"
-	"moat/sentry/vfs"
 )
 
 // Directories: listing, the working directory, the root.
 
 func init() {
 	register(
-		full(78, "getdents", "fd ptr size", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return getdents(t, a, putDirent) }),
-		full(217, "getdents64", "fd ptr size", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return getdents(t, a, putDirent64) }),
+		full(78, "getdents", "fd ptr size", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return getdents(t, a, true) }),
+		full(217, "getdents64", "fd ptr size", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return getdents(t, a, false) }),
 		full(79, "getcwd", "ptr size", sysGetcwd),
 		full(80, "chdir", "path", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return withPath(t, cwdArg, a[0], vfs.Follow|vfs.Directory, func(p vfs.Path) error { return chdir(t, p) })
@@ -40,9 +41,9 @@ var errFull = errors.New("buffer is full")
 
 var direntBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 64<<10); return &b }}
 
-// putDirent and putDirent64 append d to b, or return nil if it would exceed limit.
-func putDirent64(b []byte, limit int, d *vfs.Dirent) []byte {
-	n := (19 + len(d.Name) + 1 + 7) &^ 7
+// putDirent appends d to b as struct linux_dirent64, or with old as struct linux_dirent, whose last byte is the type; nil if it would exceed limit.
+func putDirent(b []byte, limit int, d *vfs.Dirent, old bool) []byte {
+	n := (8 + 8 + 2 + 1 + len(d.Name) + 1 + 7) &^ 7
 	if len(b)+n > limit {
 		return nil
 	}
@@ -54,30 +55,17 @@ func putDirent64(b []byte, limit int, d *vfs.Dirent) []byte {
 	le.PutUint64(e, d.Ino)
 	le.PutUint64(e[8:], uint64(d.Off))
 	le.PutUint16(e[16:], uint16(n))
-	e[18] = d.Type
-	copy(e[19:], d.Name)
-	return b
-}
-
-func putDirent(b []byte, limit int, d *vfs.Dirent) []byte {
-	n := (18 + len(d.Name) + 2 + 7) &^ 7
-	if len(b)+n > limit {
-		return nil
+	if old {
+		copy(e[18:], d.Name)
+		e[n-1] = d.Type
+	} else {
+		e[18] = d.Type
+		copy(e[19:], d.Name)
 	}
-	le := hostarch.ByteOrder
-	at := len(b)
-	b = b[:at+n]
-	e := b[at:]
-	clear(e)
-	le.PutUint64(e, d.Ino)
-	le.PutUint64(e[8:], uint64(d.Off))
-	le.PutUint16(e[16:], uint16(n))
-	copy(e[18:], d.Name)
-	e[n-1] = d.Type
 	return b
 }
 
-func getdents(t *kernel.Task, a kernel.Args, put func([]byte, int, *vfs.Dirent) []byte) (uintptr, error) {
+func getdents(t *kernel.Task, a kernel.Args, old bool) (uintptr, error) {
 	f, err := t.GetFile(a[0].Int())
 	if err != nil {
 		return 0, err
@@ -92,7 +80,7 @@ func getdents(t *kernel.Task, a kernel.Args, put func([]byte, int, *vfs.Dirent) 
 	limit := int(min(uint64(a[2].Uint()), uint64(cap(b))))
 	full := false
 	err = f.ReadDir(t, func(d vfs.Dirent) error {
-		n := put(b, limit, &d)
+		n := putDirent(b, limit, &d, old)
 		if n == nil {
 			full = true
 			return errFull

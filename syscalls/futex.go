@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/marshal/primitive"
 
 	"moat/sentry/kernel"
 	"moat/sentry/kernel/futex"
@@ -298,7 +299,7 @@ func futexWaitRequeuePI(t *kernel.Task, addr, addr2 hostarch.Addr, private bool,
 }
 
 func sysFutexWaitv(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	const maxWaiters, entry = 128, 24
+	const maxWaiters = 128
 	n := a[1].Uint()
 	if a[2] != 0 || n == 0 || n > maxWaiters || a[0] == 0 {
 		return 0, unix.EINVAL
@@ -311,8 +312,8 @@ func sysFutexWaitv(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if when != nil && clock != linux.CLOCK_MONOTONIC && clock != linux.CLOCK_REALTIME {
 		return 0, unix.EINVAL
 	}
-	b := make([]byte, n*entry)
-	if _, err := t.CopyIn(a[0].Pointer(), b); err != nil {
+	all := make([]futexWaitv, n)
+	if err := copyInWaitv(t, a[0], all); err != nil {
 		return 0, err
 	}
 	c := make(chan struct{}, 1)
@@ -328,18 +329,16 @@ func sysFutexWaitv(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		}
 		return woken
 	}
-	for i := range ws {
-		e := b[i*entry:]
-		val, addr := hostarch.ByteOrder.Uint64(e), hostarch.ByteOrder.Uint64(e[8:])
-		flags, reserved := hostarch.ByteOrder.Uint32(e[16:]), hostarch.ByteOrder.Uint32(e[20:])
-		if flags&^uint32(futex2Private) != futex2Size32 || reserved != 0 || val>>32 != 0 {
+	for i, v := range all {
+		private, err := v.check()
+		if err != nil {
 			finish()
-			return 0, unix.EINVAL
+			return 0, err
 		}
-		k, err := futexKey(t, hostarch.Addr(addr), flags&futex2Private != 0)
+		k, err := futexKey(t, v.addr, private)
 		if err == nil {
 			ws[i].C = c
-			err = futexes.PrepareShared(&ws[i], t.MemoryManager(), hostarch.Addr(addr), k, uint32(val))
+			err = futexes.PrepareShared(&ws[i], t.MemoryManager(), v.addr, k, uint32(v.val))
 		}
 		if err != nil {
 			if w := finish(); w >= 0 {
@@ -361,6 +360,32 @@ func sysFutexWaitv(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		err = unix.EAGAIN
 	}
 	return 0, err
+}
+
+// futexWaitv is struct futex_waitv; the upper half of flags is reserved.
+type futexWaitv struct {
+	val   uint64
+	addr  hostarch.Addr
+	flags uint64
+}
+
+// copyInWaitv reads as many as all holds.
+func copyInWaitv(t *kernel.Task, addr kernel.Arg, all []futexWaitv) error {
+	words := make([]uint64, 3*len(all))
+	if _, err := primitive.CopyUint64SliceIn(t, addr.Pointer(), words); err != nil {
+		return err
+	}
+	for i := range all {
+		all[i] = futexWaitv{words[3*i], hostarch.Addr(words[3*i+1]), words[3*i+2]}
+	}
+	return nil
+}
+
+func (v *futexWaitv) check() (private bool, err error) {
+	if v.flags>>32 != 0 || v.val>>32 != 0 {
+		return false, unix.EINVAL
+	}
+	return futex2Flags(uint32(v.flags))
 }
 
 func futex2Flags(flags uint32) (private bool, err error) {
@@ -400,30 +425,28 @@ func sysFutexWait2(t *kernel.Task, a kernel.Args) (uintptr, error) {
 }
 
 func sysFutexRequeue2(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	var b [48]byte
+	var both [2]futexWaitv
 	if a[1] != 0 || a[0] == 0 {
 		return 0, unix.EINVAL
 	}
-	if _, err := t.CopyIn(a[0].Pointer(), b[:]); err != nil {
+	if err := copyInWaitv(t, a[0], both[:]); err != nil {
 		return 0, err
 	}
 	var keys [2]futex.Key
-	for i := range keys {
-		e := b[i*24:]
-		private, err := futex2Flags(hostarch.ByteOrder.Uint32(e[16:]))
-		if err != nil || hostarch.ByteOrder.Uint32(e[20:]) != 0 || hostarch.ByteOrder.Uint64(e)>>32 != 0 {
-			return 0, unix.EINVAL
+	for i, v := range both {
+		private, err := v.check()
+		if err != nil {
+			return 0, err
 		}
-		if keys[i], err = futexKey(t, hostarch.Addr(hostarch.ByteOrder.Uint64(e[8:])), private); err != nil {
+		if keys[i], err = futexKey(t, v.addr, private); err != nil {
 			return 0, err
 		}
 	}
 	if a[2].Int() < 0 || a[3].Int() < 0 {
 		return 0, unix.EINVAL
 	}
-	val := hostarch.ByteOrder.Uint32(b[:])
-	addr := hostarch.Addr(hostarch.ByteOrder.Uint64(b[8:]))
-	n, err := futexes.Requeue(t.MemoryManager(), addr, keys[0], keys[1], int(a[2].Int()), int(a[3].Int()), &val)
+	val := uint32(both[0].val)
+	n, err := futexes.Requeue(t.MemoryManager(), both[0].addr, keys[0], keys[1], int(a[2].Int()), int(a[3].Int()), &val)
 	return uintptr(n), err
 }
 

@@ -177,9 +177,7 @@ func sysReboot(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	case 0x01234567: // LINUX_REBOOT_CMD_RESTART
 		sig = linux.SIGHUP
 	case 0xcdef0123, 0x4321fedc: // HALT, POWER_OFF
-	case 0, 0x89abcdef: // Ctrl-Alt-Del on and off
-		return 0, unix.EINVAL
-	default:
+	default: // Ctrl-Alt-Del on and off too
 		return 0, unix.EINVAL
 	}
 	// reboot_pid_ns: the namespace's init is killed, and its parent sees the signal as its death.

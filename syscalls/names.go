@@ -13,12 +13,8 @@ import (
 
 func init() {
 	register(
-		full(83, "mkdir", "path mode", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return mkdir(t, cwdArg, a[0], a[1].Mode())
-		}),
-		full(258, "mkdirat", "dirfd path mode", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return mkdir(t, a[0], a[1], a[2].Mode())
-		}),
+		full(83, "mkdir", "path mode", cwd(sysMkdirat)),
+		full(258, "mkdirat", "dirfd path mode", sysMkdirat),
 		full(84, "rmdir", "path", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return unlink(t, cwdArg, a[0], unix.AT_REMOVEDIR)
 		}),
@@ -49,21 +45,13 @@ func init() {
 		full(266, "symlinkat", "path dirfd path", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return symlink(t, a[0], a[1], a[2])
 		}),
-		full(133, "mknod", "path mode dev", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return mknod(t, cwdArg, a[0], a[1].Mode(), a[2].Uint())
-		}),
-		full(259, "mknodat", "dirfd path mode dev", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return mknod(t, a[0], a[1], a[2].Mode(), a[3].Uint())
-		}),
-		full(90, "chmod", "path mode", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return withPath(t, cwdArg, a[0], vfs.Follow, func(p vfs.Path) error { return vfs.Chmod(t, p, a[1].Mode()) })
-		}),
+		full(133, "mknod", "path mode dev", cwd(sysMknodat)),
+		full(259, "mknodat", "dirfd path mode dev", sysMknodat),
+		full(90, "chmod", "path mode", cwd(sysFchmodat)),
 		full(91, "fchmod", "fd mode", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return withFile(t, a[0], func(f *vfs.FileDescription) error { return vfs.Chmod(t, f.Path(), a[1].Mode()) })
 		}),
-		full(268, "fchmodat", "dirfd path mode", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return withPath(t, a[0], a[1], vfs.Follow, func(p vfs.Path) error { return vfs.Chmod(t, p, a[2].Mode()) })
-		}),
+		full(268, "fchmodat", "dirfd path mode", sysFchmodat),
 		full(452, "fchmodat2", "dirfd path mode atflags", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			if a[3].Uint()&^uint32(unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH) != 0 {
 				return 0, unix.EINVAL
@@ -83,8 +71,8 @@ func init() {
 			return withFile(t, a[0], func(f *vfs.FileDescription) error { return chownPath(t, f.Path(), a[1], a[2]) })
 		}),
 		full(132, "utime", "path ptr", sysUtime),
-		full(235, "utimes", "path ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return utimes(t, cwdArg, a[0], a[1]) }),
-		full(261, "futimesat", "dirfd path ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return utimes(t, a[0], a[1], a[2]) }),
+		full(235, "utimes", "path ptr", cwd(sysFutimesat)),
+		full(261, "futimesat", "dirfd path ptr", sysFutimesat),
 		full(280, "utimensat", "dirfd path ptr atflags", sysUtimensat),
 		full(76, "truncate", "path off", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			if a[1].Int64() < 0 {
@@ -101,13 +89,17 @@ func init() {
 	)
 }
 
-func mkdir(t *kernel.Task, dirfd, path kernel.Arg, mode uint16) (uintptr, error) {
-	w, err := pathAt(t, dirfd, path)
+func sysMkdirat(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	w, err := pathAt(t, a[0], a[1])
 	if err != nil {
 		return 0, err
 	}
 	defer w.done()
-	return 0, vfs.Mkdir(t, w.start, w.path, mode)
+	return 0, vfs.Mkdir(t, w.start, w.path, a[2].Mode())
+}
+
+func sysFchmodat(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	return withPath(t, a[0], a[1], vfs.Follow, func(p vfs.Path) error { return vfs.Chmod(t, p, a[2].Mode()) })
 }
 
 func unlink(t *kernel.Task, dirfd, path kernel.Arg, flags uint32) (uintptr, error) {
@@ -187,15 +179,16 @@ func symlink(t *kernel.Task, target, dirfd, path kernel.Arg) (uintptr, error) {
 // newDev is new_decode_dev.
 func newDev(d uint32) uint64 { return unix.Mkdev(d&0xfff00>>8, d&0xff|d>>12&0xfff00) }
 
-func mknod(t *kernel.Task, dirfd, path kernel.Arg, mode uint16, dev uint32) (uintptr, error) {
-	w, err := pathAt(t, dirfd, path)
+func sysMknodat(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	w, err := pathAt(t, a[0], a[1])
 	if err != nil {
 		return 0, err
 	}
 	defer w.done()
 	var rdev uint64
+	mode := a[2].Mode()
 	if f := mode & unix.S_IFMT; f == unix.S_IFCHR || f == unix.S_IFBLK {
-		rdev = newDev(dev)
+		rdev = newDev(a[3].Uint())
 	}
 	return 0, vfs.Mknod(t, w.start, w.path, mode, rdev)
 }
@@ -247,11 +240,11 @@ func seconds(sec, nsec int64) vfs.Time {
 	return vfs.Time(min(max(sec, -most+1), most-1)*1000000000 + nsec)
 }
 
-func utimes(t *kernel.Task, dirfd, path, times kernel.Arg) (uintptr, error) {
+func sysFutimesat(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	set, touch := touchNow(t), true
-	if times != 0 {
+	if a[2] != 0 {
 		var tv [2]linux.Timeval
-		if _, err := linux.CopyTimevalSliceIn(t, times.Pointer(), tv[:]); err != nil {
+		if _, err := linux.CopyTimevalSliceIn(t, a[2].Pointer(), tv[:]); err != nil {
 			return 0, err
 		}
 		for i, p := range [...]*vfs.Time{&set.Atime, &set.Mtime} {
@@ -262,10 +255,10 @@ func utimes(t *kernel.Task, dirfd, path, times kernel.Arg) (uintptr, error) {
 		}
 		touch = false
 	}
-	if path == 0 {
-		return withFile(t, dirfd, func(f *vfs.FileDescription) error { return vfs.Utimes(t, f.Path(), set, touch) })
+	if a[1] == 0 {
+		return withFile(t, a[0], func(f *vfs.FileDescription) error { return vfs.Utimes(t, f.Path(), set, touch) })
 	}
-	return withPath(t, dirfd, path, vfs.Follow, func(p vfs.Path) error { return vfs.Utimes(t, p, set, touch) })
+	return withPath(t, a[0], a[1], vfs.Follow, func(p vfs.Path) error { return vfs.Utimes(t, p, set, touch) })
 }
 
 func sysUtimensat(t *kernel.Task, a kernel.Args) (uintptr, error) {

@@ -1,10 +1,11 @@
 package syscalls
 
 import (
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/kernel"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
 )
 
 // at is a path argument with the directory it is relative to.
@@ -51,6 +52,13 @@ func (a *at) done() {
 // cwdArg is the dirfd of calls without one.
 const cwdArg = kernel.Arg(unix.AT_FDCWD & (1<<64 - 1))
 
+// cwd makes of a call that names a directory before its path the one without.
+func cwd(at kernel.SyscallFn) kernel.SyscallFn {
+	return func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+		return at(t, kernel.Args{cwdArg, a[0], a[1], a[2], a[3], a[4]})
+	}
+}
+
 // resolve walks a.
 func (a *at) resolve(ctx vfs.Context, flags uint32) (vfs.Path, error) {
 	return vfs.Resolve(ctx, a.start, a.path, flags)
@@ -62,8 +70,22 @@ func withPath(t *kernel.Task, dirfd, addr kernel.Arg, flags uint32, fn func(p vf
 	if err != nil {
 		return 0, err
 	}
-	defer w.done()
-	p, err := w.resolve(t, flags)
+	return w.call(t, flags, fn)
+}
+
+// withPathOrNull is withPath for pathOrNull and the AT_* flags.
+func withPathOrNull(t *kernel.Task, dirfd, addr kernel.Arg, flags uint32, fn func(p vfs.Path) error) (uintptr, error) {
+	w, err := pathOrNull(t, dirfd, addr, flags)
+	if err != nil {
+		return 0, err
+	}
+	return w.call(t, follow(flags), fn)
+}
+
+// call walks a, calls fn with what it names, and is done.
+func (a *at) call(t *kernel.Task, flags uint32, fn func(p vfs.Path) error) (uintptr, error) {
+	defer a.done()
+	p, err := a.resolve(t, flags)
 	if err != nil {
 		return 0, err
 	}

@@ -1,11 +1,12 @@
 package syscalls
 
 import (
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/fs/pipe"
 	"moat/sentry/kernel"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/marshal/primitive"
 )
 
 func init() {
@@ -31,10 +32,7 @@ func twoFDs(t *kernel.Task, addr kernel.Arg, x, y *vfs.FileDescription, cloexec 
 	if err != nil {
 		return err
 	}
-	var b [8]byte
-	hostarch.ByteOrder.PutUint32(b[:], uint32(fds[0]))
-	hostarch.ByteOrder.PutUint32(b[4:], uint32(fds[1]))
-	if _, err := t.CopyOut(addr.Pointer(), b[:]); err != nil {
+	if _, err := primitive.CopyInt32SliceOut(t, addr.Pointer(), fds); err != nil {
 		for _, fd := range fds {
 			t.FDTable().Close(t, fd)
 		}

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/marshal/primitive"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -37,7 +37,7 @@ type polled struct {
 // pollSet is a set of them, with buffers, reused so that a poll allocates nothing.
 type pollSet struct {
 	ps    []polled
-	buf   []byte
+	fds   []linux.PollFD
 	words []uint64
 	ch    chan struct{}
 }
@@ -54,12 +54,6 @@ func (s *pollSet) free() {
 		s.ps = s.ps[:0]
 		pollSets.Put(s)
 	}
-}
-
-// bytes returns a buffer of n bytes, which is s' until the next call.
-func (s *pollSet) bytes(n int) []byte {
-	s.buf = slices.Grow(s.buf[:0], n)[:n]
-	return s.buf
 }
 
 // scan looks at every file and returns how many have something. A file that is gone or never was has POLLNVAL.
@@ -143,15 +137,12 @@ func pollfds(t *kernel.Task, addr kernel.Arg, n uint64, block bool, deadline tim
 	}
 	s := pollSets.Get().(*pollSet)
 	defer s.free()
-	b := s.bytes(8 * int(n))
-	if n > 0 {
-		if _, err := t.CopyIn(addr.Pointer(), b); err != nil {
-			return 0, err
-		}
+	s.fds = slices.Grow(s.fds[:0], int(n))[:n]
+	if _, err := linux.CopyPollFDSliceIn(t, addr.Pointer(), s.fds); err != nil {
+		return 0, err
 	}
-	le := hostarch.ByteOrder
-	for e := b; len(e) > 0; e = e[8:] {
-		s.ps = append(s.ps, polled{fd: int32(le.Uint32(e)), want: waiter.EventMaskFromLinux(uint32(le.Uint16(e[4:])) | unix.POLLERR | unix.POLLHUP)})
+	for _, p := range s.fds {
+		s.ps = append(s.ps, polled{fd: p.FD, want: waiter.EventMaskFromLinux(uint32(uint16(p.Events)) | unix.POLLERR | unix.POLLHUP)})
 	}
 	s.open(t)
 	got, err := s.wait(t, block, deadline)
@@ -159,14 +150,10 @@ func pollfds(t *kernel.Task, addr kernel.Arg, n uint64, block bool, deadline tim
 		return 0, err
 	}
 	for i := range s.ps {
-		le.PutUint16(b[8*i+6:], uint16(s.ps[i].got))
+		s.fds[i].REvents = int16(s.ps[i].got)
 	}
-	if n > 0 {
-		if _, err := t.CopyOut(addr.Pointer(), b); err != nil {
-			return 0, err
-		}
-	}
-	return uintptr(got), nil
+	_, err = linux.CopyPollFDSliceOut(t, addr.Pointer(), s.fds)
+	return uintptr(got), err
 }
 
 func sysPoll(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -269,18 +256,14 @@ type fdSets [3][]uint64
 // copyIn reads the sets of n descriptors at addrs.
 func (f *fdSets) copyIn(t *kernel.Task, s *pollSet, n int, addrs [3]kernel.Arg) error {
 	words := (n + 63) / 64
-	b := s.bytes(8 * words)
 	s.words = slices.Grow(s.words[:0], 3*words)[:3*words]
 	for i, a := range addrs {
 		if a == 0 {
 			continue
 		}
-		if _, err := t.CopyIn(a.Pointer(), b); err != nil {
-			return err
-		}
 		f[i] = s.words[i*words : (i+1)*words]
-		for w := range f[i] {
-			f[i][w] = hostarch.ByteOrder.Uint64(b[8*w:])
+		if _, err := primitive.CopyUint64SliceIn(t, a.Pointer(), f[i]); err != nil {
+			return err
 		}
 		if n%64 != 0 {
 			f[i][words-1] &= 1<<(n%64) - 1
@@ -298,16 +281,12 @@ func (f *fdSets) word(w int) (all uint64) {
 	return all
 }
 
-func (f *fdSets) copyOut(t *kernel.Task, s *pollSet, addrs [3]kernel.Arg) error {
+func (f *fdSets) copyOut(t *kernel.Task, addrs [3]kernel.Arg) error {
 	for i, a := range addrs {
 		if a == 0 {
 			continue
 		}
-		b := s.bytes(8 * len(f[i]))
-		for w, v := range f[i] {
-			hostarch.ByteOrder.PutUint64(b[8*w:], v)
-		}
-		if _, err := t.CopyOut(a.Pointer(), b); err != nil {
+		if _, err := primitive.CopyUint64SliceOut(t, a.Pointer(), f[i]); err != nil {
 			return err
 		}
 	}
@@ -358,10 +337,7 @@ func selectFDs(t *kernel.Task, n int32, addrs [3]kernel.Arg, block bool, deadlin
 			}
 		}
 	}
-	if err := sets.copyOut(t, s, addrs); err != nil {
-		return 0, err
-	}
-	return uintptr(count), nil
+	return uintptr(count), sets.copyOut(t, addrs)
 }
 
 func sysSelect(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -379,11 +355,11 @@ func sysSelect(t *kernel.Task, a kernel.Args) (uintptr, error) {
 func sysPselect(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	var mask, size kernel.Arg
 	if a[5] != 0 {
-		var b [16]byte
-		if _, err := t.CopyIn(a[5].Pointer(), b[:]); err != nil {
+		var set [2]uint64
+		if _, err := primitive.CopyUint64SliceIn(t, a[5].Pointer(), set[:]); err != nil {
 			return 0, err
 		}
-		mask, size = kernel.Arg(hostarch.ByteOrder.Uint64(b[:])), kernel.Arg(hostarch.ByteOrder.Uint64(b[8:]))
+		mask, size = kernel.Arg(set[0]), kernel.Arg(set[1])
 	}
 	block, deadline, err := timeout(t, a[4], 1)
 	if err != nil {

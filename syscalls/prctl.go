@@ -19,8 +19,6 @@ func init() {
 
 // prctl(2) options that abi/linux lacks.
 const (
-	prGetUnalign       = 5
-	prGetFPEMU         = 9
 	prGetSpeculation   = 52
 	prSetSpeculation   = 53
 	prGetIOFlusher     = 58
@@ -28,9 +26,7 @@ const (
 	prSetMDWE          = 65
 	prGetMDWE          = 66
 	prGetAuxv          = 0x41555856
-	prSchedCore        = 62
 	prMCEKillDefault   = 2
-	prSysUserDispatch  = 59
 	prSetMemoryMerge   = 67
 	prGetMemoryMerge   = 68
 	prTscEnable        = 1
@@ -205,8 +201,6 @@ func sysPrctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, unix.EINVAL
 	case prGetSpeculation, prSetSpeculation:
 		return 0, unix.ENODEV
-	case prSysUserDispatch, prSchedCore, prGetUnalign, prGetFPEMU:
-		return 0, unix.EINVAL
 	default:
 		return 0, unix.EINVAL
 	}

@@ -84,8 +84,11 @@ func ptraceStopped(t, o *kernel.Task, req int32, addr, data kernel.Arg) (uintptr
 	p := data.Pointer()
 	switch req {
 	case ptPeekText, ptPeekData:
-		var b [8]byte
-		return 0, get(t, o, p, b[:], func() error { return force(o, addr.Pointer(), b[:], false) })
+		return 0, peek(t, o, p, func() (uint64, error) {
+			var b [8]byte
+			err := force(o, addr.Pointer(), b[:], false)
+			return hostarch.ByteOrder.Uint64(b[:]), err
+		})
 	case ptPokeText, ptPokeData:
 		var b [8]byte
 		hostarch.ByteOrder.PutUint64(b[:], data.Uint64())
@@ -99,11 +102,9 @@ func ptraceStopped(t, o *kernel.Task, req int32, addr, data kernel.Arg) (uintptr
 	case ptGetRegSet, ptSetRegSet:
 		return 0, regSet(t, o, addr.Uint64(), p, req == ptSetRegSet)
 	case ptGetEventMsg:
-		var b [8]byte
-		return 0, get(t, o, p, b[:], func() error {
+		return 0, peek(t, o, p, func() (uint64, error) {
 			_, m, _ := o.StopState()
-			hostarch.ByteOrder.PutUint64(b[:], m)
-			return nil
+			return m, nil
 		})
 	case ptGetSigInfo, ptSetSigInfo:
 		return 0, sigInfo(t, o, p, req == ptSetSigInfo)
@@ -127,6 +128,15 @@ func get(t, o *kernel.Task, p hostarch.Addr, b []byte, fn func() error) error {
 	}
 	_, err := t.CopyOut(p, b)
 	return err
+}
+
+// peek is get for a word.
+func peek(t, o *kernel.Task, p hostarch.Addr, fn func() (uint64, error)) (err error) {
+	var v uint64
+	if err := t.TraceRequest(o, func() (err error) { v, err = fn(); return err }); err != nil {
+		return err
+	}
+	return t.CopyOutUint64(p, v)
 }
 
 // force reads or writes a tracee's memory whatever its permissions: EIO where there is none.
@@ -276,13 +286,12 @@ func ptraceUser(t, o *kernel.Task, poke bool, off uint64, data kernel.Arg) error
 	if off%8 != 0 || off >= userSize {
 		return unix.EIO
 	}
-	var b [8]byte
 	if !poke {
-		return get(t, o, data.Pointer(), b[:], func() error {
+		return peek(t, o, data.Pointer(), func() (uint64, error) {
 			if off < regsSize {
-				hostarch.ByteOrder.PutUint64(b[:], *regFields(o.Regs())[off/8])
+				return *regFields(o.Regs())[off/8], nil
 			}
-			return nil
+			return 0, nil
 		})
 	}
 	return t.TraceRequest(o, func() error {
@@ -330,14 +339,14 @@ func sigMask(t, o *kernel.Task, size uint64, p hostarch.Addr, set bool) error {
 	if size != linux.SignalSetSize {
 		return unix.EINVAL
 	}
-	var b [8]byte
 	if !set {
-		return get(t, o, p, b[:], func() error { hostarch.ByteOrder.PutUint64(b[:], uint64(o.SignalMask())); return nil })
+		return peek(t, o, p, func() (uint64, error) { return uint64(o.SignalMask()), nil })
 	}
-	if _, err := t.CopyIn(p, b[:]); err != nil {
+	v, err := t.CopyInUint64(p)
+	if err != nil {
 		return err
 	}
-	return t.TraceRequest(o, func() error { o.SetSignalMask(linux.SignalSet(hostarch.ByteOrder.Uint64(b[:]))); return nil })
+	return t.TraceRequest(o, func() error { o.SetSignalMask(linux.SignalSet(v)); return nil })
 }
 
 // syscallInfo is PTRACE_GET_SYSCALL_INFO: it returns the size of what there is.
@@ -381,17 +390,11 @@ func traceArchPrctl(t, o *kernel.Task, p hostarch.Addr, code kernel.Arg) error {
 	const setGS, setFS, getFS, getGS = 0x1001, 0x1002, 0x1003, 0x1004
 	// data is the operation, addr what it is about; for SET_* the value itself.
 	op, where := uint64(p), code.Pointer()
-	var b [8]byte
 	switch op {
-	case getFS, getGS:
-		return get(t, o, where, b[:], func() error {
-			v := o.Regs().Fs_base
-			if op == getGS {
-				v = o.Regs().Gs_base
-			}
-			hostarch.ByteOrder.PutUint64(b[:], v)
-			return nil
-		})
+	case getFS:
+		return peek(t, o, where, func() (uint64, error) { return o.Regs().Fs_base, nil })
+	case getGS:
+		return peek(t, o, where, func() (uint64, error) { return o.Regs().Gs_base, nil })
 	case setFS, setGS:
 		if uint64(where) >= userTop {
 			return unix.EPERM

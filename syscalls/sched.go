@@ -385,12 +385,7 @@ func sysIoprioSet(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		if !t.Credentials().HasCap(linux.CAP_SYS_ADMIN) && !t.Credentials().HasCap(linux.CAP_SYS_NICE) {
 			return 0, unix.EPERM
 		}
-		fallthrough
-	case linux.IOPRIO_CLASS_BE:
-		if prio&7 != prio&linux.IOPRIO_PRIO_MASK && prio&linux.IOPRIO_PRIO_MASK&7 > 7 {
-			return 0, unix.EINVAL
-		}
-	case linux.IOPRIO_CLASS_IDLE:
+	case linux.IOPRIO_CLASS_BE, linux.IOPRIO_CLASS_IDLE:
 	case linux.IOPRIO_CLASS_NONE:
 		if prio&linux.IOPRIO_PRIO_MASK != 0 {
 			return 0, unix.EINVAL

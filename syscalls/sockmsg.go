@@ -424,28 +424,38 @@ func (w *controlWriter) rights(cloexec bool) {
 	}
 }
 
+// messages runs one on each of the struct mmsghdr at addr and stores its count, until it fails or there are to be no more. It returns how many
+// were done; an error only if none.
+func messages(t *kernel.Task, addr hostarch.Addr, n uint32, one func(addr hostarch.Addr) (count int64, more bool, err error)) (uintptr, error) {
+	n = min(n, linux.UIO_MAXIOV)
+	for i := range n {
+		c, more, err := one(addr)
+		if err == nil {
+			err = t.CopyOutUint32(addr+msghdrSize, uint32(c))
+		}
+		switch {
+		case err != nil && i == 0:
+			return 0, err
+		case err != nil:
+			return uintptr(i), nil
+		case !more:
+			return uintptr(i + 1), nil
+		}
+		addr += mmsgSize
+	}
+	return uintptr(n), nil
+}
+
 func sysSendmmsg(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	f, s, err := getSocket(t, a[0].Int())
 	if err != nil {
 		return 0, err
 	}
 	defer f.DecRef()
-	addr := a[1].Pointer()
-	n := min(a[2].Uint(), linux.UIO_MAXIOV)
-	for i := uint32(0); i < n; i++ {
-		c, err := sendmsg(t, f, s, addr, a[3].Int())
-		if err == nil {
-			err = t.CopyOutUint32(addr+msghdrSize, uint32(c))
-		}
-		if err != nil {
-			if i > 0 {
-				return uintptr(i), nil
-			}
-			return 0, err
-		}
-		addr += mmsgSize
-	}
-	return uintptr(n), nil
+	return messages(t, a[1].Pointer(), a[2].Uint(), func(addr hostarch.Addr) (int64, bool, error) {
+		n, err := sendmsg(t, f, s, addr, a[3].Int())
+		return n, true, err
+	})
 }
 
 func sysRecvmmsg(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -458,26 +468,12 @@ func sysRecvmmsg(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	addr, flags := a[1].Pointer(), a[3].Int()
-	n := min(a[2].Uint(), linux.UIO_MAXIOV)
-	for i := uint32(0); i < n; i++ {
-		c, err := recvmsg(t, f, s, addr, flags&^unix.MSG_WAITFORONE, deadline)
-		if err == nil {
-			err = t.CopyOutUint32(addr+msghdrSize, uint32(c))
-		}
-		if err != nil {
-			if i > 0 {
-				return uintptr(i), nil
-			}
-			return 0, err
-		}
+	flags := a[3].Int()
+	return messages(t, a[1].Pointer(), a[2].Uint(), func(addr hostarch.Addr) (int64, bool, error) {
+		n, err := recvmsg(t, f, s, addr, flags&^unix.MSG_WAITFORONE, deadline)
 		if flags&unix.MSG_WAITFORONE != 0 {
 			flags |= unix.MSG_DONTWAIT
 		}
-		addr += mmsgSize
-		if !deadline.IsZero() && time.Now().After(deadline) {
-			return uintptr(i + 1), nil
-		}
-	}
-	return uintptr(n), nil
+		return n, deadline.IsZero() || !time.Now().After(deadline), err
+	})
 }

@@ -34,21 +34,13 @@ func init() {
 			return 0, statfs(t, f.Path(), a[1])
 		}),
 		absent(136, "ustat", "obsolete; no device numbers of file systems to ask by"),
-		full(21, "access", "path mode", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return access(t, cwdArg, a[0], a[1].Uint(), 0)
-		}),
-		full(269, "faccessat", "dirfd path mode", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return access(t, a[0], a[1], a[2].Uint(), 0)
-		}),
+		full(21, "access", "path mode", cwd(sysFaccessat)),
+		full(269, "faccessat", "dirfd path mode", sysFaccessat),
 		full(439, "faccessat2", "dirfd path mode atflags", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return access(t, a[0], a[1], a[2].Uint(), a[3].Uint())
 		}),
-		full(89, "readlink", "path buf size", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return readlink(t, cwdArg, a[0], a[1], a[2].Int())
-		}),
-		full(267, "readlinkat", "dirfd path buf size", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return readlink(t, a[0], a[1], a[2], a[3].Int())
-		}),
+		full(89, "readlink", "path buf size", cwd(sysReadlinkat)),
+		full(267, "readlinkat", "dirfd path buf size", sysReadlinkat),
 	)
 }
 
@@ -58,22 +50,13 @@ func statAt(t *kernel.Task, dirfd, path, buf kernel.Arg, flags uint32) (uintptr,
 	if flags&^uint32(statFlags) != 0 {
 		return 0, unix.EINVAL
 	}
-	w, err := pathOrNull(t, dirfd, path, flags)
-	if err != nil {
-		return 0, err
-	}
-	defer w.done()
-	p, err := w.resolve(t, follow(flags))
-	if err != nil {
-		return 0, err
-	}
-	a, err := vfs.Stat(t, p)
-	dev := p.Mount.FS().Dev()
-	p.DecRef()
-	if err != nil {
-		return 0, err
-	}
-	return 0, putStat(t, buf, &a, dev)
+	return withPathOrNull(t, dirfd, path, flags, func(p vfs.Path) error {
+		a, err := vfs.Stat(t, p)
+		if err != nil {
+			return err
+		}
+		return putStat(t, buf, &a, p.Mount.FS().Dev())
+	})
 }
 
 func sysFstat(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -111,21 +94,13 @@ func sysStatx(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if flags&^uint32(statFlags|sync) != 0 || flags&sync == sync || mask&linux.STATX__RESERVED != 0 {
 		return 0, unix.EINVAL
 	}
-	w, err := pathOrNull(t, a[0], a[1], flags)
-	if err != nil {
-		return 0, err
-	}
-	defer w.done()
-	p, err := w.resolve(t, follow(flags))
-	if err != nil {
-		return 0, err
-	}
-	defer p.DecRef()
-	at, err := vfs.Stat(t, p)
-	if err != nil {
-		return 0, err
-	}
-	return 0, putStatx(t, a[4], p, &at, a[3].Uint())
+	return withPathOrNull(t, a[0], a[1], flags, func(p vfs.Path) error {
+		at, err := vfs.Stat(t, p)
+		if err != nil {
+			return err
+		}
+		return putStatx(t, a[4], p, &at, mask)
+	})
 }
 
 // putStatx writes struct statx. The birth time is told if it was asked for, and if neither the change nor the modification time was, these are
@@ -173,6 +148,10 @@ type realIDs struct {
 
 func (r realIDs) Credentials() *auth.Credentials { return r.creds }
 
+func sysFaccessat(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	return access(t, a[0], a[1], a[2].Uint(), 0)
+}
+
 // access is faccessat2(2): without AT_EACCESS the real IDs count, and root's capabilities if the real user is root (fs/open.c access_override_creds).
 func access(t *kernel.Task, dirfd, path kernel.Arg, mode, flags uint32) (uintptr, error) {
 	if mode&^uint32(7) != 0 || flags&^uint32(unix.AT_EACCESS|unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH) != 0 {
@@ -211,11 +190,12 @@ func accessCaps(c *auth.Credentials) auth.CapSet {
 	return 0
 }
 
-func readlink(t *kernel.Task, dirfd, path, buf kernel.Arg, size int32) (uintptr, error) {
+func sysReadlinkat(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	size := a[3].Int()
 	if size <= 0 {
 		return 0, unix.EINVAL
 	}
-	w, err := pathAt(t, dirfd, path)
+	w, err := pathAt(t, a[0], a[1])
 	if err != nil {
 		return 0, err
 	}
@@ -232,6 +212,6 @@ func readlink(t *kernel.Task, dirfd, path, buf kernel.Arg, size int32) (uintptr,
 		}
 		return 0, err
 	}
-	n, err := t.CopyOut(buf.Pointer(), []byte(s[:min(len(s), int(size))]))
+	n, err := t.CopyOut(a[2].Pointer(), []byte(s[:min(len(s), int(size))]))
 	return uintptr(n), err
 }

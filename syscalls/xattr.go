@@ -1,10 +1,11 @@
 package syscalls
 
 import (
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/kernel"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
 )
 
 // xattrOp is a call that was looked at, all but the file that it is made on: that comes last, as on Linux.
@@ -59,17 +60,11 @@ func init() {
 			if err != nil {
 				return 0, err
 			}
-			w, err := pathOrNull(t, a[0], a[1], a[2].Uint())
-			if err != nil {
-				return 0, err
-			}
-			defer w.done()
-			p, err := w.resolve(t, follow(a[2].Uint()))
-			if err != nil {
-				return 0, err
-			}
-			defer p.DecRef()
-			return op(p)
+			_, err = withPathOrNull(t, a[0], a[1], a[2].Uint(), func(p vfs.Path) (err error) {
+				n, err = op(p)
+				return err
+			})
+			return n, err
 		}
 	}
 	register(full(463, "setxattrat", "dirfd path hex str ptr size", at(setxattr, true)), full(465, "listxattrat", "dirfd path hex ptr size", at(listxattr, false)),
