@@ -1,10 +1,11 @@
 package vfs
 
 import (
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/waiter"
 	"moat/sentry/memmap"
 	"moat/sentry/usermem"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // IOFlags change one read or write.
@@ -100,6 +101,27 @@ func (FileDefaults) Readiness(mask waiter.EventMask) waiter.EventMask {
 }
 func (FileDefaults) EventRegister(*waiter.Entry) error { return nil }
 func (FileDefaults) EventUnregister(*waiter.Entry)     {}
+
+// Waitable is FileDefaults for a file that is waited for at Waiters; nil: it never changes.
+type Waitable struct {
+	FileDefaults
+	Waiters *waiter.Queue
+}
+
+// EventRegister implements FileImpl.
+func (w *Waitable) EventRegister(e *waiter.Entry) error {
+	if w.Waiters != nil {
+		w.Waiters.EventRegister(e)
+	}
+	return nil
+}
+
+// EventUnregister implements FileImpl.
+func (w *Waitable) EventUnregister(e *waiter.Entry) {
+	if w.Waiters != nil {
+		w.Waiters.EventUnregister(e)
+	}
+}
 
 // Files that have more to offer than FileImpl implement these beside it.
 

@@ -6,16 +6,20 @@
 package anon
 
 import (
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/usermem"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 var le = hostarch.ByteOrder
 
 // file is what the types here embed: they have no position, but lseek(2) does not mind (noop_llseek).
-type file struct{ vfs.FileDefaults }
+type file struct{ vfs.Waitable }
+
+func newFile() file { return file{vfs.Waitable{Waiters: &waiter.Queue{}}} }
 
 // NoopSeek implements vfs.NoopSeeker.
 func (file) NoopSeek() {}

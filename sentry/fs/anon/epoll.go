@@ -16,8 +16,7 @@ import (
 type Epoll struct {
 	file
 	// queue is for those who poll the epoll file itself.
-	queue waiter.Queue
-	nest  nesting
+	nest nesting
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -76,7 +75,7 @@ func NewEpoll(ctx vfs.Context) *vfs.FileDescription {
 }
 
 func newEpoll() *Epoll {
-	e := &Epoll{items: make(map[epollKey]*epollItem)}
+	e := &Epoll{file: newFile(), items: make(map[epollKey]*epollItem)}
 	e.ready.next, e.ready.prev = &e.ready, &e.ready
 	e.sleepers.next, e.sleepers.prev = &e.sleepers, &e.sleepers
 	return e
@@ -97,7 +96,7 @@ func (e *Epoll) enqueue(i *epollItem) {
 	}
 	e.wakeLocked()
 	e.readyMu.Unlock()
-	e.queue.Notify(waiter.ReadableEvents)
+	e.Waiters.Notify(waiter.ReadableEvents)
 }
 
 // +checklocks:e.readyMu
@@ -406,9 +405,3 @@ func (e *Epoll) Readiness(mask waiter.EventMask) waiter.EventMask {
 	}
 	return mask & waiter.ReadableEvents
 }
-
-// EventRegister implements vfs.FileImpl.
-func (e *Epoll) EventRegister(w *waiter.Entry) error { e.queue.EventRegister(w); return nil }
-
-// EventUnregister implements vfs.FileImpl.
-func (e *Epoll) EventUnregister(w *waiter.Entry) { e.queue.EventUnregister(w) }

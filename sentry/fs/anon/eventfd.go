@@ -4,16 +4,16 @@ import (
 	"math"
 	"sync"
 
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/waiter"
 	"moat/sentry/usermem"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // EventFD is eventfd(2).
 type EventFD struct {
 	file
-	queue     waiter.Queue
 	semaphore bool
 
 	mu sync.Mutex
@@ -26,7 +26,7 @@ func NewEventFD(ctx vfs.Context, initial uint32, flags uint32) (*vfs.FileDescrip
 	if flags&^uint32(unix.EFD_SEMAPHORE|unix.EFD_NONBLOCK|unix.EFD_CLOEXEC) != 0 {
 		return nil, unix.EINVAL
 	}
-	e := &EventFD{semaphore: flags&unix.EFD_SEMAPHORE != 0, count: uint64(initial)}
+	e := &EventFD{file: newFile(), semaphore: flags&unix.EFD_SEMAPHORE != 0, count: uint64(initial)}
 	return vfs.NewAnonFile(ctx, "[eventfd]", e, unix.O_RDWR|flags&oNonblock), nil
 }
 
@@ -46,7 +46,7 @@ func (e *EventFD) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequ
 	}
 	e.count -= v
 	e.mu.Unlock()
-	e.queue.Notify(waiter.WritableEvents)
+	e.Waiters.Notify(waiter.WritableEvents)
 	return putWord(dst, v)
 }
 
@@ -78,7 +78,7 @@ func (e *EventFD) Add(v uint64) error {
 	}
 	e.count += v
 	e.mu.Unlock()
-	e.queue.Notify(waiter.ReadableEvents) // of 0 too: an edge
+	e.Waiters.Notify(waiter.ReadableEvents) // of 0 too: an edge
 	return nil
 }
 
@@ -101,9 +101,3 @@ func (e *EventFD) Readiness(mask waiter.EventMask) waiter.EventMask {
 	}
 	return ev & mask
 }
-
-// EventRegister implements vfs.FileImpl.
-func (e *EventFD) EventRegister(w *waiter.Entry) error { e.queue.EventRegister(w); return nil }
-
-// EventUnregister implements vfs.FileImpl.
-func (e *EventFD) EventUnregister(w *waiter.Entry) { e.queue.EventUnregister(w) }

@@ -4,17 +4,17 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"moat/sentry/usermem"
+	"moat/sentry/vfs"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/waiter"
-	"moat/sentry/usermem"
-	"moat/sentry/vfs"
 )
 
 // Inotify is inotify(7).
 type Inotify struct {
 	file
-	queue waiter.Queue
 
 	mu sync.Mutex
 	// events wait to be read; bytes is their size as read(2) returns them.
@@ -64,7 +64,7 @@ func NewInotify(ctx vfs.Context, flags uint32) (*vfs.FileDescription, error) {
 		inotifies.Add(-1)
 		return nil, unix.EMFILE
 	}
-	in := &Inotify{watches: make(map[int32]*watch), byInode: make(map[vfs.Inode]*watch)}
+	in := &Inotify{file: newFile(), watches: make(map[int32]*watch), byInode: make(map[vfs.Inode]*watch)}
 	return vfs.NewAnonFile(ctx, "inotify", in, unix.O_RDONLY|flags&oNonblock), nil
 }
 
@@ -125,7 +125,7 @@ func (w *watch) remove() {
 	in.queueLocked(inotifyEvent{wd: w.wd, mask: unix.IN_IGNORED})
 	in.mu.Unlock()
 	vfs.RemoveWatch(w.inode, w)
-	in.queue.Notify(waiter.ReadableEvents)
+	in.Waiters.Notify(waiter.ReadableEvents)
 }
 
 // Event implements vfs.Watcher.
@@ -143,7 +143,7 @@ func (w *watch) Event(mask, cookie uint32, name string, unlinked bool) {
 	}
 	in.mu.Unlock()
 	if hit {
-		in.queue.Notify(waiter.ReadableEvents)
+		in.Waiters.Notify(waiter.ReadableEvents)
 	}
 	if mask&(unix.IN_DELETE_SELF|unix.IN_UNMOUNT) != 0 && name == "" || hit && want&unix.IN_ONESHOT != 0 {
 		w.remove()
@@ -245,9 +245,3 @@ func (in *Inotify) Readiness(mask waiter.EventMask) waiter.EventMask {
 	}
 	return mask & waiter.ReadableEvents
 }
-
-// EventRegister implements vfs.FileImpl.
-func (in *Inotify) EventRegister(w *waiter.Entry) error { in.queue.EventRegister(w); return nil }
-
-// EventUnregister implements vfs.FileImpl.
-func (in *Inotify) EventUnregister(w *waiter.Entry) { in.queue.EventUnregister(w) }

@@ -3,11 +3,12 @@ package anon
 import (
 	"sync/atomic"
 
+	"moat/sentry/usermem"
+	"moat/sentry/vfs"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/waiter"
-	"moat/sentry/usermem"
-	"moat/sentry/vfs"
 )
 
 // SignalSource is what signalfd needs of a task.
@@ -21,13 +22,12 @@ type SignalSource interface {
 type SignalFD struct {
 	file
 	source SignalSource
-	queue  *waiter.Queue
 	set    atomic.Uint64
 }
 
 // NewSignalFD returns an open signalfd for set. queue is notified when the source gets a signal.
 func NewSignalFD(ctx vfs.Context, s SignalSource, queue *waiter.Queue, set linux.SignalSet, flags uint32) *vfs.FileDescription {
-	f := &SignalFD{source: s, queue: queue}
+	f := &SignalFD{file: file{vfs.Waitable{Waiters: queue}}, source: s}
 	f.set.Store(uint64(set))
 	return vfs.NewAnonFile(ctx, "[signalfd]", f, unix.O_RDWR|flags&oNonblock)
 }
@@ -35,7 +35,7 @@ func NewSignalFD(ctx vfs.Context, s SignalSource, queue *waiter.Queue, set linux
 // SetMask changes the set.
 func (f *SignalFD) SetMask(set linux.SignalSet) {
 	f.set.Store(uint64(set))
-	f.queue.Notify(waiter.ReadableEvents)
+	f.Waiters.Notify(waiter.ReadableEvents)
 }
 
 // Mask is the set, for fdinfo.
@@ -110,9 +110,3 @@ func (f *SignalFD) Readiness(mask waiter.EventMask) waiter.EventMask {
 	}
 	return mask & waiter.ReadableEvents
 }
-
-// EventRegister implements vfs.FileImpl.
-func (f *SignalFD) EventRegister(w *waiter.Entry) error { f.queue.EventRegister(w); return nil }
-
-// EventUnregister implements vfs.FileImpl.
-func (f *SignalFD) EventUnregister(w *waiter.Entry) { f.queue.EventUnregister(w) }

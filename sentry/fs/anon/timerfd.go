@@ -3,18 +3,18 @@ package anon
 import (
 	"sync"
 
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/waiter"
 	"moat/sentry/kernel/timer"
 	"moat/sentry/usermem"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // Timer is timerfd_create(2). A periodic one that has expired rests until it is read.
 type Timer struct {
 	file
-	queue waiter.Queue
 	timer *timer.Timer
 
 	mu sync.Mutex
@@ -39,7 +39,7 @@ func NewTimer(ctx vfs.Context, clock int32, flags uint32) (*vfs.FileDescription,
 	if (clock == unix.CLOCK_REALTIME_ALARM || clock == unix.CLOCK_BOOTTIME_ALARM) && !ctx.Credentials().HasCap(linux.CAP_WAKE_ALARM) {
 		return nil, unix.EPERM
 	}
-	t := &Timer{}
+	t := &Timer{file: newFile()}
 	t.timer = timer.New(c, t.fire)
 	return vfs.NewAnonFile(ctx, "[timerfd]", t, unix.O_RDWR|flags&oNonblock), nil
 }
@@ -48,7 +48,7 @@ func (t *Timer) fire(n uint64) (hold bool) {
 	t.mu.Lock()
 	t.ticks += n
 	t.mu.Unlock()
-	t.queue.Notify(waiter.ReadableEvents)
+	t.Waiters.Notify(waiter.ReadableEvents)
 	return true
 }
 
@@ -98,9 +98,3 @@ func (t *Timer) Readiness(mask waiter.EventMask) waiter.EventMask {
 	}
 	return mask & waiter.ReadableEvents
 }
-
-// EventRegister implements vfs.FileImpl.
-func (t *Timer) EventRegister(w *waiter.Entry) error { t.queue.EventRegister(w); return nil }
-
-// EventUnregister implements vfs.FileImpl.
-func (t *Timer) EventUnregister(w *waiter.Entry) { t.queue.EventUnregister(w) }

@@ -221,7 +221,7 @@ func (i *ptmxInode) OpenSpecial(ctx vfs.Context, _ uint32) (vfs.FileImpl, error)
 	if err != nil {
 		return nil, err
 	}
-	return &master{p: p}, nil
+	return &master{vfs.Waitable{Waiters: &p.masterQueue}, p}, nil
 }
 
 // slaveInode is /dev/pts/N.
@@ -243,7 +243,7 @@ func (p *Pty) open(ctx vfs.Context, flags uint32) (vfs.FileImpl, error) {
 	if t, ok := ctx.(*kernel.Task); ok && flags&unix.O_NOCTTY == 0 && flags&unix.O_ACCMODE != unix.O_WRONLY {
 		t.OpenTTY(&p.job)
 	}
-	return &slave{p: p}, nil
+	return &slave{vfs.Waitable{Waiters: &p.slaveQueue}, p}, nil
 }
 
 // openTTY opens /dev/tty: the caller's controlling terminal, or ENXIO.

@@ -249,7 +249,7 @@ func (p *Pty) readInput(ctx vfs.Context, b []byte, nonblock bool) (int, error) {
 
 // master is an open master.
 type master struct {
-	vfs.FileDefaults
+	vfs.Waitable
 	p *Pty
 }
 
@@ -300,18 +300,9 @@ func chunks(src usermem.IOSequence, fn func([]byte) (int, error)) (int64, error)
 // Readiness implements vfs.FileImpl.
 func (m *master) Readiness(mask waiter.EventMask) waiter.EventMask { return m.p.masterReady(mask) }
 
-// EventRegister implements vfs.FileImpl.
-func (m *master) EventRegister(e *waiter.Entry) error {
-	m.p.masterQueue.EventRegister(e)
-	return nil
-}
-
-// EventUnregister implements vfs.FileImpl.
-func (m *master) EventUnregister(e *waiter.Entry) { m.p.masterQueue.EventUnregister(e) }
-
 // slave is an open slave.
 type slave struct {
-	vfs.FileDefaults
+	vfs.Waitable
 	p *Pty
 }
 
@@ -353,12 +344,3 @@ func (p *Pty) tostop() bool {
 
 // Readiness implements vfs.FileImpl.
 func (s *slave) Readiness(mask waiter.EventMask) waiter.EventMask { return s.p.slaveReady(mask) }
-
-// EventRegister implements vfs.FileImpl.
-func (s *slave) EventRegister(e *waiter.Entry) error {
-	s.p.slaveQueue.EventRegister(e)
-	return nil
-}
-
-// EventUnregister implements vfs.FileImpl.
-func (s *slave) EventUnregister(e *waiter.Entry) { s.p.slaveQueue.EventUnregister(e) }

@@ -282,15 +282,14 @@ func (f *File) Open(ctx vfs.Context, _ *vfs.Dentry, flags uint32) (vfs.FileImpl,
 	o := &openFile{f: f}
 	if f.Changed != nil {
 		o.version = f.Version()
-		o.queue = f.Changed()
+		o.Waiters = f.Changed()
 	}
 	return o, nil
 }
 
 type openFile struct {
-	vfs.FileDefaults
-	f     *File
-	queue *waiter.Queue
+	vfs.Waitable
+	f *File
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -371,21 +370,6 @@ func (o *openFile) Readiness(mask waiter.EventMask) waiter.EventMask {
 		o.mu.Unlock()
 	}
 	return ready & mask
-}
-
-// EventRegister implements vfs.FileImpl.
-func (o *openFile) EventRegister(e *waiter.Entry) error {
-	if o.queue != nil {
-		o.queue.EventRegister(e)
-	}
-	return nil
-}
-
-// EventUnregister implements vfs.FileImpl.
-func (o *openFile) EventUnregister(e *waiter.Entry) {
-	if o.queue != nil {
-		o.queue.EventUnregister(e)
-	}
 }
 
 // Link is a symlink.

@@ -15,13 +15,12 @@ import (
 
 // File is a host descriptor as an open file of the container.
 type File struct {
-	vfs.FileDefaults
+	vfs.Waitable
 	fd    int
 	kind  uint32 // S_IFMT
 	flags uint32 // O_ACCMODE, O_APPEND and O_NONBLOCK
 	rdev  uint64
 	ino   inode
-	queue waiter.Queue
 	// poller waits for the file under number; nil if it is always ready.
 	poller *Poller
 	number int32
@@ -49,12 +48,12 @@ func Open(p *Poller, fd int) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("descriptor %d: %w", fd, err)
 	}
-	f := &File{fd: fd, kind: st.Mode & unix.S_IFMT, flags: uint32(fl) & (unix.O_ACCMODE | unix.O_APPEND | unix.O_NONBLOCK), rdev: st.Rdev}
+	f := &File{Waitable: vfs.Waitable{Waiters: &waiter.Queue{}}, fd: fd, kind: st.Mode & unix.S_IFMT, flags: uint32(fl) & (unix.O_ACCMODE | unix.O_APPEND | unix.O_NONBLOCK), rdev: st.Rdev}
 	f.ino = inode{file: f, mode: uint16(st.Mode), ino: vfs.NewPseudoInode(), mtime: vfs.Time(st.Mtim.Nano())}
 	if f.kind == unix.S_IFREG || f.kind == unix.S_IFDIR {
 		return f, nil
 	}
-	f.number, err = p.Add(fd, &f.queue)
+	f.number, err = p.Add(fd, f.Waiters)
 	if f.pollable = err == nil; f.pollable {
 		f.poller = p
 	}

@@ -106,9 +106,3 @@ func (f *File) Readiness(mask waiter.EventMask) waiter.EventMask {
 	}
 	return f.ready(mask)
 }
-
-// EventRegister implements vfs.FileImpl.
-func (f *File) EventRegister(e *waiter.Entry) error { f.queue.EventRegister(e); return nil }
-
-// EventUnregister implements vfs.FileImpl.
-func (f *File) EventUnregister(e *waiter.Entry) { f.queue.EventUnregister(e) }

@@ -48,8 +48,8 @@ func (f *File) wait(mask waiter.EventMask, stop <-chan struct{}) bool {
 	}
 	mask |= waiter.EventHUp | waiter.EventErr
 	e, ch := waiter.NewChannelEntry(mask)
-	f.queue.EventRegister(&e)
-	defer f.queue.EventUnregister(&e)
+	f.Waiters.EventRegister(&e)
+	defer f.Waiters.EventUnregister(&e)
 	for f.ready(mask) == 0 {
 		select {
 		case <-ch:

@@ -290,12 +290,12 @@ func (f *dirFile) ReadDir(_ vfs.Context, _ *vfs.FileDescription, off int64, emit
 
 // Open implements vfs.Inode.
 func (q *Queue) Open(vfs.Context, *vfs.Dentry, uint32) (vfs.FileImpl, error) {
-	return &File{Queue: q}, nil
+	return &File{Waitable: vfs.Waitable{Waiters: &q.waiters}, Queue: q}, nil
 }
 
 // File is an open queue.
 type File struct {
-	vfs.FileDefaults
+	vfs.Waitable
 	Queue *Queue
 }
 
@@ -344,12 +344,6 @@ func (f *File) Readiness(mask waiter.EventMask) (ready waiter.EventMask) {
 	}
 	return ready & mask
 }
-
-// EventRegister implements vfs.FileImpl.
-func (f *File) EventRegister(e *waiter.Entry) error { f.Queue.waiters.EventRegister(e); return nil }
-
-// EventUnregister implements vfs.FileImpl.
-func (f *File) EventUnregister(e *waiter.Entry) { f.Queue.waiters.EventUnregister(e) }
 
 // Release implements vfs.FileImpl: who asked to be told through this file no longer is.
 func (f *File) Release(vfs.Context, *vfs.FileDescription) {

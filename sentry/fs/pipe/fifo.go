@@ -1,11 +1,12 @@
 package pipe
 
 import (
+	"moat/sentry/usermem"
+	"moat/sentry/vfs"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/waiter"
-	"moat/sentry/usermem"
-	"moat/sentry/vfs"
 )
 
 // Register makes VFS open FIFOs with this package.
@@ -30,7 +31,7 @@ func openFIFO(ctx vfs.Context, d *vfs.Dentry, flags uint32) (vfs.FileImpl, error
 			p = newPipe(0)
 		}
 		p.files++
-		e.p = p
+		e.p, e.Waiters = p, &p.queue
 		return p
 	})
 	if err := e.enter(ctx, flags&unix.O_NONBLOCK != 0); err != nil {

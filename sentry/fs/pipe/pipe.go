@@ -9,11 +9,12 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"moat/sentry/usermem"
+	"moat/sentry/vfs"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/waiter"
-	"moat/sentry/usermem"
-	"moat/sentry/vfs"
 )
 
 const (
@@ -111,14 +112,14 @@ func New(ctx vfs.Context, flags uint32) (r, w *vfs.FileDescription) {
 	// /proc/PID/fd opens the pipe again.
 	i := path.Inode()
 	vfs.Special(i, func(any) any { return p })
-	r = vfs.NewFile(ctx.Credentials(), &end{p: p, read: true, fifo: i, gen: -1}, path.IncRef(), unix.O_RDONLY|flags&unix.O_NONBLOCK)
-	w = vfs.NewFile(ctx.Credentials(), &end{p: p, write: true, fifo: i, gen: -1}, path, unix.O_WRONLY|flags)
+	r = vfs.NewFile(ctx.Credentials(), &end{Waitable: vfs.Waitable{Waiters: &p.queue}, p: p, read: true, fifo: i, gen: -1}, path.IncRef(), unix.O_RDONLY|flags&unix.O_NONBLOCK)
+	w = vfs.NewFile(ctx.Credentials(), &end{Waitable: vfs.Waitable{Waiters: &p.queue}, p: p, write: true, fifo: i, gen: -1}, path, unix.O_WRONLY|flags)
 	return r, w
 }
 
 // end is an open end of a pipe; a FIFO opened O_RDWR is both.
 type end struct {
-	vfs.FileDefaults
+	vfs.Waitable
 	p           *Pipe
 	read, write bool
 	fifo        vfs.Inode
@@ -448,12 +449,3 @@ func (e *end) Readiness(mask waiter.EventMask) waiter.EventMask {
 	}
 	return ev & (mask | waiter.EventHUp | waiter.EventErr)
 }
-
-// EventRegister implements vfs.FileImpl.
-func (e *end) EventRegister(w *waiter.Entry) error {
-	e.p.queue.EventRegister(w)
-	return nil
-}
-
-// EventUnregister implements vfs.FileImpl.
-func (e *end) EventUnregister(w *waiter.Entry) { e.p.queue.EventUnregister(w) }

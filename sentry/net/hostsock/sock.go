@@ -3,7 +3,6 @@ package hostsock
 import (
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -36,15 +35,17 @@ func NewNet(p *hostfd.Poller, firstPort *atomic.Int32) *Net {
 	return &Net{poller: p, firstPort: firstPort, socks: make(map[*sock]struct{})}
 }
 
+// base has the options of SOL_SOCKET, and socket.Socket\'s part that is theirs.
+type base = socket.Base
+
 // sock is a socket of the host. It implements socket.Socket.
 type sock struct {
-	vfs.FileDefaults
-	base   socket.Base
+	vfs.Waitable
+	base
 	net    *Net
 	ns     *kernel.NetNamespace
 	fd     int
 	number int32 // the poller's
-	queue  waiter.Queue
 	// rdShut is shutdown(2)'s: a call that does not wait is not told of it by the host, of datagrams.
 	rdShut atomic.Bool
 }
@@ -63,7 +64,7 @@ func (n *Net) New(t *kernel.Task, family, typ, protocol int32) (socket.Socket, e
 
 // open enters the host's socket fd, which becomes the result's.
 func (n *Net) open(ns *kernel.NetNamespace, fd int, family, typ, protocol int32, uid uint32, listener *socket.Base) (*sock, error) {
-	s := &sock{net: n, ns: ns, fd: fd}
+	s := &sock{Waitable: vfs.Waitable{Waiters: &waiter.Queue{}}, net: n, ns: ns, fd: fd}
 	s.base.Init(family, typ, protocol)
 	if listener != nil {
 		s.base.Inherit(listener)
@@ -77,7 +78,7 @@ func (n *Net) open(ns *kernel.NetNamespace, fd int, family, typ, protocol int32,
 	n.mu.Unlock()
 	err := error(unix.ENOBUFS)
 	if !full {
-		s.number, err = n.poller.Add(fd, &s.queue)
+		s.number, err = n.poller.Add(fd, s.Waiters)
 	}
 	if err != nil {
 		n.forget(s)
@@ -121,9 +122,6 @@ func (n *Net) Sockets() (l []Info) {
 
 func (s *sock) stream() bool { return s.base.Type == unix.SOCK_STREAM }
 
-// Base implements socket.Socket.
-func (s *sock) Base() *socket.Base { return &s.base }
-
 // Release implements vfs.FileImpl.
 func (s *sock) Release(vfs.Context, *vfs.FileDescription) {
 	s.net.forget(s)
@@ -166,7 +164,7 @@ func (s *sock) Shutdown(how int) error {
 	err := unix.Shutdown(s.fd, how)
 	if how != unix.SHUT_WR {
 		s.rdShut.Store(true)
-		s.queue.Notify(waiter.ReadableEvents)
+		s.Waiters.Notify(waiter.ReadableEvents)
 	}
 	return err
 }
@@ -191,21 +189,6 @@ func (s *sock) Readiness(mask waiter.EventMask) waiter.EventMask {
 	}
 	return ev
 }
-
-// EventRegister implements vfs.FileImpl.
-func (s *sock) EventRegister(e *waiter.Entry) error {
-	s.queue.EventRegister(e)
-	return nil
-}
-
-// EventUnregister implements vfs.FileImpl.
-func (s *sock) EventUnregister(e *waiter.Entry) { s.queue.EventUnregister(e) }
-
-// RecvDeadline implements vfs.Deadliner.
-func (s *sock) RecvDeadline() time.Time { return s.base.RecvDeadline() }
-
-// SendDeadline implements vfs.Deadliner.
-func (s *sock) SendDeadline() time.Time { return s.base.SendDeadline() }
 
 // Ioctl implements vfs.FileImpl.
 func (s *sock) Ioctl(ctx vfs.Context, _ *vfs.FileDescription, io usermem.IO, req uint32, arg uintptr) (uintptr, error) {

@@ -9,6 +9,7 @@ import (
 
 	"moat/sentry/kernel"
 	"moat/sentry/net/socket"
+	"moat/sentry/vfs"
 )
 
 // maxBacklog is net.core.somaxconn.
@@ -76,7 +77,7 @@ func (s *sock) Accept(t *kernel.Task) (socket.Socket, []byte, error) {
 	if err != nil {
 		return nil, nil, errno(err)
 	}
-	n := &sock{st: s.st, ns: s.ns, queue: q}
+	n := &sock{st: s.st, ns: s.ns, Waitable: vfs.Waitable{Waiters: q}}
 	n.base.Init(s.base.Family, s.base.Type, s.base.Protocol)
 	n.base.Inherit(&s.base)
 	n.base.Hooks = n
@@ -253,7 +254,7 @@ func (s *sock) shut(f tcpip.ShutdownFlags) {
 		s.wrShut.Store(true)
 	}
 	ev := waiter.EventMask(allEvents)
-	s.queue.Notify(ev)
+	s.Waiters.Notify(ev)
 }
 
 // LocalAddr implements socket.Socket.

@@ -33,12 +33,12 @@ func testSocks(tb testing.TB, st *Stack) (socks []*sock) {
 			if family == unix.AF_INET && p.protocol == unix.IPPROTO_ICMPV6 || family == unix.AF_INET6 && !p.v6 {
 				continue
 			}
-			socks = append(socks, &sock{st: st, ns: &kernel.NetNamespace{}, queue: &waiter.Queue{}})
+			socks = append(socks, &sock{st: st, ns: &kernel.NetNamespace{}, Waitable: vfs.Waitable{Waiters: &waiter.Queue{}}})
 			if _, err := socks[len(socks)-1].init(task, family, p.typ, p.protocol, p.trans); err != nil {
 				tb.Fatal(err)
 			}
 		}
-		socks = append(socks, &sock{st: st, ns: &kernel.NetNamespace{}, queue: &waiter.Queue{}})
+		socks = append(socks, &sock{st: st, ns: &kernel.NetNamespace{}, Waitable: vfs.Waitable{Waiters: &waiter.Queue{}}})
 		proto := map[int32]int32{unix.AF_INET: unix.IPPROTO_ICMP, unix.AF_INET6: unix.IPPROTO_ICMPV6}[family]
 		if _, err := socks[len(socks)-1].init(task, family, unix.SOCK_RAW, proto, tcpip.TransportProtocolNumber(proto)); err != nil {
 			tb.Fatal(err)
@@ -64,7 +64,7 @@ func FuzzOption(f *testing.F) {
 	f.Add(int32(linux.SOL_TCP), int32(linux.TCP_CONGESTION), []byte("reno"))
 	st := New(Config{LoopbackUp: true})
 	socks, task := testSocks(f, st), rootTask()
-	socks = append(socks, &sock{st: st, ns: socks[0].ns, queue: socks[0].queue})
+	socks = append(socks, &sock{st: st, ns: socks[0].ns, Waitable: socks[0].Waitable})
 	f.Fuzz(func(t *testing.T, level, name int32, val []byte) {
 		if len(val) > 1<<12 {
 			return

@@ -29,7 +29,7 @@ func init() {
 		if st == nil {
 			return nil, unix.EAFNOSUPPORT
 		}
-		s := &sock{st: st, ns: t.Net(), queue: &waiter.Queue{}}
+		s := &sock{st: st, ns: t.Net(), Waitable: vfs.Waitable{Waiters: &waiter.Queue{}}}
 		if !s.capable(t, linux.CAP_NET_RAW) || st.host != nil {
 			return nil, unix.EPERM
 		}
@@ -39,7 +39,7 @@ func init() {
 		p := &packetSock{s, tcpip.NetworkProtocolNumber(htons(uint16(protocol)))}
 		s.base.Init(unix.AF_PACKET, typ, protocol)
 		s.base.Hooks, s.base.UID = s, uint32(t.Credentials().FSUID)
-		ep, err := st.tcpip().NewPacketEndpoint(typ == unix.SOCK_DGRAM, p.proto, s.queue)
+		ep, err := st.tcpip().NewPacketEndpoint(typ == unix.SOCK_DGRAM, p.proto, s.Waiters)
 		if err != nil {
 			return nil, errno(err)
 		}

@@ -231,5 +231,5 @@ func (s *sock) watchErrors() {
 		}
 	})
 	s.watch = &e
-	s.queue.EventRegister(&e)
+	s.Waiters.EventRegister(&e)
 }

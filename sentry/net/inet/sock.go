@@ -22,13 +22,15 @@ import (
 	"moat/sentry/vfs"
 )
 
+// base has the options of SOL_SOCKET, and socket.Socket\'s part that is theirs.
+type base = socket.Base
+
 // sock is a socket of AF_INET or AF_INET6. It implements socket.Socket.
 type sock struct {
-	vfs.FileDefaults
-	base  socket.Base
-	st    *Stack
-	ns    *kernel.NetNamespace
-	queue *waiter.Queue
+	vfs.Waitable
+	base
+	st *Stack
+	ns *kernel.NetNamespace
 	// ep is replaced when a TCP socket is disconnected, for which netstack's endpoints cannot be used again.
 	ep atomic.Pointer[tcpip.Endpoint]
 	// rdShut and wrShut are shutdown(2)'s.
@@ -87,7 +89,7 @@ func create(t *kernel.Task, family, typ, protocol int32) (socket.Socket, error) 
 	if st == nil {
 		return nil, unix.EAFNOSUPPORT
 	}
-	s := &sock{st: st, ns: t.Net(), queue: &waiter.Queue{}}
+	s := &sock{st: st, ns: t.Net(), Waitable: vfs.Waitable{Waiters: &waiter.Queue{}}}
 	if typ == unix.SOCK_RAW {
 		if protocol == 0 {
 			return nil, unix.EPROTONOSUPPORT
@@ -142,11 +144,11 @@ func netProto(family int32) tcpip.NetworkProtocolNumber {
 func (s *sock) newEndpoint(trans tcpip.TransportProtocolNumber) (tcpip.Endpoint, error) {
 	n := s.st.tcpip()
 	if s.base.Type != unix.SOCK_RAW {
-		ep, err := n.NewEndpoint(trans, netProto(s.base.Family), s.queue)
+		ep, err := n.NewEndpoint(trans, netProto(s.base.Family), s.Waiters)
 		return ep, errno(err)
 	}
 	// IPPROTO_RAW only sends, with headers of the caller's.
-	ep, err := n.NewRawEndpoint(trans, netProto(s.base.Family), s.queue, trans != unix.IPPROTO_RAW)
+	ep, err := n.NewRawEndpoint(trans, netProto(s.base.Family), s.Waiters, trans != unix.IPPROTO_RAW)
 	if err == nil && trans == unix.IPPROTO_RAW {
 		ep.SocketOptions().SetHeaderIncluded(true)
 	}
@@ -169,9 +171,6 @@ func (s *sock) capable(t *kernel.Task, c linux.Capability) bool {
 	return t.Credentials().HasCapIn(c, s.ns.UserNamespace())
 }
 
-// Base implements socket.Socket.
-func (s *sock) Base() *socket.Base { return &s.base }
-
 // Release implements vfs.FileImpl.
 func (s *sock) Release(vfs.Context, *vfs.FileDescription) {
 	s.mu.Lock()
@@ -179,7 +178,7 @@ func (s *sock) Release(vfs.Context, *vfs.FileDescription) {
 	s.watch = nil
 	s.mu.Unlock()
 	if watch != nil {
-		s.queue.EventUnregister(watch)
+		s.Waiters.EventUnregister(watch)
 	}
 	ep := s.endpoint()
 	ep.Close()
@@ -301,21 +300,6 @@ func (s *sock) tcpReadiness(ep tcpip.Endpoint) waiter.EventMask {
 		return ev
 	}
 }
-
-// EventRegister implements vfs.FileImpl.
-func (s *sock) EventRegister(e *waiter.Entry) error {
-	s.queue.EventRegister(e)
-	return nil
-}
-
-// EventUnregister implements vfs.FileImpl.
-func (s *sock) EventUnregister(e *waiter.Entry) { s.queue.EventUnregister(e) }
-
-// RecvDeadline and SendDeadline implement vfs.Deadliner.
-func (s *sock) RecvDeadline() time.Time { return s.base.RecvDeadline() }
-
-// SendDeadline implements vfs.Deadliner.
-func (s *sock) SendDeadline() time.Time { return s.base.SendDeadline() }
 
 // Read implements vfs.FileImpl.
 func (s *sock) Read(ctx vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {

@@ -4,13 +4,15 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/waiter"
 
 	"moat/sentry/kernel"
 	"moat/sentry/net/inet"
+	"moat/sentry/vfs"
 )
 
 func testSock(protocol int32) *sock {
-	s := &sock{ns: &kernel.NetNamespace{}, st: inet.New(inet.Config{LoopbackUp: true})}
+	s := &sock{Waitable: vfs.Waitable{Waiters: &waiter.Queue{}}, ns: &kernel.NetNamespace{}, st: inet.New(inet.Config{LoopbackUp: true})}
 	s.base.Init(unix.AF_NETLINK, unix.SOCK_RAW, protocol)
 	s.port = 7
 	return s

@@ -10,7 +10,6 @@ package netlink
 import (
 	"encoding/binary"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -33,13 +32,15 @@ const (
 	sizeNL = 12
 )
 
+// base has the options of SOL_SOCKET, and socket.Socket\'s part that is theirs.
+type base = socket.Base
+
 // sock is a netlink socket. It implements socket.Socket.
 type sock struct {
-	vfs.FileDefaults
-	base  socket.Base
-	queue waiter.Queue
-	ns    *kernel.NetNamespace
-	st    *inet.Stack
+	vfs.Waitable
+	base
+	ns *kernel.NetNamespace
+	st *inet.Stack
 
 	mu sync.Mutex
 	// port is nl_pid, 0 before the socket is bound. +checklocks:mu
@@ -94,14 +95,11 @@ func init() {
 		if st == nil {
 			return nil, unix.EAFNOSUPPORT
 		}
-		s := &sock{ns: t.Net(), st: st}
+		s := &sock{Waitable: vfs.Waitable{Waiters: &waiter.Queue{}}, ns: t.Net(), st: st}
 		s.base.Init(unix.AF_NETLINK, typ, protocol)
 		return s, nil
 	})
 }
-
-// Base implements socket.Socket.
-func (s *sock) Base() *socket.Base { return &s.base }
 
 // Release implements vfs.FileImpl.
 func (s *sock) Release(vfs.Context, *vfs.FileDescription) {
@@ -264,7 +262,7 @@ func (s *sock) answer(ds ...[]byte) {
 		s.bytes += len(d)
 	}
 	s.mu.Unlock()
-	s.queue.Notify(waiter.ReadableEvents)
+	s.Waiters.Notify(waiter.ReadableEvents)
 }
 
 // full reports whether the socket must read before it may ask more.
@@ -297,7 +295,7 @@ func (s *sock) notify(group uint, d []byte) {
 	}
 	h.mu.Unlock()
 	for _, o := range told {
-		o.queue.Notify(waiter.ReadableEvents)
+		o.Waiters.Notify(waiter.ReadableEvents)
 	}
 }
 
@@ -347,21 +345,6 @@ func (s *sock) Readiness(mask waiter.EventMask) waiter.EventMask {
 	}
 	return ev & mask
 }
-
-// EventRegister implements vfs.FileImpl.
-func (s *sock) EventRegister(e *waiter.Entry) error {
-	s.queue.EventRegister(e)
-	return nil
-}
-
-// EventUnregister implements vfs.FileImpl.
-func (s *sock) EventUnregister(e *waiter.Entry) { s.queue.EventUnregister(e) }
-
-// RecvDeadline and SendDeadline implement vfs.Deadliner.
-func (s *sock) RecvDeadline() time.Time { return s.base.RecvDeadline() }
-
-// SendDeadline implements vfs.Deadliner.
-func (s *sock) SendDeadline() time.Time { return s.base.SendDeadline() }
 
 // Read implements vfs.FileImpl.
 func (s *sock) Read(ctx vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {

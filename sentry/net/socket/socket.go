@@ -10,11 +10,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
 	"moat/sentry/kernel"
 	"moat/sentry/usermem"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 // Socket is an open socket's file implementation.
@@ -161,6 +162,9 @@ const (
 	minRcvBuf  = 2304
 )
 
+// Base implements Socket for who embeds b.
+func (b *Base) Base() *Base { return b }
+
 // Init sets the defaults.
 func (b *Base) Init(family, typ, protocol int32) {
 	b.Family, b.Type, b.Protocol = family, typ, protocol
@@ -242,7 +246,7 @@ func deadline(ns int64) time.Time {
 	return time.Now().Add(time.Duration(ns))
 }
 
-// RecvDeadline is SO_RCVTIMEO from now on; zero: none.
+// RecvDeadline is SO_RCVTIMEO from now on; zero: none. With SendDeadline it implements vfs.Deadliner.
 func (b *Base) RecvDeadline() time.Time { return deadline(b.RcvTimeout.Load()) }
 
 // SendDeadline is SO_SNDTIMEO from now on; zero: none.

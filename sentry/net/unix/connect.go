@@ -3,10 +3,11 @@ package unix
 import (
 	"encoding/binary"
 
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/waiter"
 	"moat/sentry/kernel"
 	"moat/sentry/net/socket"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // maxBacklog is net.core.somaxconn.
@@ -31,7 +32,7 @@ func (s *sock) Listen(t *kernel.Task, backlog int) error {
 	s.waiting = nil
 	s.mu.Unlock()
 	for w := range waiting {
-		w.queue.Notify(waiter.WritableEvents)
+		w.Waiters.Notify(waiter.WritableEvents)
 	}
 	return nil
 }
@@ -60,7 +61,7 @@ func (s *sock) Accept(*kernel.Task) (socket.Socket, []byte, error) {
 	s.waiting = nil
 	s.mu.Unlock()
 	for w := range waiting {
-		w.queue.Notify(waiter.WritableEvents)
+		w.Waiters.Notify(waiter.WritableEvents)
 	}
 	c.mu.Lock()
 	peer := c.peer
@@ -100,8 +101,8 @@ func (s *sock) Connect(t *kernel.Task, addr []byte) error {
 	if err := s.meet(l, n); err != nil {
 		return err
 	}
-	l.queue.Notify(waiter.ReadableEvents)
-	s.queue.Notify(allEvents)
+	l.Waiters.Notify(waiter.ReadableEvents)
+	s.Waiters.Notify(allEvents)
 	return nil
 }
 
@@ -165,7 +166,7 @@ func (s *sock) setPeer(p *sock) {
 		s.state = connected
 	}
 	s.mu.Unlock()
-	s.queue.Notify(waiter.WritableEvents)
+	s.Waiters.Notify(waiter.WritableEvents)
 }
 
 // takesFrom is unix_may_send: a connected datagram socket only hears its own peer.

@@ -1,11 +1,12 @@
 package unix
 
 import (
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/waiter"
 	"moat/sentry/kernel"
 	"moat/sentry/net/socket"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // message is one datagram, or a piece of a stream.
@@ -20,7 +21,7 @@ type message struct {
 func (m *message) discard() {
 	m.from.sent.Add(-int64(len(m.data)))
 	m.dropRights()
-	m.from.queue.Notify(waiter.WritableEvents)
+	m.from.Waiters.Notify(waiter.WritableEvents)
 }
 
 func (m *message) dropRights() {
@@ -148,7 +149,7 @@ func (s *sock) receive(m *message) error {
 	}
 	s.bytes += len(m.data)
 	s.mu.Unlock()
-	s.queue.Notify(waiter.ReadableEvents)
+	s.Waiters.Notify(waiter.ReadableEvents)
 	return nil
 }
 
@@ -277,10 +278,10 @@ func (s *sock) Recv(ctx vfs.Context, m *socket.Message) (int64, error) {
 	}
 	s.mu.Unlock()
 	for _, w := range woken {
-		w.queue.Notify(waiter.WritableEvents)
+		w.Waiters.Notify(waiter.WritableEvents)
 	}
 	for w := range waiting {
-		w.queue.Notify(waiter.WritableEvents)
+		w.Waiters.Notify(waiter.WritableEvents)
 	}
 	return n, err
 }

@@ -11,16 +11,16 @@ package unix
 import (
 	"sync"
 	"sync/atomic"
-	"time"
+
+	"moat/sentry/kernel"
+	"moat/sentry/net/socket"
+	"moat/sentry/usermem"
+	"moat/sentry/vfs"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/waiter"
-	"moat/sentry/kernel"
-	"moat/sentry/net/socket"
-	"moat/sentry/usermem"
-	"moat/sentry/vfs"
 )
 
 type state uint8
@@ -32,12 +32,14 @@ const (
 	closed
 )
 
+// base has the options of SOL_SOCKET, and socket.Socket\'s part that is theirs.
+type base = socket.Base
+
 // sock is a socket. It implements socket.Socket.
 type sock struct {
-	vfs.FileDefaults
-	base  socket.Base
-	queue waiter.Queue
-	ns    *kernel.NetNamespace
+	vfs.Waitable
+	base
+	ns *kernel.NetNamespace
 	// sent is how many bytes of this socket's wait at receivers.
 	sent atomic.Int64
 
@@ -83,7 +85,7 @@ func init() {
 }
 
 func newSock(ns *kernel.NetNamespace, typ int32) *sock {
-	s := &sock{ns: ns}
+	s := &sock{Waitable: vfs.Waitable{Waiters: &waiter.Queue{}}, ns: ns}
 	s.base.Init(unix.AF_UNIX, typ, 0)
 	return s
 }
@@ -109,9 +111,8 @@ func (s *sock) join(peer *sock, cred *socket.Cred) {
 	s.peer, s.state, s.peerCred = peer, connected, cred
 }
 
-func (s *sock) Base() *socket.Base { return &s.base }
-func (s *sock) dgram() bool        { return s.base.Type == unix.SOCK_DGRAM }
-func (s *sock) stream() bool       { return s.base.Type == unix.SOCK_STREAM }
+func (s *sock) dgram() bool  { return s.base.Type == unix.SOCK_DGRAM }
+func (s *sock) stream() bool { return s.base.Type == unix.SOCK_STREAM }
 
 const allEvents = waiter.AllEvents
 
@@ -136,12 +137,12 @@ func (s *sock) Release(vfs.Context, *vfs.FileDescription) {
 		m.discard()
 	}
 	for w := range waiting {
-		w.queue.Notify(waiter.WritableEvents)
+		w.Waiters.Notify(waiter.WritableEvents)
 	}
 	if addr != nil {
 		addr.release(s)
 	}
-	s.queue.Notify(allEvents)
+	s.Waiters.Notify(allEvents)
 }
 
 // abort closes a socket that has no file.
@@ -168,7 +169,7 @@ func (s *sock) hangUp(lost bool) {
 	if lost {
 		s.base.SetError(unix.ECONNRESET)
 	}
-	s.queue.Notify(allEvents)
+	s.Waiters.Notify(allEvents)
 }
 
 // Shutdown implements socket.Socket.
@@ -178,12 +179,12 @@ func (s *sock) Shutdown(how int) error {
 	s.noRead, s.noWrite = s.noRead || rd, s.noWrite || wr
 	peer := s.peer
 	s.mu.Unlock()
-	s.queue.Notify(allEvents)
+	s.Waiters.Notify(allEvents)
 	if peer != nil && !s.dgram() {
 		peer.mu.Lock()
 		peer.noRead, peer.noWrite = peer.noRead || wr, peer.noWrite || rd
 		peer.mu.Unlock()
-		peer.queue.Notify(allEvents)
+		peer.Waiters.Notify(allEvents)
 	}
 	return nil
 }
@@ -233,15 +234,6 @@ func (s *sock) waitLocked(w *sock) {
 	}
 	s.waiting[w] = struct{}{}
 }
-
-// EventRegister implements vfs.FileImpl.
-func (s *sock) EventRegister(e *waiter.Entry) error {
-	s.queue.EventRegister(e)
-	return nil
-}
-
-// EventUnregister implements vfs.FileImpl.
-func (s *sock) EventUnregister(e *waiter.Entry) { s.queue.EventUnregister(e) }
 
 // Read implements vfs.FileImpl.
 func (s *sock) Read(ctx vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
@@ -329,9 +321,3 @@ func (s *sock) SetOption(_ *kernel.Task, level, _ int32, _ []byte) error {
 }
 
 var _ socket.Socket = (*sock)(nil)
-
-// RecvDeadline and SendDeadline implement vfs.Deadliner.
-func (s *sock) RecvDeadline() time.Time { return s.base.RecvDeadline() }
-
-// SendDeadline implements vfs.Deadliner.
-func (s *sock) SendDeadline() time.Time { return s.base.SendDeadline() }
