@@ -115,16 +115,16 @@ func New(c Config) (*Kernel, error) {
 	}
 	k.users.users = make(map[auth.KUID]*User)
 	u := k.rootUserNS
-	u.ID = k.newNSID().ino
+	u.ID = k.newNSID(nil).ino
 	var err error
 	if k.rootPIDNS, err = k.newPIDNamespace(nil, u); err != nil {
 		return nil, err
 	}
-	tn := &TimeNamespace{nsID: k.newNSID(), userNS: u, frozen: true}
+	tn := &TimeNamespace{nsID: k.newNSID(u), frozen: true}
 	k.rootNS = Namespaces{
 		UTS: k.NewUTSNamespace(c.Hostname, c.Domainname, u), IPC: k.NewIPCNamespace(u),
-		Net:    &NetNamespace{nsID: k.newNSID(), userNS: u, Stack: c.NetStack},
-		Cgroup: &CgroupNamespace{nsID: k.newNSID(), userNS: u, Root: "/"}, Time: tn, TimeForChildren: tn, PIDForChildren: k.rootPIDNS,
+		Net:    &NetNamespace{nsID: k.newNSID(u), Stack: c.NetStack},
+		Cgroup: &CgroupNamespace{nsID: k.newNSID(u), Root: "/"}, Time: tn, TimeForChildren: tn, PIDForChildren: k.rootPIDNS,
 	}
 	if w, ok := c.Platform.(platform.Watcher); ok {
 		w.Watch(k.spaceGone)

@@ -9,21 +9,28 @@ import (
 	"moat/sentry/vfs"
 )
 
-// nsID is a namespace's inode number in nsfs (/proc/PID/ns).
-type nsID struct{ ino uint64 }
+// nsID is what all namespaces have: an inode number in nsfs (/proc/PID/ns), and an owner.
+type nsID struct {
+	ino    uint64
+	userNS *auth.UserNamespace
+}
 
 // Ino is the inode number of the namespace, as readlink of /proc/PID/ns shows it.
 func (n nsID) Ino() uint64 { return n.ino }
 
+// UserNamespace owns the namespace.
+func (n nsID) UserNamespace() *auth.UserNamespace { return n.userNS }
+
 // firstNSIno is where Linux's dynamic namespace inode numbers begin (PROC_DYNAMIC_FIRST).
 const firstNSIno = 0xF0000000
 
-func (k *Kernel) newNSID() nsID { return nsID{firstNSIno + k.nsSeq.Add(1)} }
+func (k *Kernel) newNSID(owner *auth.UserNamespace) nsID {
+	return nsID{firstNSIno + k.nsSeq.Add(1), owner}
+}
 
 // UTSNamespace is uts_namespaces(7).
 type UTSNamespace struct {
 	nsID
-	userNS *auth.UserNamespace
 
 	mu     sync.RWMutex
 	host   string // +checklocks:mu
@@ -32,7 +39,7 @@ type UTSNamespace struct {
 
 // NewUTSNamespace returns a UTS namespace with the names given.
 func (k *Kernel) NewUTSNamespace(host, domain string, user *auth.UserNamespace) *UTSNamespace {
-	return &UTSNamespace{nsID: k.newNSID(), host: host, domain: domain, userNS: user}
+	return &UTSNamespace{nsID: k.newNSID(user), host: host, domain: domain}
 }
 
 // Names are the host and domain names.
@@ -56,27 +63,20 @@ func (u *UTSNamespace) SetDomain(s string) {
 	u.mu.Unlock()
 }
 
-// UserNamespace owns u.
-func (u *UTSNamespace) UserNamespace() *auth.UserNamespace { return u.userNS }
-
 // IPCNamespace is ipc_namespaces(7): the System V objects, and what others keep by namespace in Slot.
 type IPCNamespace struct {
 	nsID
-	userNS *auth.UserNamespace
-	Sem    *ipc.Semaphores
-	Shm    *ipc.Segments
-	Msg    *ipc.Queues
-	slots  sync.Map
+	Sem   *ipc.Semaphores
+	Shm   *ipc.Segments
+	Msg   *ipc.Queues
+	slots sync.Map
 }
 
 // NewIPCNamespace returns an empty IPC namespace.
 func (k *Kernel) NewIPCNamespace(user *auth.UserNamespace) *IPCNamespace {
-	return &IPCNamespace{nsID: k.newNSID(), userNS: user, Sem: ipc.NewSemaphores(user), Shm: ipc.NewSegments(user, k.memory, k.shmDev),
+	return &IPCNamespace{nsID: k.newNSID(user), Sem: ipc.NewSemaphores(user), Shm: ipc.NewSegments(user, k.memory, k.shmDev),
 		Msg: ipc.NewQueues(user)}
 }
-
-// UserNamespace owns n.
-func (n *IPCNamespace) UserNamespace() *auth.UserNamespace { return n.userNS }
 
 // Slot returns the registry stored under key, made by mk on first use.
 func (n *IPCNamespace) Slot(key any, mk func() any) any {
@@ -90,36 +90,24 @@ func (n *IPCNamespace) Slot(key any, mk func() any) any {
 // NetNamespace is a placeholder for network_namespaces(7): Stack is what sentry/net keeps for it.
 type NetNamespace struct {
 	nsID
-	userNS *auth.UserNamespace
-	Stack  any
+	Stack any
 }
-
-// UserNamespace owns n.
-func (n *NetNamespace) UserNamespace() *auth.UserNamespace { return n.userNS }
 
 // CgroupNamespace is cgroup_namespaces(7); Root is the cgroup path that shows as "/".
 type CgroupNamespace struct {
 	nsID
-	userNS *auth.UserNamespace
-	Root   string
+	Root string
 }
-
-// UserNamespace owns n.
-func (n *CgroupNamespace) UserNamespace() *auth.UserNamespace { return n.userNS }
 
 // TimeNamespace is time_namespaces(7): offsets in nanoseconds added to the clocks. They may change until the first task enters.
 type TimeNamespace struct {
 	nsID
-	userNS *auth.UserNamespace
 
 	mu        sync.Mutex
 	monotonic int64 // +checklocks:mu
 	boottime  int64 // +checklocks:mu
 	frozen    bool  // +checklocks:mu
 }
-
-// UserNamespace owns n.
-func (n *TimeNamespace) UserNamespace() *auth.UserNamespace { return n.userNS }
 
 // Offsets are added to CLOCK_MONOTONIC and CLOCK_BOOTTIME, in nanoseconds.
 func (n *TimeNamespace) Offsets() (monotonic, boottime int64) {

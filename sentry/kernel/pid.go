@@ -56,7 +56,6 @@ type PIDNamespace struct {
 	nsID
 	k      *Kernel
 	parent *PIDNamespace
-	userNS *auth.UserNamespace
 	level  int
 	pids   map[int32]*PID
 	last   int32
@@ -70,7 +69,7 @@ type PIDNamespace struct {
 }
 
 func (k *Kernel) newPIDNamespace(parent *PIDNamespace, user *auth.UserNamespace) (*PIDNamespace, error) {
-	ns := &PIDNamespace{nsID: k.newNSID(), k: k, parent: parent, userNS: user, pids: make(map[int32]*PID)}
+	ns := &PIDNamespace{nsID: k.newNSID(user), k: k, parent: parent, pids: make(map[int32]*PID)}
 	if parent != nil {
 		if ns.level = parent.level + 1; ns.level > 32 {
 			return nil, unix.ENOSPC
@@ -81,9 +80,6 @@ func (k *Kernel) newPIDNamespace(parent *PIDNamespace, user *auth.UserNamespace)
 
 // Parent is the enclosing namespace, nil for the root.
 func (ns *PIDNamespace) Parent() *PIDNamespace { return ns.parent }
-
-// UserNamespace owns ns.
-func (ns *PIDNamespace) UserNamespace() *auth.UserNamespace { return ns.userNS }
 
 func (ns *PIDNamespace) isAncestorOf(c *PIDNamespace) bool {
 	for c != nil && c.level > ns.level {

@@ -44,13 +44,12 @@ func fixUIDs(n, old *auth.Credentials) {
 var fsCaps = auth.CapMask(linux.CAP_CHOWN) | auth.CapMask(linux.CAP_MKNOD) | auth.CapMask(linux.CAP_DAC_OVERRIDE) | auth.CapMask(linux.CAP_DAC_READ_SEARCH) |
 	auth.CapMask(linux.CAP_FOWNER) | auth.CapMask(linux.CAP_FSETID) | auth.CapMask(linux.CAP_LINUX_IMMUTABLE) | auth.CapMask(linux.CAP_MAC_OVERRIDE)
 
-// setuidChecked is how all set*uid calls end: EAGAIN is not given here, since Linux defers RLIMIT_NPROC to execve (PF_NPROC_EXCEEDED).
-func (t *Task) commitUIDs(n *auth.Credentials) error {
+// commitUIDs is how all set*uid calls end: EAGAIN is not given here, since Linux defers RLIMIT_NPROC to execve (PF_NPROC_EXCEEDED).
+func (t *Task) commitUIDs(n *auth.Credentials) {
 	old := t.Credentials()
 	fixUIDs(n, old)
 	t.attrs.nprocExceeded.Store(old.RUID != n.RUID && t.overNproc(n.RUID))
 	t.SetCredentials(n)
-	return nil
 }
 
 func (t *Task) overNproc(uid auth.KUID) bool {
@@ -59,74 +58,127 @@ func (t *Task) overNproc(uid auth.KUID) bool {
 	return uid != 0 && uint64(u.procs.Load()) >= t.tg.Limit(linux.RLIMIT_NPROC).Cur
 }
 
-// Setuid is setuid(2).
-func (t *Task) Setuid(uid uint32) error {
-	c := t.Credentials()
-	k := c.UserNS.MapToKUID(uid)
-	if uid == auth.NoID || uint32(k) == auth.NoID {
-		return unix.EINVAL
-	}
-	n := c.Clone()
-	if c.HasCap(linux.CAP_SETUID) {
-		n.RUID, n.SUID = k, k
-	} else if k != c.RUID && k != c.SUID {
-		return unix.EPERM
-	}
-	n.EUID, n.FSUID = k, k
-	return t.commitUIDs(n)
+// ids are a task's user IDs, or its group IDs, as the kernel has them. Both change by the same rules.
+type ids struct {
+	real, effective, saved, fs uint32
+	// mapped is the user namespace's way from the caller's IDs; privileged: CAP_SETUID or CAP_SETGID.
+	mapped     func(uint32) uint32
+	privileged bool
 }
 
-// Setreuid is setreuid(2).
-func (t *Task) Setreuid(r, e uint32) error {
-	c := t.Credentials()
-	kr, ke := c.UserNS.MapToKUID(r), c.UserNS.MapToKUID(e)
-	if (r != noChange && uint32(kr) == auth.NoID) || (e != noChange && uint32(ke) == auth.NoID) {
+// set is setuid(2).
+func (i *ids) set(id uint32) error {
+	k := i.mapped(id)
+	switch {
+	case id == auth.NoID || k == auth.NoID:
+		return unix.EINVAL
+	case i.privileged:
+		i.real, i.saved = k, k
+	case k != i.real && k != i.saved:
+		return unix.EPERM
+	}
+	i.effective, i.fs = k, k
+	return nil
+}
+
+// setRE is setreuid(2).
+func (i *ids) setRE(r, e uint32) error {
+	old, kr, ke := *i, i.mapped(r), i.mapped(e)
+	if r != noChange && kr == auth.NoID || e != noChange && ke == auth.NoID {
 		return unix.EINVAL
 	}
-	n := c.Clone()
-	priv := c.HasCap(linux.CAP_SETUID)
 	if r != noChange {
-		n.RUID = kr
-		if !priv && kr != c.RUID && kr != c.EUID {
+		i.real = kr
+		if !i.privileged && kr != old.real && kr != old.effective {
 			return unix.EPERM
 		}
 	}
 	if e != noChange {
-		n.EUID = ke
-		if !priv && ke != c.RUID && ke != c.EUID && ke != c.SUID {
+		i.effective = ke
+		if !i.privileged && !old.has(ke) {
 			return unix.EPERM
 		}
 	}
-	if r != noChange || (e != noChange && ke != c.RUID) {
-		n.SUID = n.EUID
+	if r != noChange || e != noChange && ke != old.real {
+		i.saved = i.effective
 	}
-	n.FSUID = n.EUID
-	return t.commitUIDs(n)
+	i.fs = i.effective
+	return nil
 }
 
-// Setresuid is setresuid(2).
-func (t *Task) Setresuid(r, e, s uint32) error {
-	c := t.Credentials()
-	n := c.Clone()
-	priv := c.HasCap(linux.CAP_SETUID)
+// setRES is setresuid(2).
+func (i *ids) setRES(r, e, s uint32) error {
+	old := *i
 	for _, x := range [...]struct {
 		id  uint32
-		dst *auth.KUID
-	}{{r, &n.RUID}, {e, &n.EUID}, {s, &n.SUID}} {
+		dst *uint32
+	}{{r, &i.real}, {e, &i.effective}, {s, &i.saved}} {
 		if x.id == noChange {
 			continue
 		}
-		k := c.UserNS.MapToKUID(x.id)
-		if uint32(k) == auth.NoID {
+		k := i.mapped(x.id)
+		if k == auth.NoID {
 			return unix.EINVAL
 		}
-		if !priv && k != c.RUID && k != c.EUID && k != c.SUID {
+		if !i.privileged && !old.has(k) {
 			return unix.EPERM
 		}
 		*x.dst = k
 	}
-	n.FSUID = n.EUID
-	return t.commitUIDs(n)
+	i.fs = i.effective
+	return nil
+}
+
+func (i *ids) has(k uint32) bool { return k == i.real || k == i.effective || k == i.saved }
+
+func (t *Task) changeUIDs(change func(i *ids) error) error {
+	c := t.Credentials()
+	i := ids{uint32(c.RUID), uint32(c.EUID), uint32(c.SUID), uint32(c.FSUID), func(id uint32) uint32 { return uint32(c.UserNS.MapToKUID(id)) }, c.HasCap(linux.CAP_SETUID)}
+	if err := change(&i); err != nil {
+		return err
+	}
+	n := c.Clone()
+	n.RUID, n.EUID, n.SUID, n.FSUID = auth.KUID(i.real), auth.KUID(i.effective), auth.KUID(i.saved), auth.KUID(i.fs)
+	t.commitUIDs(n)
+	return nil
+}
+
+func (t *Task) changeGIDs(change func(i *ids) error) error {
+	c := t.Credentials()
+	i := ids{uint32(c.RGID), uint32(c.EGID), uint32(c.SGID), uint32(c.FSGID), func(id uint32) uint32 { return uint32(c.UserNS.MapToKGID(id)) }, c.HasCap(linux.CAP_SETGID)}
+	if err := change(&i); err != nil {
+		return err
+	}
+	n := c.Clone()
+	n.RGID, n.EGID, n.SGID, n.FSGID = auth.KGID(i.real), auth.KGID(i.effective), auth.KGID(i.saved), auth.KGID(i.fs)
+	t.SetCredentials(n)
+	return nil
+}
+
+// Setuid is setuid(2).
+func (t *Task) Setuid(uid uint32) error { return t.changeUIDs(func(i *ids) error { return i.set(uid) }) }
+
+// Setgid is setgid(2).
+func (t *Task) Setgid(gid uint32) error { return t.changeGIDs(func(i *ids) error { return i.set(gid) }) }
+
+// Setreuid is setreuid(2).
+func (t *Task) Setreuid(r, e uint32) error {
+	return t.changeUIDs(func(i *ids) error { return i.setRE(r, e) })
+}
+
+// Setregid is setregid(2).
+func (t *Task) Setregid(r, e uint32) error {
+	return t.changeGIDs(func(i *ids) error { return i.setRE(r, e) })
+}
+
+// Setresuid is setresuid(2).
+func (t *Task) Setresuid(r, e, s uint32) error {
+	return t.changeUIDs(func(i *ids) error { return i.setRES(r, e, s) })
+}
+
+// Setresgid is setresgid(2).
+func (t *Task) Setresgid(r, e, s uint32) error {
+	return t.changeGIDs(func(i *ids) error { return i.setRES(r, e, s) })
 }
 
 // Setfsuid is setfsuid(2): it returns the old ID whether or not it changed.
@@ -148,79 +200,6 @@ func (t *Task) Setfsuid(uid uint32) uint32 {
 	}
 	t.SetCredentials(n)
 	return old
-}
-
-// Setgid is setgid(2).
-func (t *Task) Setgid(gid uint32) error {
-	c := t.Credentials()
-	k := c.UserNS.MapToKGID(gid)
-	if gid == auth.NoID || uint32(k) == auth.NoID {
-		return unix.EINVAL
-	}
-	n := c.Clone()
-	if c.HasCap(linux.CAP_SETGID) {
-		n.RGID, n.SGID = k, k
-	} else if k != c.RGID && k != c.SGID {
-		return unix.EPERM
-	}
-	n.EGID, n.FSGID = k, k
-	t.SetCredentials(n)
-	return nil
-}
-
-// Setregid is setregid(2).
-func (t *Task) Setregid(r, e uint32) error {
-	c := t.Credentials()
-	kr, ke := c.UserNS.MapToKGID(r), c.UserNS.MapToKGID(e)
-	if (r != noChange && uint32(kr) == auth.NoID) || (e != noChange && uint32(ke) == auth.NoID) {
-		return unix.EINVAL
-	}
-	n := c.Clone()
-	priv := c.HasCap(linux.CAP_SETGID)
-	if r != noChange {
-		n.RGID = kr
-		if !priv && kr != c.RGID && kr != c.EGID {
-			return unix.EPERM
-		}
-	}
-	if e != noChange {
-		n.EGID = ke
-		if !priv && ke != c.RGID && ke != c.EGID && ke != c.SGID {
-			return unix.EPERM
-		}
-	}
-	if r != noChange || (e != noChange && ke != c.RGID) {
-		n.SGID = n.EGID
-	}
-	n.FSGID = n.EGID
-	t.SetCredentials(n)
-	return nil
-}
-
-// Setresgid is setresgid(2).
-func (t *Task) Setresgid(r, e, s uint32) error {
-	c := t.Credentials()
-	n := c.Clone()
-	priv := c.HasCap(linux.CAP_SETGID)
-	for _, x := range [...]struct {
-		id  uint32
-		dst *auth.KGID
-	}{{r, &n.RGID}, {e, &n.EGID}, {s, &n.SGID}} {
-		if x.id == noChange {
-			continue
-		}
-		k := c.UserNS.MapToKGID(x.id)
-		if uint32(k) == auth.NoID {
-			return unix.EINVAL
-		}
-		if !priv && k != c.RGID && k != c.EGID && k != c.SGID {
-			return unix.EPERM
-		}
-		*x.dst = k
-	}
-	n.FSGID = n.EGID
-	t.SetCredentials(n)
-	return nil
 }
 
 // Setfsgid is setfsgid(2).

@@ -25,7 +25,7 @@ func (t *Task) newUserNS() (*auth.Credentials, error) {
 	if err != nil {
 		return nil, err
 	}
-	ns.ID = t.k.newNSID().ino
+	ns.ID = t.k.newNSID(nil).ino
 	return c.EnterUserNS(ns), nil
 }
 
@@ -56,18 +56,18 @@ func (t *Task) copyNamespaces(flags uint64, creds *auth.Credentials) (Namespaces
 		n.IPC = k.NewIPCNamespace(user)
 	}
 	if flags&linux.CLONE_NEWNET != 0 {
-		nn := &NetNamespace{nsID: k.newNSID(), userNS: user}
+		nn := &NetNamespace{nsID: k.newNSID(user)}
 		if k.hooks.NewNetStack != nil {
 			nn.Stack = k.hooks.NewNetStack()
 		}
 		n.Net = nn
 	}
 	if flags&linux.CLONE_NEWCGROUP != 0 {
-		n.Cgroup = &CgroupNamespace{nsID: k.newNSID(), userNS: user, Root: n.Cgroup.Root}
+		n.Cgroup = &CgroupNamespace{nsID: k.newNSID(user), Root: n.Cgroup.Root}
 	}
 	if flags&cloneNewTime != 0 {
 		mo, bo := n.TimeForChildren.Offsets()
-		n.TimeForChildren = &TimeNamespace{nsID: k.newNSID(), userNS: user, monotonic: mo, boottime: bo}
+		n.TimeForChildren = &TimeNamespace{nsID: k.newNSID(user), monotonic: mo, boottime: bo}
 	}
 	if flags&linux.CLONE_THREAD == 0 && n.Time != n.TimeForChildren {
 		n.TimeForChildren.freeze()
