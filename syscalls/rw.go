@@ -1,10 +1,12 @@
 package syscalls
 
 import (
-	"golang.org/x/sys/unix"
 	"moat/sentry/kernel"
 	"moat/sentry/usermem"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 func init() {
@@ -85,7 +87,7 @@ func sigpipe(t *kernel.Task, f *vfs.FileDescription, src usermem.IOSequence, off
 		n, err = f.Write(t, src, flags)
 	}
 	if err == unix.EPIPE && (n == 0 || isPipe(f)) && f.Inode().Mode()&unix.S_IFMT != unix.S_IFREG {
-		raiseSIGPIPE(t)
+		t.SignalSelf(linux.SIGPIPE)
 	}
 	return result(n, err)
 }

@@ -55,7 +55,7 @@ func send(t *kernel.Task, f *vfs.FileDescription, s socket.Socket, m *socket.Mes
 		return n, nil
 	}
 	if err == unix.EPIPE && stream && m.Flags&unix.MSG_NOSIGNAL == 0 {
-		raiseSIGPIPE(t)
+		t.SignalSelf(linux.SIGPIPE)
 	}
 	return n, err
 }

@@ -5,13 +5,14 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/waiter"
 	"moat/sentry/kernel"
 	"moat/sentry/net/socket"
 	"moat/sentry/usermem"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // Calls that move data between two files. It passes through a buffer; files that are pipes lend a look at their data first (vfs.Peeker), so that
@@ -30,13 +31,6 @@ func init() {
 const spliceChunk = 64 << 10
 
 var spliceBuffers = sync.Pool{New: func() any { b := make([]byte, spliceChunk); return &b }}
-
-func raiseSIGPIPE(t *kernel.Task) {
-	info := &linux.SignalInfo{Signo: int32(linux.SIGPIPE), Code: linux.SI_USER}
-	info.SetPID(t.PID())
-	info.SetUID(int32(t.Credentials().UserNS.UIDOrOverflow(t.Credentials().RUID)))
-	t.SendSignal(info)
-}
 
 // readOffset reads the offset argument at addr: nil for a null pointer.
 func readOffset(t *kernel.Task, addr kernel.Arg) (*int64, error) {
@@ -154,7 +148,7 @@ func (m *mover) write(b []byte, nonblock bool) (int, error) {
 		n, err = m.out.Write(m.t, src, flags)
 	}
 	if err == unix.EPIPE && (n == 0 || isPipe(m.out)) {
-		raiseSIGPIPE(m.t)
+		m.t.SignalSelf(linux.SIGPIPE)
 		if n > 0 {
 			err = nil
 		}

@@ -2,13 +2,15 @@ package kernel
 
 import (
 	"encoding/binary"
+	"strings"
 
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
 	"moat/sentry/kernel/auth"
 	"moat/sentry/loader"
 	"moat/sentry/mm"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 // ExecArgs are execve(2)'s, with the program opened by vfs.OpenExec. Exec takes over the reference.
@@ -77,14 +79,7 @@ func (t *Task) load(a *ExecArgs) (*newImage, error) {
 
 const addrNoRandomize = 0x0040000
 
-func (a *ExecArgs) basename() string {
-	for i := len(a.Filename) - 1; i >= 0; i-- {
-		if a.Filename[i] == '/' {
-			return a.Filename[i+1:]
-		}
-	}
-	return a.Filename
-}
+func (a *ExecArgs) basename() string { return a.Filename[strings.LastIndexByte(a.Filename, '/')+1:] }
 
 // openExec opens a program by path, as open_exec does.
 func (t *Task) openExec(path string) (*vfs.FileDescription, error) {
@@ -110,13 +105,7 @@ func (t *Task) Exec(a *ExecArgs) error {
 		n.mm.DecUsers()
 		return err
 	}
-	if t.fdt.Shared() {
-		f, old := t.fdt.Fork(^uint32(0)), t.fdt
-		t.mu.Lock()
-		t.fdt = f
-		t.mu.Unlock()
-		old.DecRef(t)
-	}
+	t.unshareFiles()
 	t.switchMM(n.mm)
 	t.execSignals()
 	t.install(n)
@@ -289,7 +278,7 @@ func (t *Task) execCreds(f *vfs.FileDescription) (*auth.Credentials, bool, error
 	n.Permitted = 0
 	rootIDs := n.SecureBits&secNoRoot == 0 && n.RUID == root && n.EUID == root
 	if !nosuid && (!rootIDs || n.Ambient != 0) {
-		if fc, ok := fileCaps(t, f, ns); ok {
+		if fc, ok := fileCaps(f, ns); ok {
 			hasFcap, effective = true, fc.effective
 			n.Permitted = n.Bounding&fc.permitted | n.Inheritable&fc.inheritable
 			if fc.effective && fc.permitted&^n.Permitted != 0 {
@@ -349,7 +338,7 @@ type fileCapability struct {
 }
 
 // fileCaps decodes security.capability (struct vfs_cap_data); a malformed or foreign one is as if it were not there.
-func fileCaps(t *Task, f *vfs.FileDescription, ns *auth.UserNamespace) (c fileCapability, ok bool) {
+func fileCaps(f *vfs.FileDescription, ns *auth.UserNamespace) (c fileCapability, ok bool) {
 	b, err := vfs.GetXattr(vfs.Background(), f.Path(), "security.capability")
 	if err != nil {
 		return c, false

@@ -3,10 +3,11 @@ package kernel
 import (
 	"slices"
 
+	"moat/sentry/mm"
+
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/waiter"
-	"moat/sentry/mm"
 )
 
 // waitEvents is what a group's childEvents are notified with.
@@ -276,30 +277,28 @@ func (tg *ThreadGroup) endLocked() {
 	}
 	reap := parent.autoReap
 	if sig := tg.exitSignal; sig != 0 && sig <= linux.SignalMaximum { // clone(2) takes any number up to 255
-		why := int32(linux.CLD_EXITED)
-		st := int32(tg.exitStatus.ExitStatus())
-		if tg.exitStatus.Signaled() {
-			why, st = linux.CLD_KILLED, int32(tg.exitStatus.TerminationSignal())
-		}
-		info := tg.childInfo(why, sig)
-		info.SetStatus(st)
 		act := parent.handlers.get(sig)
-		send := true
-		if sig == linux.SIGCHLD {
-			if act.Handler == linux.SIG_IGN {
-				reap, send = true, false
-			} else if act.Flags&linux.SA_NOCLDWAIT != 0 {
-				reap = true
-			}
-		}
-		if send {
-			parent.SendSignal(info)
+		ignored := sig == linux.SIGCHLD && act.Handler == linux.SIG_IGN
+		reap = reap || ignored || sig == linux.SIGCHLD && act.Flags&linux.SA_NOCLDWAIT != 0
+		if !ignored {
+			parent.SendSignal(tg.exitInfo(sig))
 		}
 	}
 	if reap {
 		tg.reapLocked()
 	}
 	parent.childEvents.Notify(waitEvents)
+}
+
+// exitInfo is childInfo of tg's end.
+func (tg *ThreadGroup) exitInfo(sig linux.Signal) *linux.SignalInfo {
+	why, st := int32(linux.CLD_EXITED), int32(tg.exitStatus.ExitStatus())
+	if tg.exitStatus.Signaled() {
+		why, st = linux.CLD_KILLED, int32(tg.exitStatus.TerminationSignal())
+	}
+	info := tg.childInfo(why, sig)
+	info.SetStatus(st)
+	return info
 }
 
 // childInfo is the info of a signal about tg to its parent. Preconditions: tasksMu is held.
@@ -340,19 +339,17 @@ func (t *Task) giveAwayChildren() {
 	if len(tg.children) == 0 {
 		return
 	}
-	var heir *Task
+	var heir *Task // one that stays, else one that is about to exit
 	for _, o := range tg.tasks {
-		if o != t && !o.exitDone && !o.exiting {
+		if o == t || o.exitDone {
+			continue
+		}
+		if heir == nil {
+			heir = o
+		}
+		if !o.exiting {
 			heir = o
 			break
-		}
-	}
-	if heir == nil {
-		for _, o := range tg.tasks {
-			if o != t && !o.exitDone {
-				heir = o
-				break
-			}
 		}
 	}
 	var reaper *ThreadGroup
@@ -377,10 +374,7 @@ func (t *Task) giveAwayChildren() {
 func (t *Task) sendPdeath(c *ThreadGroup) {
 	for _, o := range c.tasks {
 		if sig := o.attrs.pdeathsig.Load(); sig != 0 {
-			info := &linux.SignalInfo{Signo: sig, Code: linux.SI_USER}
-			info.SetPID(t.tg.pid.In(o.PIDNamespace()))
-			info.SetUID(int32(o.UserNamespace().UIDOrOverflow(t.Credentials().RUID)))
-			c.send(nil, info, false)
+			c.send(nil, t.userInfo(o, linux.Signal(sig), linux.SI_USER), false)
 		}
 	}
 }
@@ -438,12 +432,6 @@ func (c *ThreadGroup) notifyAdopter() {
 		p.childEvents.Notify(waitEvents)
 		return
 	}
-	why, st := int32(linux.CLD_EXITED), int32(c.exitStatus.ExitStatus())
-	if c.exitStatus.Signaled() {
-		why, st = linux.CLD_KILLED, int32(c.exitStatus.TerminationSignal())
-	}
-	info := c.childInfo(why, linux.SIGCHLD)
-	info.SetStatus(st)
-	c.parent.SendSignal(info)
+	c.parent.SendSignal(c.exitInfo(linux.SIGCHLD))
 	c.parent.childEvents.Notify(waitEvents)
 }

@@ -77,14 +77,12 @@ func (t *Task) SetSeccompFilter(code []byte, flags uint32) (int32, error) {
 	tg.sigMu.Lock()
 	defer tg.sigMu.Unlock()
 	old := t.seccomp.Load()
-	f := &seccompFilter{prev: old, prog: prog, cost: prog.Length() + 4}
-	if old != nil {
-		if old.strict {
-			return 0, unix.EINVAL
-		}
-		if f.cost += old.cost; f.cost > maxSeccompChain {
-			return 0, unix.ENOMEM
-		}
+	f := old.push(prog)
+	switch {
+	case old != nil && old.strict:
+		return 0, unix.EINVAL
+	case old != nil && f.cost > maxSeccompChain:
+		return 0, unix.ENOMEM
 	}
 	if flags&seccompTSync != 0 {
 		for _, o := range tg.tasks {
@@ -114,14 +112,18 @@ func (t *Task) SetSeccompFilter(code []byte, flags uint32) (int32, error) {
 func (t *Task) pushSeccomp(code []byte) error {
 	prog, err := compileSeccomp(code)
 	if err == nil {
-		old := t.seccomp.Load()
-		f := &seccompFilter{prev: old, prog: prog, cost: prog.Length() + 4}
-		if old != nil {
-			f.cost += old.cost
-		}
-		t.seccomp.Store(f)
+		t.seccomp.Store(t.seccomp.Load().push(prog))
 	}
 	return err
+}
+
+// push is f, which may be nil, with prog in front.
+func (f *seccompFilter) push(prog bpf.Program) *seccompFilter {
+	n := &seccompFilter{prev: f, prog: prog, cost: prog.Length() + 4}
+	if f != nil {
+		n.cost += f.cost
+	}
+	return n
 }
 
 // within reports whether other's chain is a part of f's.

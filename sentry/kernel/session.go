@@ -209,9 +209,14 @@ func (tg *ThreadGroup) hangupOrphan(parent *ThreadGroup, exiting bool) {
 		stopped = stopped || m.Stopped()
 	}
 	if stopped {
-		pg.signal(kernelInfo(linux.SIGHUP))
-		pg.signal(kernelInfo(linux.SIGCONT))
+		pg.hangup()
 	}
+}
+
+// hangup sends SIGHUP, and SIGCONT for those that are stopped.
+func (pg *ProcessGroup) hangup() {
+	pg.signal(kernelInfo(linux.SIGHUP))
+	pg.signal(kernelInfo(linux.SIGCONT))
 }
 
 // signal sends info to every member. Preconditions: tasksMu is held.

@@ -156,10 +156,14 @@ func (t *Task) changeGIDs(change func(i *ids) error) error {
 }
 
 // Setuid is setuid(2).
-func (t *Task) Setuid(uid uint32) error { return t.changeUIDs(func(i *ids) error { return i.set(uid) }) }
+func (t *Task) Setuid(uid uint32) error {
+	return t.changeUIDs(func(i *ids) error { return i.set(uid) })
+}
 
 // Setgid is setgid(2).
-func (t *Task) Setgid(gid uint32) error { return t.changeGIDs(func(i *ids) error { return i.set(gid) }) }
+func (t *Task) Setgid(gid uint32) error {
+	return t.changeGIDs(func(i *ids) error { return i.set(gid) })
+}
 
 // Setreuid is setreuid(2).
 func (t *Task) Setreuid(r, e uint32) error {

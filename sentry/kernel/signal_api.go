@@ -3,9 +3,10 @@ package kernel
 import (
 	"time"
 
+	"moat/sentry/kernel/signal"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"moat/sentry/kernel/signal"
 )
 
 // SignalMask is the set of blocked signals. For t's own goroutine; others see a momentary value.
@@ -64,7 +65,7 @@ func (t *Task) SetTempSignalMask(m linux.SignalSet) {
 	t.work.Or(workRestart)
 }
 
-// RestoreSignalMask undoes SetTempSignalMask.
+// RestoreSignalMask undoes SetTempSignalMask, if no handler's delivery has.
 func (t *Task) RestoreSignalMask() {
 	if t.hasSaved {
 		t.SetSignalMask(t.savedMask)

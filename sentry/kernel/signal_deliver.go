@@ -1,9 +1,11 @@
 package kernel
 
 import (
-	"gvisor.dev/gvisor/pkg/abi/linux"
 	"moat/sentry/kernel/signal"
 	"moat/sentry/linuxerr"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 // groupStop is the state of a job-control stop of a thread group. Guarded by ThreadGroup.sigMu.
@@ -70,27 +72,25 @@ func (t *Task) deliverSignals() {
 	}
 	t.restartWithoutHandler()
 	t.work.And(^workRestart)
-	t.restoreSavedMask()
+	t.RestoreSignalMask()
 }
 
 // inSyscall reports whether the registers are those of a system call whose result may ask for a restart.
-func (t *Task) restartCode() linuxerrCode {
+func (t *Task) restartCode() unix.Errno {
 	if int64(t.regs.Orig_rax) < 0 || int64(t.regs.Rax) > 0 {
 		return 0
 	}
-	return linuxerrCode(-int64(t.regs.Rax))
+	return unix.Errno(-t.regs.Rax)
 }
-
-type linuxerrCode int64
 
 // restartForHandler is handle_signal's choice: EINTR or run the call again after the handler.
 func (t *Task) restartForHandler(act linux.SigAction) {
 	again := false
 	switch t.restartCode() {
-	case linuxerrCode(linuxerr.ERESTART_RESTARTBLOCK), linuxerrCode(linuxerr.ERESTARTNOHAND):
-	case linuxerrCode(linuxerr.ERESTARTSYS):
+	case linuxerr.ERESTART_RESTARTBLOCK, linuxerr.ERESTARTNOHAND:
+	case linuxerr.ERESTARTSYS:
 		again = act.Flags&linux.SA_RESTART != 0
-	case linuxerrCode(linuxerr.ERESTARTNOINTR):
+	case linuxerr.ERESTARTNOINTR:
 		again = true
 	default:
 		return
@@ -107,10 +107,10 @@ func (t *Task) restartForHandler(act linux.SigAction) {
 // restartWithoutHandler runs the call again if it was interrupted and no handler runs.
 func (t *Task) restartWithoutHandler() {
 	switch t.restartCode() {
-	case linuxerrCode(linuxerr.ERESTARTNOHAND), linuxerrCode(linuxerr.ERESTARTSYS), linuxerrCode(linuxerr.ERESTARTNOINTR):
+	case linuxerr.ERESTARTNOHAND, linuxerr.ERESTARTSYS, linuxerr.ERESTARTNOINTR:
 		t.regs.Rax = t.regs.Orig_rax
 		t.regs.Rip -= 2
-	case linuxerrCode(linuxerr.ERESTART_RESTARTBLOCK):
+	case linuxerr.ERESTART_RESTARTBLOCK:
 		t.regs.Rax = sysRestartSyscall
 		t.regs.Rip -= 2
 	default:
@@ -357,11 +357,4 @@ func (t *Task) forceSegv(sig linux.Signal) {
 		t.tg.handlers.mu.Unlock()
 	}
 	t.ForceSignal(kernelInfo(linux.SIGSEGV))
-}
-
-// restoreSavedMask ends sigsuspend and its like when no handler ran.
-func (t *Task) restoreSavedMask() {
-	if t.hasSaved {
-		t.SetSignalMask(t.savedMask)
-	}
 }

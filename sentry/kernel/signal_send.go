@@ -3,10 +3,11 @@ package kernel
 import (
 	"sync"
 
+	"moat/sentry/kernel/signal"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/waiter"
-	"moat/sentry/kernel/signal"
 )
 
 const unblockable = signal.Unblockable
@@ -43,9 +44,6 @@ func (h *SignalHandlers) copy(onlyIgnored bool) *SignalHandlers {
 func kernelInfo(sig linux.Signal) *linux.SignalInfo {
 	return &linux.SignalInfo{Signo: int32(sig), Code: linux.SI_KERNEL}
 }
-
-// KernelSignal is the info of a signal that the kernel sends on its own account.
-func KernelSignal(sig linux.Signal) *linux.SignalInfo { return kernelInfo(sig) }
 
 // SendSignal sends a signal to the thread. EAGAIN: a real-time signal met RLIMIT_SIGPENDING.
 func (t *Task) SendSignal(info *linux.SignalInfo) error { return t.tg.send(t, info, true) }

@@ -5,14 +5,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/platform"
 	"moat/sentry/kernel/auth"
 	"moat/sentry/kernel/signal"
 	"moat/sentry/mm"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
 )
 
 // Task is one guest thread: one goroutine, locked to an OS thread while the task lives. It implements vfs.Context and
@@ -292,7 +293,10 @@ func (t *Task) Now() vfs.Time { return vfs.Time(t.k.RealTime()) }
 func (t *Task) FileSizeLimit() uint64 { return t.tg.Limit(linux.RLIMIT_FSIZE).Cur }
 
 // SendSIGXFSZ is what exceeding it does (vfs.Context).
-func (t *Task) SendSIGXFSZ() { t.SendSignal(t.userInfo(t, linux.SIGXFSZ, linux.SI_USER)) }
+func (t *Task) SendSIGXFSZ() { t.SignalSelf(linux.SIGXFSZ) }
+
+// SignalSelf sends sig as kill(2) of oneself does.
+func (t *Task) SignalSelf(sig linux.Signal) { t.SendSignal(t.userInfo(t, sig, linux.SI_USER)) }
 
 // GetFile returns the open file of descriptor fd with a reference (drop with DecRef), or EBADF. O_PATH files give EBADF too.
 func (t *Task) GetFile(fd int32) (*vfs.FileDescription, error) {

@@ -3,11 +3,10 @@ package kernel
 import (
 	"time"
 
-	"golang.org/x/sys/unix"
 	"moat/sentry/linuxerr"
-)
 
-const errRestartSys = linuxerr.ERESTARTSYS
+	"golang.org/x/sys/unix"
+)
 
 // Bits of Task.work. A task with any of them set takes the slow path before it returns to the guest; those in
 // workInterrupts also end an interruptible wait.
@@ -75,7 +74,7 @@ func (t *Task) BlockUntil(C <-chan struct{}, deadline time.Time) error {
 		default:
 		}
 		if t.Interrupted() {
-			return errRestartSys
+			return linuxerr.ERESTARTSYS
 		}
 		return unix.ETIMEDOUT
 	}
@@ -109,7 +108,7 @@ func (t *Task) wait(C <-chan struct{}, timeout <-chan time.Time, intr uint32, s 
 	defer t.state.Store(uint32(Running))
 	for {
 		if t.work.Load()&intr != 0 {
-			return errRestartSys
+			return linuxerr.ERESTARTSYS
 		}
 		select {
 		case <-C:

@@ -1,9 +1,11 @@
 package kernel
 
 import (
+	"moat/sentry/kernel/signal"
+	"moat/sentry/linuxerr"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"moat/sentry/kernel/signal"
 )
 
 // TTY is what the kernel needs of a terminal (implemented by fs/devpts).
@@ -105,8 +107,7 @@ func (t *Task) ReleaseControllingTTY(j *TTYJob) error {
 	}
 	if t.tg.isSessionLeader() {
 		if fg := j.foreground; fg != nil {
-			fg.signal(kernelInfo(linux.SIGHUP))
-			fg.signal(kernelInfo(linux.SIGCONT))
+			fg.hangup()
 		}
 		t.tg.pgrp.session.dropTTY()
 		return nil
@@ -185,7 +186,7 @@ func (t *Task) checkTTY(j *TTYJob, sig linux.Signal) error {
 		return unix.EIO
 	}
 	pg.signal(kernelInfo(sig))
-	return errRestartSys
+	return linuxerr.ERESTARTSYS
 }
 
 func (t *Task) ignoresOrBlocks(sig linux.Signal) bool {
@@ -215,8 +216,7 @@ func (k *Kernel) TTYHangup(j *TTYJob) {
 		s.leader.SendSignal(kernelInfo(linux.SIGCONT))
 	}
 	if fg := j.foreground; fg != nil && (s.leader == nil || s.leader.pgrp != fg) {
-		fg.signal(kernelInfo(linux.SIGHUP))
-		fg.signal(kernelInfo(linux.SIGCONT))
+		fg.hangup()
 	}
 	s.dropTTY()
 }
@@ -230,8 +230,7 @@ func (tg *ThreadGroup) disassociateTTY() TTY {
 		return nil
 	}
 	if fg := j.foreground; fg != nil {
-		fg.signal(kernelInfo(linux.SIGHUP))
-		fg.signal(kernelInfo(linux.SIGCONT))
+		fg.hangup()
 	}
 	s.dropTTY()
 	return j.TTY

@@ -1,10 +1,11 @@
 package kernel
 
 import (
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
 	"moat/sentry/kernel/auth"
 	"moat/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 // newUserNS returns t's credentials in a new user namespace: all capabilities there (kernel/user_namespace.c create_user_ns).
@@ -136,12 +137,8 @@ func (t *Task) Unshare(flags uint64) error {
 		t.mu.Unlock()
 		old.decRef()
 	}
-	if flags&linux.CLONE_FILES != 0 && t.fdt.Shared() {
-		n, old := t.fdt.Fork(^uint32(0)), t.fdt
-		t.mu.Lock()
-		t.fdt = n
-		t.mu.Unlock()
-		old.DecRef(t)
+	if flags&linux.CLONE_FILES != 0 {
+		t.unshareFiles()
 	}
 	if creds != t.Credentials() {
 		t.SetCredentials(creds)
@@ -151,6 +148,18 @@ func (t *Task) Unshare(flags uint64) error {
 
 // setNamespaces installs ns, which holds a reference to its mount namespace, in place of t's; paths are the root and working directory in another
 // mount namespace.
+// unshareFiles gives t a table of descriptors of its own.
+func (t *Task) unshareFiles() {
+	if !t.fdt.Shared() {
+		return
+	}
+	n, old := t.fdt.Fork(^uint32(0)), t.fdt
+	t.mu.Lock()
+	t.fdt = n
+	t.mu.Unlock()
+	old.DecRef(t)
+}
+
 func (t *Task) setNamespaces(ns Namespaces, paths []vfs.Path) {
 	if paths != nil {
 		t.fs.set(paths[0], paths[1], true)

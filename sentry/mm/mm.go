@@ -4,13 +4,15 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/platform"
 	"moat/sentry/memmap"
 	"moat/sentry/memmap/spans"
 	"moat/sentry/memory"
+	"moat/sentry/refs"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
 )
 
 const (
@@ -71,7 +73,7 @@ type MemoryManager struct {
 	// texts is nil if the platform rewrites nothing.
 	texts *Texts
 
-	users atomic.Int32
+	users atomic.Int64
 
 	mu sync.RWMutex
 	// vmas are the mappings. +checklocks:mu
@@ -145,17 +147,7 @@ func (mm *MemoryManager) UserRange() hostarch.AddrRange { return mm.lim }
 func (mm *MemoryManager) IncUsers() { mm.users.Add(1) }
 
 // IncUsersIfAlive is IncUsers for a caller that is no user (/proc, process_vm_readv); false if the space is gone.
-func (mm *MemoryManager) IncUsersIfAlive() bool {
-	for {
-		n := mm.users.Load()
-		if n == 0 {
-			return false
-		}
-		if mm.users.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
+func (mm *MemoryManager) IncUsersIfAlive() bool { return refs.TryInc(&mm.users, 1) }
 
 // Users is the number of users.
 func (mm *MemoryManager) Users() int { return int(mm.users.Load()) }

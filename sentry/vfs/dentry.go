@@ -3,6 +3,8 @@ package vfs
 import (
 	"sync"
 	"sync/atomic"
+
+	"moat/sentry/refs"
 )
 
 // Dentry is a name in the tree of one FileSystem. inode is fixed for its life: a name that gets another file gets
@@ -98,17 +100,7 @@ func (d *Dentry) Parent() *Dentry {
 // IncRef takes another reference.
 func (d *Dentry) IncRef() { d.refs.Add(1) }
 
-func (d *Dentry) tryIncRef() bool {
-	for {
-		n := d.refs.Load()
-		if n < 0 {
-			return false
-		}
-		if d.refs.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
+func (d *Dentry) tryIncRef() bool { return refs.TryInc(&d.refs, 0) }
 
 // DecRef drops a reference. An unhashed dentry without references is destroyed; others stay cached.
 // No lock of a file system may be held.

@@ -63,7 +63,7 @@ func (t *FDTable) Get(fd int32) *FileDescription {
 		return nil
 	}
 	f := s[fd].Load()
-	if f == nil || !f.tryIncRef() {
+	if f == nil || !f.TryIncRef() {
 		return nil
 	}
 	return f

@@ -4,12 +4,14 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"moat/sentry/kernel/auth"
+	"moat/sentry/memmap"
+	"moat/sentry/refs"
+	"moat/sentry/usermem"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/waiter"
-	"moat/sentry/kernel/auth"
-	"moat/sentry/memmap"
-	"moat/sentry/usermem"
 )
 
 // FileDescription is an open file description (open(2)).
@@ -133,20 +135,8 @@ func (fd *FileDescription) SetStatusFlags(ctx Context, flags uint32) error {
 // IncRef takes another reference.
 func (fd *FileDescription) IncRef() { fd.refs.Add(1) }
 
-func (fd *FileDescription) tryIncRef() bool {
-	for {
-		n := fd.refs.Load()
-		if n <= 0 {
-			return false
-		}
-		if fd.refs.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
-
 // TryIncRef takes a reference unless the last one is gone (a weak reference, as epoll's).
-func (fd *FileDescription) TryIncRef() bool { return fd.tryIncRef() }
+func (fd *FileDescription) TryIncRef() bool { return refs.TryInc(&fd.refs, 1) }
 
 // DecRef drops a reference; the last one releases the file.
 func (fd *FileDescription) DecRef() {

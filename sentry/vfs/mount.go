@@ -4,9 +4,11 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"moat/sentry/kernel/auth"
+	"moat/sentry/refs"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/waiter"
-	"moat/sentry/kernel/auth"
 )
 
 // super is what all mounts of one FileSystem share: its dentries (Linux's super_block).
@@ -120,17 +122,7 @@ func newMount(sb *super, root *Dentry, flags uint32, source string) *Mount {
 // IncRef takes another reference.
 func (m *Mount) IncRef() { m.refs.Add(1) }
 
-func (m *Mount) tryIncRef() bool {
-	for {
-		n := m.refs.Load()
-		if n <= 0 {
-			return false
-		}
-		if m.refs.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
+func (m *Mount) tryIncRef() bool { return refs.TryInc(&m.refs, 1) }
 
 // DecRef drops a reference.
 func (m *Mount) DecRef() {

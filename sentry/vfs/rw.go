@@ -4,10 +4,11 @@ import (
 	"math"
 	"time"
 
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/waiter"
 	"moat/sentry/linuxerr"
 	"moat/sentry/usermem"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // ioFlags merges the RWF_-like flags of one call with the file's own.
@@ -48,11 +49,6 @@ func (fd *FileDescription) ownDeadline(write bool) time.Time {
 
 // Read is read(2) and readv(2): from the file position, waiting for data unless the file or flags say not to.
 func (fd *FileDescription) Read(ctx Context, dst usermem.IOSequence, flags IOFlags) (int64, error) {
-	return fd.ReadUntil(ctx, dst, flags, time.Time{})
-}
-
-// ReadUntil is Read with a deadline: EAGAIN when it passes (SO_RCVTIMEO).
-func (fd *FileDescription) ReadUntil(ctx Context, dst usermem.IOSequence, flags IOFlags, deadline time.Time) (int64, error) {
 	if !fd.Readable() {
 		return 0, unix.EBADF
 	}
@@ -69,7 +65,7 @@ func (fd *FileDescription) ReadUntil(ctx Context, dst usermem.IOSequence, flags 
 	} else {
 		n, err = fd.impl.Read(ctx, fd, dst, Stream, flags)
 		if err == unix.EWOULDBLOCK && flags&IONonblock == 0 {
-			n, err = fd.wait(ctx, waiter.ReadableEvents|waiter.EventHUp|waiter.EventErr, deadline, func() (int64, error) {
+			n, err = fd.wait(ctx, waiter.ReadableEvents|waiter.EventHUp|waiter.EventErr, time.Time{}, func() (int64, error) {
 				return fd.impl.Read(ctx, fd, dst, Stream, flags)
 			})
 		}
@@ -113,11 +109,6 @@ func (fd *FileDescription) PRead(ctx Context, dst usermem.IOSequence, off int64,
 // Write is write(2) and writev(2): at the file position (the end with O_APPEND), waiting for room unless the file or flags
 // say not to. A blocking stream is written in full unless an error or a signal comes.
 func (fd *FileDescription) Write(ctx Context, src usermem.IOSequence, flags IOFlags) (int64, error) {
-	return fd.WriteUntil(ctx, src, flags, time.Time{})
-}
-
-// WriteUntil is Write with a deadline: EAGAIN when it passes (SO_SNDTIMEO).
-func (fd *FileDescription) WriteUntil(ctx Context, src usermem.IOSequence, flags IOFlags, deadline time.Time) (int64, error) {
 	if !fd.Writable() {
 		return 0, unix.EBADF
 	}
@@ -135,7 +126,7 @@ func (fd *FileDescription) WriteUntil(ctx Context, src usermem.IOSequence, flags
 	} else {
 		n, _, err = fd.impl.Write(ctx, fd, src, Stream, flags)
 		if flags&IONonblock == 0 {
-			n, err = fd.writeRest(ctx, src, n, err, flags, deadline)
+			n, err = fd.writeRest(ctx, src, n, err, flags)
 		}
 		// EPIPE stays beside a count: a writer to a pipe is told of it by SIGPIPE.
 		if n > 0 && err != unix.EPIPE {
@@ -149,7 +140,7 @@ func (fd *FileDescription) WriteUntil(ctx Context, src usermem.IOSequence, flags
 }
 
 // writeRest goes on after the first try wrote n bytes of src to a stream.
-func (fd *FileDescription) writeRest(ctx Context, src usermem.IOSequence, n int64, err error, flags IOFlags, deadline time.Time) (int64, error) {
+func (fd *FileDescription) writeRest(ctx Context, src usermem.IOSequence, n int64, err error, flags IOFlags) (int64, error) {
 	total := src.NumBytes()
 	if n >= total || err != nil && err != unix.EWOULDBLOCK || err == nil && n == 0 {
 		return n, err
@@ -160,7 +151,7 @@ func (fd *FileDescription) writeRest(ctx Context, src usermem.IOSequence, n int6
 		return n, nil
 	}
 	done := n
-	_, err = fd.wait(ctx, waiter.WritableEvents|waiter.EventHUp|waiter.EventErr, deadline, func() (int64, error) {
+	_, err = fd.wait(ctx, waiter.WritableEvents|waiter.EventHUp|waiter.EventErr, time.Time{}, func() (int64, error) {
 		for {
 			m, _, err := fd.impl.Write(ctx, fd, src.DropFirst(done), Stream, flags)
 			done += m

@@ -38,7 +38,7 @@ func now(ep *vfs.FileDescription) string {
 	evs, _ := ep.Impl().(*Epoll).Wait(ctx, nil, 100, false, time.Time{})
 	s := ""
 	for _, e := range evs {
-		s += fmt.Sprintf("%d:%x ", e.Data, e.Events)
+		s += fmt.Sprintf("%d:%x ", e.Data[0], e.Events)
 	}
 	return s
 }

@@ -8,6 +8,7 @@ import (
 
 	"moat/fsgofer/wire"
 	"moat/sentry/memmap"
+	"moat/sentry/refs"
 )
 
 // hostFD is a descriptor that the gofer donated. It implements memmap.File. refs counts open files and, for the guest's
@@ -24,18 +25,11 @@ type hostFD struct {
 const closedRefs = -1 << 40
 
 func (h *hostFD) tryIncRef() bool {
-	for {
-		n := h.refs.Load()
-		if n < 0 {
-			return false
-		}
-		if h.refs.CompareAndSwap(n, n+1) {
-			if !h.used.Load() {
-				h.used.Store(true)
-			}
-			return true
-		}
+	ok := refs.TryInc(&h.refs, 0)
+	if ok && !h.used.Load() {
+		h.used.Store(true)
 	}
+	return ok
 }
 
 func (h *hostFD) decRef() {

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"moat/fsgofer/wire"
+	"moat/sentry/refs"
 )
 
 // handle is a handle in the gofer. refs counts its users, plus one while the inode has it; the last one gives it back. It must not be
@@ -21,17 +22,7 @@ type handle struct {
 	inode *inode
 }
 
-func (h *handle) tryIncRef() bool {
-	for {
-		n := h.refs.Load()
-		if n <= 0 {
-			return false
-		}
-		if h.refs.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
+func (h *handle) tryIncRef() bool { return refs.TryInc(&h.refs, 1) }
 
 func (h *handle) decRef() {
 	if h.refs.Add(-1) == 0 {

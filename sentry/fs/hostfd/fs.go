@@ -5,6 +5,7 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 
 	"moat/sentry/kernel/auth"
+	"moat/sentry/refs"
 	"moat/sentry/vfs"
 )
 
@@ -94,15 +95,10 @@ func (i *inode) OpenSpecial(_ vfs.Context, flags uint32) (vfs.FileImpl, error) {
 	if has != unix.O_RDWR && has != want {
 		return nil, unix.EACCES
 	}
-	for {
-		n := f.users.Load()
-		if n == 0 {
-			return nil, unix.ENXIO
-		}
-		if f.users.CompareAndSwap(n, n+1) {
-			return f, nil
-		}
+	if !refs.TryInc(&f.users, 1) {
+		return nil, unix.ENXIO
 	}
+	return f, nil
 }
 
 // Open implements vfs.Inode.

@@ -25,7 +25,7 @@ type File struct {
 	poller *Poller
 	number int32
 	// users are open file descriptions; the last closes the host's.
-	users atomic.Int32
+	users atomic.Int64
 	// pollable: the host can be asked for readiness; other files are always ready.
 	pollable bool
 	// noNowait: the host cannot do without waiting, so readiness is asked for before each transfer.

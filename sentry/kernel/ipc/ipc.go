@@ -8,9 +8,10 @@ import (
 	"sync"
 	"time"
 
+	"moat/sentry/kernel/auth"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"moat/sentry/kernel/auth"
 )
 
 // Actor is the calling task.
@@ -48,7 +49,7 @@ func (p *Perm) check(a Actor, want uint16) error {
 	granted := p.Mode
 	if c.EUID == p.CUID || c.EUID == p.UID {
 		granted >>= 6
-	} else if c.EGID == p.CGID || c.EGID == p.GID || inGroups(c, p.CGID) || inGroups(c, p.GID) {
+	} else if c.EGID == p.CGID || c.EGID == p.GID || c.InGroup(p.CGID) || c.InGroup(p.GID) {
 		granted >>= 3
 	}
 	if want&^granted&7 != 0 && !c.HasCapIn(linux.CAP_IPC_OWNER, p.registry) {
@@ -56,8 +57,6 @@ func (p *Perm) check(a Actor, want uint16) error {
 	}
 	return nil
 }
-
-func inGroups(c *auth.Credentials, g auth.KGID) bool { return c.InGroup(g) }
 
 // owner is what IPC_SET and IPC_RMID need: EPERM.
 func (p *Perm) owner(a Actor) error {
