@@ -85,11 +85,10 @@ func sysProcessMrelease(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if a[1] != 0 {
 		return 0, unix.EINVAL
 	}
-	f, p, err := pidOfFD(t, a[0].Int())
+	p, err := pidOfFD(t, a[0].Int(), true)
 	if err != nil {
 		return 0, err
 	}
-	defer f.DecRef()
 	o, err := p.Task(t.Kernel())
 	if err != nil {
 		return 0, err

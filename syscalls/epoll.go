@@ -116,7 +116,8 @@ func epollWait(t *kernel.Task, a kernel.Args, block bool, deadline time.Time) (u
 	}
 	buf := epollBuffers.Get().(*[64]linux.EpollEvent)
 	defer epollBuffers.Put(buf)
-	evs, err := e.Wait(t, buf[:0], min(n, 4096), block, deadline)
+	// A megabyte's worth: it is the sentry's memory.
+	evs, err := e.Wait(t, buf[:0], min(n, 1<<16), block, deadline)
 	if err == linuxerr.ERESTARTSYS {
 		err = unix.EINTR
 	}

@@ -115,11 +115,10 @@ func sysPidfdGetfd(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if a[2] != 0 {
 		return 0, unix.EINVAL
 	}
-	f, p, err := pidOfFD(t, a[0].Int())
+	p, err := pidOfFD(t, a[0].Int(), false)
 	if err != nil {
 		return 0, err
 	}
-	defer f.DecRef()
 	o, err := p.Task(t.Kernel())
 	if err != nil {
 		return 0, err

@@ -200,11 +200,10 @@ func sysPidfdSendSignal(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if flags > 4 || flags&(flags-1) != 0 {
 		return 0, unix.EINVAL
 	}
-	f, p, err := pidOfFD(t, a[0].Int())
+	pid, thread, err := signalTarget(t, a[0].Int())
 	if err != nil {
 		return 0, err
 	}
-	defer f.DecRef()
 	var info *linux.SignalInfo
 	if ptr := a[2].Pointer(); ptr != 0 {
 		info = new(linux.SignalInfo)
@@ -215,19 +214,38 @@ func sysPidfdSendSignal(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return 0, unix.EINVAL
 		}
 	}
-	return 0, t.KillPID(p.PID(), sig, info, kernel.PIDFDScope(flags, p.Thread()))
+	return 0, t.KillPID(pid, sig, info, kernel.PIDFDScope(flags, thread))
 }
 
-// pidOfFD is the pidfd behind a descriptor: EBADF.
-func pidOfFD(t *kernel.Task, fd int32) (interface{ DecRef() }, *kernel.PIDFD, error) {
+// signalTarget is whom pidfd_send_signal(2) means: a pidfd, or an open /proc/PID.
+func signalTarget(t *kernel.Task, fd int32) (pid *kernel.PID, thread bool, err error) {
+	if p, err := pidOfFD(t, fd, true); err == nil {
+		return p.PID(), p.Thread(), nil
+	}
 	f, err := t.GetFile(fd)
 	if err != nil {
-		return nil, nil, err
+		return nil, false, err
 	}
+	defer f.DecRef()
+	if d, ok := f.Dentry().Inode().(interface{ Process() *kernel.PID }); ok {
+		return d.Process(), false, nil
+	}
+	return nil, false, unix.EBADF
+}
+
+// pidOfFD is the pidfd behind a descriptor: EBADF. Where self is set, PIDFD_SELF_THREAD and PIDFD_SELF_THREAD_GROUP are the caller's.
+func pidOfFD(t *kernel.Task, fd int32, self bool) (*kernel.PIDFD, error) {
+	if self && (fd == -10000 || fd == -10001) {
+		return t.SelfPIDFD(fd == -10000), nil
+	}
+	f, err := t.GetFile(fd)
+	if err != nil {
+		return nil, err
+	}
+	defer f.DecRef()
 	p, ok := f.Impl().(*kernel.PIDFD)
 	if !ok || p.PID() == nil {
-		f.DecRef()
-		return nil, nil, unix.EBADF
+		return nil, unix.EBADF
 	}
-	return f, p, nil
+	return p, nil
 }

@@ -134,16 +134,11 @@ func sysProcessMadvise(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	f, err := t.GetFile(a[0].Int())
+	p, err := pidOfFD(t, a[0].Int(), true)
 	if err != nil {
 		return 0, err
 	}
-	defer f.DecRef()
-	pf, ok := f.Impl().(*kernel.PIDFD)
-	if !ok {
-		return 0, unix.EBADF
-	}
-	target, err := pf.Task(t.Kernel())
+	target, err := p.Task(t.Kernel())
 	if err != nil {
 		return 0, err
 	}

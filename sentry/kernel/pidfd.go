@@ -74,6 +74,15 @@ func (f *PIDFD) EventUnregister(e *waiter.Entry) {
 	}
 }
 
+// SelfPIDFD is what PIDFD_SELF_THREAD or PIDFD_SELF_THREAD_GROUP stands for. It is no open file.
+func (t *Task) SelfPIDFD(thread bool) *PIDFD {
+	f := &PIDFD{}
+	if f.set(t, thread); !thread {
+		f.pid.Store(t.PIDNamespace().PID(t.PID()))
+	}
+	return f
+}
+
 // NewPIDFD returns a pidfd for p.
 func NewPIDFD(ctx vfs.Context, p *PID, flags uint32) *vfs.FileDescription {
 	f := &PIDFD{}

@@ -274,7 +274,7 @@ func (e *Epoll) Collect(out []linux.EpollEvent, n int) []linux.EpollEvent {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var again *epollItem // the first item that was put back: the round is over
-	for len(out) < n {
+	for n = min(n, len(e.items)); len(out) < n; {
 		e.readyMu.Lock()
 		i := e.ready.next
 		if i == &e.ready || i == again {

@@ -1,7 +1,10 @@
 package overlay
 
 import (
+	"cmp"
 	"math"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -281,11 +284,14 @@ func (f *dirFile) startLocked(ctx vfs.Context, fd *vfs.FileDescription) (err err
 			return err
 		}
 	}
+	kept := len(list)
 	for name, e := range changed {
 		if e.node != nil {
 			list = append(list, vfs.Dirent{Name: name, Type: uint8(e.node.typ >> 12), Ino: e.node.ino})
 		}
 	}
+	// The same order each time, oldest first.
+	slices.SortFunc(list[kept:], func(a, b vfs.Dirent) int { return cmp.Or(cmp.Compare(a.Ino, b.Ino), strings.Compare(a.Name, b.Name)) })
 	f.list = list
 	return nil
 }

@@ -159,8 +159,20 @@ func (f *FS) taskDir(t *kernel.Task, thread bool) vfs.Inode {
 	s := subject{f, t, thread}
 	d := genfs.NewDir(f.FS, taskIno(t.TIDIn(f.pidns), thread, 0), 0o555, taskEntries{s})
 	d.Owner = s.owner
-	return d
+	if thread {
+		return d
+	}
+	return processDir{d, s}
 }
+
+// processDir is /proc/PID.
+type processDir struct {
+	*genfs.Dir
+	s subject
+}
+
+// Process is the process as pidfd_send_signal(2) finds it through the open directory.
+func (d processDir) Process() *kernel.PID { return d.s.t.ID() }
 
 // taskEntries is the contents of a task's directory.
 type taskEntries struct{ s subject }

@@ -55,6 +55,19 @@ int main(void) {
 	while ((e = readdir(D)))
 		t[e->d_type & 15]++;
 	P("types: dirs %d links %d fifos %d files %d", t[DT_DIR], t[DT_LNK], t[DT_FIFO], t[DT_REG]);
+	char order[2][20][16] = {}, path_[16];
+	for (int i = 0; i < 20; i++) {
+		sprintf(path_, "order%d", i), close(open(path_, O_CREAT | O_WRONLY, 0600));
+	}
+	int same = 0;
+	for (int round = 0; round < 10; round++) {
+		int j = 0;
+		for (rewinddir(D); (e = readdir(D));)
+			if (!strncmp(e->d_name, "order", 5) && j < 20)
+				strcpy(order[round > 0][j++], e->d_name);
+		same += !round || !memcmp(order[0], order[1], sizeof order[0]);
+	}
+	VN("the same order each time", same);
 	struct stat s, u;
 	rewinddir(D);
 	while ((e = readdir(D)))

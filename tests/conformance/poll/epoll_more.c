@@ -297,6 +297,23 @@ static void blocking(void) {
 	sigprocmask(SIG_SETMASK, &m, 0);
 }
 
+// many has more ready files than some kernels give at once.
+static void many(void) {
+	struct rlimit l;
+	getrlimit(RLIMIT_NOFILE, &l);
+	l.rlim_cur = l.rlim_max = 6000;
+	V(setrlimit(RLIMIT_NOFILE, &l));
+	int ep = epoll_create1(0), ev = eventfd(1, EFD_NONBLOCK);
+	for (int i = 0; i < 5900; i++)
+		if (add(ep, dup(ev), EPOLLIN)) {
+			printf("%d: %s\n", i, strerrorname_np(errno));
+			break;
+		}
+	static struct epoll_event all[6000];
+	V(epoll_wait(ep, all, 6000, -1));
+	V(epoll_wait(ep, all, 5000, -1));
+}
+
 int main(void) {
 	setvbuf(stdout, 0, _IONBF, 0);
 	kinds();
@@ -308,5 +325,6 @@ int main(void) {
 	together(EPOLLONESHOT, 1);
 	together(0, 1);
 	blocking();
+	many();
 	return 0;
 }

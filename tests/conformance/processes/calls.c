@@ -104,6 +104,20 @@ static void pidfds(void) {
 	V(poll(&pf, 1, 0)), V(waitid(P_PIDFD, nb, &i, WEXITED)), kill(p, SIGKILL), V(poll(&pf, 1, 5000)), P("%x", pf.revents), V(read(fd, &b, 1)), V(waitid(P_PIDFD, fd, &i, WEXITED)), P("%d %d", i.si_code, i.si_status), V(poll(&pf, 1, 0)), P("%x", pf.revents & ~0x10), V(SC(pidfd_send_signal, fd, 0, 0, 0)), V(SC(pidfd_getfd, fd, 0, 0)), V(waitid(P_PIDFD, fd, &i, WEXITED)), V(SC(process_mrelease, self, 0)), V(SC(process_mrelease, fd, 0)), V(SC(process_mrelease, -1, 0)), V(SC(process_madvise, self, 0, 0, MADV_COLD, 0)), V(SC(process_madvise, self, BAD, 1, MADV_COLD, 0)), V(SC(process_madvise, self, BAD, 1, MADV_COLD, 1)), V(SC(process_madvise, -1, BAD, 1, MADV_COLD, 0));
 }
 
+// other_pidfds are what pidfd_send_signal(2) takes besides: the caller's, and open directories of /proc.
+static void other_pidfds(void) {
+	pid_t p = CHILD(pause());
+	char path[64], buf[64];
+	struct iovec v = {buf, 64};
+	sprintf(path, "/proc/%d", p);
+	int d = open(path, O_RDONLY | O_DIRECTORY), o = open(path, O_PATH), self = open("/proc/self", O_RDONLY), thread = open("/proc/thread-self", O_RDONLY), fds = open("/proc/self/fd", O_RDONLY);
+	V(SC(pidfd_send_signal, -10000, 0, 0, 0)), V(SC(pidfd_send_signal, -10001, 0, 0, 0)), V(SC(pidfd_send_signal, -10001, 0, 0, 4)), V(SC(pidfd_getfd, -10001, 0, 0)), V(SC(process_mrelease, -10000, 0)), V(SC(process_madvise, -10000, &v, 1, MADV_COLD, 0)), V(waitid(P_PIDFD, -10000, 0, WEXITED));
+	V(SC(pidfd_send_signal, self, 0, 0, 0)), V(SC(pidfd_send_signal, thread, 0, 0, 0)), V(SC(pidfd_send_signal, fds, 0, 0, 0)), V(SC(pidfd_send_signal, o, 0, 0, 0)), V(SC(pidfd_send_signal, d, 65, 0, 0)), V(SC(pidfd_send_signal, d, 0, 0, 1)), V(SC(pidfd_send_signal, d, 0, 0, 4)), V(SC(pidfd_getfd, d, 0, 0)), V(SC(process_madvise, d, &v, 1, MADV_COLD, 0));
+	int st;
+	V(SC(pidfd_send_signal, d, SIGTERM, 0, 0)), V(waitpid(p, &st, 0) == p), P("%x", st), V(SC(pidfd_send_signal, d, 0, 0, 0));
+	close(d), close(o), close(self), close(thread), close(fds);
+}
+
 static void groups(void) {
 	int pp[2];
 	char c;
@@ -143,4 +157,4 @@ static void prctls(void) {
 	V(SC(arch_prctl, 0x1003 /* GET_FS */, &(long){0})), V(SC(arch_prctl, 0x1003, BAD)), V(SC(arch_prctl, 0x1001 /* SET_GS */, 1UL << 63)), V(SC(arch_prctl, 0x9999, 0)), V(SC(arch_prctl, 0x1011, 0)), V(personality(0xffffffff)), V(personality(ADDR_NO_RANDOMIZE)), V(personality(0xffffffff)), V(SC(set_tid_address, 0) == getpid()), V(SC(set_robust_list, 0, 23)), V(SC(set_robust_list, 0, 24)), V(SC(get_robust_list, 0, BAD, BAD)), V(SC(get_robust_list, 99999999, &n, &n)), V(SC(kcmp, getpid(), getpid(), 0, 1, 2)), V(SC(kcmp, getpid(), getpid(), 0, 1, 0) != 0), V(SC(kcmp, getpid(), getpid(), 1, 0, 0)), V(SC(kcmp, getpid(), getpid(), 99, 0, 0)), V(SC(kcmp, getpid(), getpid(), 0, 1, 999)), V(SC(kcmp, 99999999, getpid(), 1, 0, 0));
 }
 
-int main(void) { sub(clones), sub(execs), sub(waits), sub(pidfds), sub(groups), sub(sched), sub(prctls); }
+int main(void) { sub(clones), sub(execs), sub(waits), sub(pidfds), sub(other_pidfds), sub(groups), sub(sched), sub(prctls); }
