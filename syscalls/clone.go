@@ -70,7 +70,7 @@ func copyInCloneArgs(t *kernel.Task, p hostarch.Addr, size uint64) (*kernel.Clon
 	if _, err := primitive.CopyInt32SliceIn(t, set, args.SetTID); err != nil {
 		return nil, err
 	}
-	return args, t.MaySetTID(int(n))
+	return args, nil
 }
 
 // decodeCloneArgs checks what clone3 checks of struct clone_args without looking at memory; n is the length of set_tid.

@@ -243,7 +243,7 @@ func (c *Task) join(t *Task, a *CloneArgs) error {
 		return unix.EAGAIN
 	}
 	pns := c.ns.PIDForChildren
-	pid, err := k.allocPID(pns, a.SetTID)
+	pid, err := k.allocPID(pns, a.SetTID, t.maySetTID)
 	if err != nil {
 		k.users.put(u)
 		return err

@@ -160,7 +160,7 @@ func (t *Task) findProgram(a *ProcessArgs) (*vfs.FileDescription, string, error)
 func (k *Kernel) adopt(t *Task, a *ProcessArgs) error {
 	k.tasksMu.Lock()
 	defer k.tasksMu.Unlock()
-	pid, err := k.allocPID(k.rootPIDNS, nil)
+	pid, err := k.allocPID(k.rootPIDNS, nil, nil)
 	if err != nil {
 		return err
 	}

@@ -89,10 +89,13 @@ func (ns *PIDNamespace) isAncestorOf(c *PIDNamespace) bool {
 }
 
 // allocPID takes a number in ns and every namespace around it. set, if not empty, are the wanted numbers from the deepest namespace outwards (clone3's
-// set_tid). Preconditions: k.tasksMu is held for writing.
-func (k *Kernel) allocPID(ns *PIDNamespace, set []int32) (*PID, error) {
+// set_tid), which may says whether they may be chosen in a namespace. Preconditions: k.tasksMu is held for writing.
+func (k *Kernel) allocPID(ns *PIDNamespace, set []int32, may func(*PIDNamespace) bool) (*PID, error) {
 	if ns.dead {
 		return nil, unix.ENOMEM
+	}
+	if len(set) > ns.level+1 {
+		return nil, unix.EINVAL
 	}
 	p := &PID{ns: ns, nums: make([]int32, ns.level+1)}
 	for n, i := ns, 0; n != nil; n, i = n.parent, i+1 {
@@ -102,6 +105,10 @@ func (k *Kernel) allocPID(ns *PIDNamespace, set []int32) (*PID, error) {
 			if nr <= 0 || nr >= PIDMax || (nr != 1 && n.init == nil) {
 				p.unhash()
 				return nil, unix.EINVAL
+			}
+			if !may(n) {
+				p.unhash()
+				return nil, unix.EPERM
 			}
 			if _, used := n.pids[nr]; used {
 				p.unhash()

@@ -265,6 +265,12 @@ func NamespaceFlag(obj any) uint32 {
 
 // SetNSOf is setns(2) with a pidfd: the namespaces of o that flags name. The user namespace comes first, so that its capabilities hold for the others.
 func (t *Task) SetNSOf(o *Task, flags uint32) error {
+	t.k.tasksMu.RLock()
+	gone := o.exitDone
+	t.k.tasksMu.RUnlock()
+	if gone {
+		return unix.ESRCH
+	}
 	n := o.Namespaces()
 	objs := []any{o.UserNamespace(), n.Cgroup, n.IPC, n.UTS, n.Net, o.PIDNamespace(), n.Time, n.Mount}
 	for _, obj := range objs {
@@ -283,17 +289,8 @@ func (t *Task) SetNSOf(o *Task, flags uint32) error {
 	return nil
 }
 
-// MaySetTID checks clone3's set_tid of n levels: EINVAL, EPERM.
-func (t *Task) MaySetTID(n int) error {
-	ns := t.ns.PIDForChildren
-	if n > ns.level+1 {
-		return unix.EINVAL
-	}
-	for range n {
-		if c := t.Credentials(); !c.HasCapIn(linux.CAP_SYS_ADMIN, ns.userNS) && !c.HasCapIn(linux.CAP_CHECKPOINT_RESTORE, ns.userNS) {
-			return unix.EPERM
-		}
-		ns = ns.parent
-	}
-	return nil
+// maySetTID reports whether t may choose the numbers of new tasks in ns (checkpoint_restore_ns_capable).
+func (t *Task) maySetTID(ns *PIDNamespace) bool {
+	c := t.Credentials()
+	return c.HasCapIn(linux.CAP_SYS_ADMIN, ns.userNS) || c.HasCapIn(linux.CAP_CHECKPOINT_RESTORE, ns.userNS)
 }

@@ -7,7 +7,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"moat/sentry/fs/anon"
 	"moat/sentry/fs/genfs"
+	"moat/sentry/kernel"
 	"moat/sentry/vfs"
 )
 
@@ -127,9 +129,6 @@ func (e fdEntries) List(ctx vfs.Context, from int64, emit func(int64, string, ui
 	return nil
 }
 
-// FDInfoer is implemented by files that have more to say in fdinfo (eventfd, epoll, ...).
-type FDInfoer interface{ FDInfo(b *bytes.Buffer) }
-
 // fdinfo is fs/proc/fd.c seq_show.
 func (s subject) fdinfo(ctx vfs.Context, n int32, b *bytes.Buffer) error {
 	fd, cloexec, err := s.file(ctx, n)
@@ -149,8 +148,26 @@ func (s subject) fdinfo(ctx vfs.Context, n int32, b *bytes.Buffer) error {
 	for i, l := range vfs.Locks(fd.Inode()) {
 		fmt.Fprintf(b, "lock:\t%s", lockLine(i+1, &l, fd.Inode().FS().Dev(), ino))
 	}
-	if x, ok := fd.Impl().(FDInfoer); ok {
-		x.FDInfo(b)
+	switch x := fd.Impl().(type) {
+	case *kernel.PIDFD:
+		pid := x.PID()
+		if _, err := x.Task(s.t.Kernel()); err != nil {
+			b.WriteString("Pid:\t-1\nNSpid:\t-1\n")
+			break
+		}
+		nr := pid.In(s.f.pidns)
+		fmt.Fprintf(b, "Pid:\t%d\n", nr)
+		if nr == 0 {
+			b.WriteString("NSpid:\t0\n") // it is not below here
+			break
+		}
+		b.WriteString("NSpid:")
+		for _, n := range pid.Nums(s.f.pidns) {
+			fmt.Fprintf(b, "\t%d", n)
+		}
+		b.WriteByte('\n')
+	case *anon.SignalFD:
+		fmt.Fprintf(b, "sigmask:\t%016x\n", x.Mask())
 	}
 	return nil
 }

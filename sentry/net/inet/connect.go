@@ -210,6 +210,7 @@ func (s *sock) renew(t *kernel.Task) {
 		}
 	}
 	s.ep.Store(&ep)
+	s.grown.Store(false)
 	s.rdShut.Store(false)
 	s.wrShut.Store(false)
 	s.brokenPipe.Store(false)

@@ -35,6 +35,7 @@ func (s *sock) Send(_ vfs.Context, m *socket.Message) (int64, error) {
 
 func (s *sock) sendStream(m *socket.Message) (int64, error) {
 	ep := s.endpoint()
+	s.grow(ep)
 	more := m.Flags&unix.MSG_MORE != 0
 	if more != s.corked.Load() {
 		s.corked.Store(more)

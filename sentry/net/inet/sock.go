@@ -39,6 +39,8 @@ type sock struct {
 	brokenPipe atomic.Bool
 	// corked: the last send had MSG_MORE.
 	corked atomic.Bool
+	// grown: the send buffer is a connection's.
+	grown atomic.Bool
 	// errors counts what waits in the error queue, at most.
 	errors atomic.Int32
 	// taken counts the datagrams that were read; throttled is the endpoint's receive buffer while it gets no more of them, else 0.
@@ -60,6 +62,8 @@ const (
 	// maxErrors bounds an error queue (IP_RECVERR).
 	maxErrors = 128
 	allEvents = waiter.AllEvents
+	// maxSend is the largest send buffer of TCP that grows by itself (net.ipv4.tcp_wmem).
+	maxSend = 4 << 20
 )
 
 func init() {
@@ -220,9 +224,22 @@ func (s *sock) BufferSize(name int32) int32 {
 	case !s.tcp():
 		return 0
 	case name == linux.SO_SNDBUF:
+		s.grow(s.endpoint())
 		return int32(o.GetSendBufferSize())
 	default:
 		return int32(o.GetReceiveBufferSize())
+	}
+}
+
+// grow makes the send buffer of a new connection as large as its first flight needs (tcp_init_buffer_space), where SO_SNDBUF did not fix it: netstack
+// does so only when data was acknowledged, and programs count on writing more than that at once.
+func (s *sock) grow(ep tcpip.Endpoint) {
+	if s.grown.Load() || s.tcpState() != tcp.StateEstablished && s.tcpState() != tcp.StateCloseWait {
+		return
+	}
+	s.grown.Store(true)
+	if o, size := ep.SocketOptions(), min(int64(2*tcp.InitialCwnd*s.maxSegment(ep)), maxSend); !s.base.SndBufSet.Load() && o.GetSendBufferSize() < size {
+		o.SetSendBufferSize(size, false)
 	}
 }
 

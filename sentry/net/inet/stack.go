@@ -112,9 +112,11 @@ func (s *Stack) build() {
 		AllowPacketEndpointWrite: true,
 	})
 	set := func(o tcpip.SettableTransportProtocolOption) { _ = n.SetTransportProtocolOption(tcp.ProtocolNumber, o) }
-	// net.ipv4.tcp_wmem; netstack grows it when a connection is made, as Linux does.
-	set(&tcpip.TCPSendBufferSizeRangeOption{Min: 4096, Default: 16384, Max: 4 << 20})
+	// net.ipv4.tcp_wmem.
+	set(&tcpip.TCPSendBufferSizeRangeOption{Min: 4096, Default: 16384, Max: maxSend})
 	set(&tcpip.TCPReceiveBufferSizeRangeOption{Min: 4096, Default: 1 << 20, Max: 6291456})
+	delay := tcpip.TCPDelayEnabled(true)
+	set(&delay)
 	_ = n.SetOption(tcpip.SendBufferSizeOption{Min: 4608, Default: 212992, Max: 2 * 212992})
 	_ = n.SetOption(tcpip.ReceiveBufferSizeOption{Min: 2304, Default: 212992, Max: 2 * 212992})
 	_ = n.SetPortRange(32768, 60999)

@@ -377,6 +377,16 @@ static void interrupted(void) {
 	close(p[0]), close(p[1]), close(l);
 }
 
+// first sends more at once than the send buffer of a socket without connection holds.
+static void first(void) {
+	static char much[100 << 10];
+	int p[2];
+	tcp_pair(p);
+	nonblock(p[0]), nonblock(p[1]);
+	V(send(p[0], much, sizeof much, 0)), V(send(p[1], much, sizeof much, 0));
+	close(p[0]), close(p[1]);
+}
+
 int main(void) {
 	sub(kinds);
 	sub(fresh);
@@ -387,6 +397,7 @@ int main(void) {
 	sub(shut_read);
 	sub(reset);
 	sub(full);
+	sub(first);
 	sub(lowat);
 	sub(backlog);
 	sub(v6);

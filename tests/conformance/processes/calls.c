@@ -33,6 +33,10 @@ static void clones(void) {
 	if (!p)
 		_exit(getpid() == 7777 ? 1 : 2);
 	P("set_tid: %s", p < 0 ? conf_errno(errno) : wait_for(p));
+	a.flags = CLONE_NEWPID, a.set_tid = (uint64_t)(pid_t[]){1, 7778, 1}, p = SC(clone3, &a, sizeof a);
+	if (!p)
+		_exit(getpid());
+	VN("pid 1 of a new namespace", p < 0 ? -errno : (waitpid(p, &st, 0), WEXITSTATUS(st))), a.set_tid_size = 3, VN("more levels than there are", E(SC(clone3, &a, sizeof a)) < 0), a.set_tid_size = 1, a.set_tid = (uint64_t)(pid_t[]){2}, VN("not pid 1", E(SC(clone3, &a, sizeof a))), a.flags = 0;
 	a.set_tid = (uint64_t)(pid_t[]){getpid()}, VN("set_tid taken", E(SC(clone3, &a, sizeof a))), a.set_tid_size = 100, VN("set_tid_size 100", E(SC(clone3, &a, sizeof a))), a.set_tid_size = 0, a.set_tid = 1, VN("set_tid without size", E(SC(clone3, &a, sizeof a)));
 	H("old clone");
 	R(SC(clone, CLONE_PIDFD | CLONE_PARENT_SETTID | SIGCHLD, 0, &fd, 0, 0)), R(SC(clone, CLONE_THREAD | SIGCHLD, 0, 0, 0, 0)), R(SC(clone, CLONE_SIGHAND | SIGCHLD, 0, 0, 0, 0)), R(SC(clone, CLONE_NEWUSER | CLONE_FS | SIGCHLD, 0, 0, 0, 0));
@@ -104,6 +108,16 @@ static void pidfds(void) {
 	V(poll(&pf, 1, 0)), V(waitid(P_PIDFD, nb, &i, WEXITED)), kill(p, SIGKILL), V(poll(&pf, 1, 5000)), P("%x", pf.revents), V(read(fd, &b, 1)), V(waitid(P_PIDFD, fd, &i, WEXITED)), P("%d %d", i.si_code, i.si_status), V(poll(&pf, 1, 0)), P("%x", pf.revents & ~0x10), V(SC(pidfd_send_signal, fd, 0, 0, 0)), V(SC(pidfd_getfd, fd, 0, 0)), V(waitid(P_PIDFD, fd, &i, WEXITED)), V(SC(process_mrelease, self, 0)), V(SC(process_mrelease, fd, 0)), V(SC(process_mrelease, -1, 0)), V(SC(process_madvise, self, 0, 0, MADV_COLD, 0)), V(SC(process_madvise, self, BAD, 1, MADV_COLD, 0)), V(SC(process_madvise, self, BAD, 1, MADV_COLD, 1)), V(SC(process_madvise, -1, BAD, 1, MADV_COLD, 0));
 }
 
+// fdinfo is the number behind a label in fdinfo, -2 if there is none.
+static long fdinfo(int fd, const char *label) {
+	char path[64], b[1000] = {};
+	sprintf(path, "/proc/self/fdinfo/%d", fd);
+	int f = open(path, O_RDONLY);
+	read(f, b, sizeof b - 1), close(f);
+	char *at = strstr(b, label);
+	return at ? atol(at + strlen(label)) : -2;
+}
+
 // other_pidfds are what pidfd_send_signal(2) takes besides: the caller's, and open directories of /proc.
 static void other_pidfds(void) {
 	pid_t p = CHILD(pause());
@@ -113,8 +127,10 @@ static void other_pidfds(void) {
 	int d = open(path, O_RDONLY | O_DIRECTORY), o = open(path, O_PATH), self = open("/proc/self", O_RDONLY), thread = open("/proc/thread-self", O_RDONLY), fds = open("/proc/self/fd", O_RDONLY);
 	V(SC(pidfd_send_signal, -10000, 0, 0, 0)), V(SC(pidfd_send_signal, -10001, 0, 0, 0)), V(SC(pidfd_send_signal, -10001, 0, 0, 4)), V(SC(pidfd_getfd, -10001, 0, 0)), V(SC(process_mrelease, -10000, 0)), V(SC(process_madvise, -10000, &v, 1, MADV_COLD, 0)), V(waitid(P_PIDFD, -10000, 0, WEXITED));
 	V(SC(pidfd_send_signal, self, 0, 0, 0)), V(SC(pidfd_send_signal, thread, 0, 0, 0)), V(SC(pidfd_send_signal, fds, 0, 0, 0)), V(SC(pidfd_send_signal, o, 0, 0, 0)), V(SC(pidfd_send_signal, d, 65, 0, 0)), V(SC(pidfd_send_signal, d, 0, 0, 1)), V(SC(pidfd_send_signal, d, 0, 0, 4)), V(SC(pidfd_getfd, d, 0, 0)), V(SC(process_madvise, d, &v, 1, MADV_COLD, 0));
-	int st;
-	V(SC(pidfd_send_signal, d, SIGTERM, 0, 0)), V(waitpid(p, &st, 0) == p), P("%x", st), V(SC(pidfd_send_signal, d, 0, 0, 0));
+	int st, pf = SC(pidfd_open, p, 0), z = 0;
+	V(fdinfo(pf, "Pid:") == p), V(fdinfo(pf, "NSpid:") == p), V(fdinfo(1, "NSpid:"));
+	V(SC(pidfd_send_signal, d, SIGTERM, 0, 0)), waitid(P_PID, p, 0, WEXITED | WNOWAIT), V(setns(pf, CLONE_NEWNET | CLONE_NEWUTS)), V(fdinfo(pf, "Pid:") == p), V(waitpid(p, &st, 0) == p), V(fdinfo(pf, "Pid:")), V(fdinfo(pf, "NSpid:")), V(setns(pf, CLONE_NEWUTS)), close(pf);
+	V(SC(pidfd_send_signal, d, 0, 0, 0));
 	close(d), close(o), close(self), close(thread), close(fds);
 }
 
