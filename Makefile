@@ -5,7 +5,7 @@ FUZZTIME ?= 20s
 comma := ,
 export GOFLAGS ?= -mod=mod
 
-.PHONY: all build shim run test unit workloads oci oci-suites containerd net vm lint size fuzz bench bench-quick clean deps conformance fuzz-raw soak fuzz-diff
+.PHONY: all build shim run test unit workloads oci oci-suites containerd net vm lint size fuzz bench bench-quick clean deps conformance fuzz-raw soak fuzz-diff suites
 
 all: build
 
@@ -59,6 +59,12 @@ oci-suites: deps build
 	$(GO) run ./tests/oci/suites -suite runtime-tools -runtimes bin/moat,runc,crun
 	$(GO) run ./tests/oci/suites -suite runc
 
+# Other people's tests of systems: SUITE is one or more of cpython, go, selftests, busybox, coreutils, bash, perl, stress. As root.
+SUITE    ?= cpython
+RUNTIMES ?= host,runsc,moat
+suites: build
+	./scripts/suites.sh -suite $(SUITE) -runtimes $(RUNTIMES) -doc docs/suites.md
+
 # Real servers and clients, installed from Debian, over loopback and over a veth to the host.
 net: deps build
 	./scripts/deps.sh nginx-light wrk redis-server memcached postgresql iperf3 openssh-server openssh-client rsync curl dnsmasq-base bind9-dnsutils
@@ -77,7 +83,7 @@ size:
 fuzz:
 	./scripts/fuzz.sh $(FUZZTIME)
 
-# Beside native, runc (of Debian) and runsc (of the Go proxy, at the version of scripts/bench.sh); writes docs/bench.
+# Beside native, runc (of Debian) and runsc (of the Go proxy, at the version of scripts/runsc.sh); writes docs/bench.
 bench: build
 	./scripts/bench.sh -rounds 5 -out docs/bench
 
