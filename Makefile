@@ -96,7 +96,7 @@ fuzz-raw:
 
 # The same programs of calls on the host and in a sandbox, which must answer alike.
 fuzz-diff: deps
-	$(GO) run ./tests/fuzz -diff -seconds $(or $(SECONDS),60) -seed $(or $(SEED),1) -workers 2 -platform $(firstword $(PLATFORMS))
+	$(GO) run ./tests/fuzz -diff -seconds $(or $(SECONDS),60) -seed $(or $(SEED),1) -workers 6 -platform $(firstword $(PLATFORMS))
 
 
 clean:

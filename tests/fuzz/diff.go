@@ -81,10 +81,13 @@ func (e *executor) stop() {
 // patience is how long a program may take.
 const patience = 40 * time.Second
 
+// A call that sleeps for hasty waits, perhaps: programs are compared with it first, and again with steady if they differ.
+const hasty, steady = 1 * time.Millisecond, 25 * time.Millisecond
+
 var errDied = errors.New("the executor died")
 
 // run executes p and returns a line for each call. errDied is the executor's death, or that it hangs; its last words come with it.
-func (e *executor) run(p program) ([]string, error) {
+func (e *executor) run(p program, quiet time.Duration) ([]string, error) {
 	if e.cmd == nil {
 		if err := e.start(); err != nil {
 			return nil, err
@@ -95,7 +98,7 @@ func (e *executor) run(p program) ([]string, error) {
 	t := time.AfterFunc(patience, func() { hangs = true; cmd.Process.Signal(syscall.SIGKILL) })
 	defer t.Stop()
 	lines, err := func() ([]string, error) {
-		if _, err := io.WriteString(e.in, p.text()); err != nil {
+		if _, err := io.WriteString(e.in, p.text(quiet)); err != nil {
 			return nil, err
 		}
 		h, err := e.out.ReadString('\n')
@@ -194,19 +197,36 @@ func head(s string) string {
 	return f[0]
 }
 
+// commands are the arguments of a call that say what it does.
+var commands = map[string][]int{"ioctl": {1}, "fcntl": {1}, "prctl": {0}, "futex": {1}, "madvise": {2}, "setsockopt": {1, 2}, "getsockopt": {1, 2}, "semctl": {2}, "shmctl": {1}, "msgctl": {1}}
+
+// kind is a call's name and its command, by which differences are told apart.
+func (c *call) kind() string {
+	k := c.t.name
+	for _, i := range commands[k] {
+		k += " " + c.args[i]
+	}
+	return k
+}
+
 // pair is a host's and moat's executor.
 type pair struct {
 	host, moat executor
 	known      []*knownDifference
+	quiet      time.Duration
 }
 
 // compare runs p on both and returns the first difference that is not known, or else the first that is, or nil.
 func (x *pair) compare(p program) (*difference, error) {
-	h, err := x.host.run(p)
-	if err != nil {
-		return nil, fmt.Errorf("host: %w\n%s", err, p)
+	var h []string
+	var herr error
+	done := make(chan struct{})
+	go func() { h, herr = x.host.run(p, x.quiet); close(done) }()
+	m, err := x.moat.run(p, x.quiet)
+	<-done
+	if herr != nil {
+		return nil, fmt.Errorf("host: %w\n%s", herr, p)
 	}
-	m, err := x.moat.run(p)
 	if errors.Is(err, errDied) {
 		return &difference{at: len(p.calls) - 1, host: "goes on", moat: err.Error()}, nil
 	}
@@ -320,7 +340,7 @@ func runDiff(moat, prog, platform string, seed uint64, seconds, jobs, count int,
 	}
 	if show {
 		fmt.Print(generate(seed, only))
-		fmt.Print(generate(seed, only).text())
+		fmt.Print(generate(seed, only).text(steady))
 	}
 	st := &diffStats{buckets: map[string]*bucket{}}
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
@@ -368,11 +388,24 @@ func runDiff(moat, prog, platform string, seed uint64, seconds, jobs, count int,
 // one compares the program of a seed and keeps what differs, reduced if it is the first of its kind.
 func (x *pair) one(s uint64, only string, st *diffStats) error {
 	p := generate(s, only)
+	x.quiet = hasty
 	d, err := x.compare(p)
 	if err != nil {
 		return err
 	}
+	unstable := false
+	if d != nil && d.known == nil && d.host != "goes on" {
+		// A difference that is not there again is of the time, not of the kernel.
+		x.quiet = steady
+		if d, err = x.compare(p); err != nil {
+			return err
+		}
+		unstable = d == nil
+	}
 	st.mu.Lock()
+	if unstable {
+		st.unstable++
+	}
 	st.programs++
 	st.calls += len(p.calls)
 	if d != nil && d.known != nil {
@@ -386,7 +419,6 @@ func (x *pair) one(s uint64, only string, st *diffStats) error {
 	}
 	dead := d.host == "goes on"
 	if !dead {
-		// A difference that is not there twice is of the time, not of the kernel.
 		e, ok := x.same(p, p.calls[d.at].t.name, d)
 		if !ok || e.at != d.at || e.host != d.host || e.moat != d.moat {
 			st.mu.Lock()
@@ -395,7 +427,7 @@ func (x *pair) one(s uint64, only string, st *diffStats) error {
 			return nil
 		}
 	}
-	key := p.calls[d.at].t.name + " " + head(d.host) + " " + head(d.moat)
+	key := p.calls[d.at].kind() + " " + head(d.host) + " " + head(d.moat)
 	if dead {
 		key = "death"
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"time"
 
 	"moat/syscalls"
 )
@@ -110,10 +111,10 @@ func generate(seed uint64, only string) program {
 	return p
 }
 
-// text is the program as exec/diff.c reads it.
-func (p program) text() string {
+// text is the program as exec/diff.c reads it: a call that sleeps for quiet is left waiting.
+func (p program) text(quiet time.Duration) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "P %d %d\n", len(p.calls), p.user)
+	fmt.Fprintf(&b, "P %d %d %d\n", len(p.calls), p.user, quiet.Microseconds())
 	for _, c := range p.calls {
 		fmt.Fprintln(&b, c.actor, string(c.t.result), numbers[c.t.name], strings.Join(c.args, " "))
 	}

@@ -2,8 +2,9 @@
 //
 //   diff < stream
 //
-// A program is "P CALLS USER" and a line for each call, "ACTOR RESULT NUMBER ARGUMENT..."; the answer is "= BYTES" and the transcript. Actors: 0 is a process, 1 a thread
-// of it, 2 a process that 0 forked; they take turns. A call that waits is left waiting, and what becomes of it shows after the calls of others.
+// A program is "P CALLS USER QUIET" and a line for each call, "ACTOR RESULT NUMBER ARGUMENT..."; the answer is "= BYTES" and the transcript. Actors: 0 is a process, 1 a thread
+// of it, 2 a process that 0 forked; they take turns. A call that waits, which is
+// one that sleeps for QUIET microseconds, is left waiting, and what becomes of it shows after the calls of others.
 // Arguments: a number; $N the result of call N, $N.W word W of its first buffer; "HEX bytes; =LEN,XYZ a Y, Xs and a Z; *LEN:SPEC a buffer that is printed afterwards; { 4:ARG 8:ARG "HEX }SPEC a
 // structure; ^ before one of these puts it at the end of a page; ~ a pointer to nothing; &h a handler, &r a restorer. SPEC is letters with a number of bytes: x printed,
 // . skipped, z zero or not, i an identity (printed as I and the number: only which are the same matters), with commas between.
@@ -48,7 +49,7 @@ struct call {
 	char line[LINE], text[TEXT];
 };
 static struct shared {
-	int n, user;
+	int n, user, quiet;
 	// turn counts changes: all sleep on it. An actor may run its calls from at[] below limit[].
 	int turn, at[ACTORS], limit[ACTORS], ready[ACTORS], quit;
 	char sigs[ACTORS][SIGNALS];
@@ -443,32 +444,43 @@ static long now_us(void) {
 	return t.tv_sec * 1000000L + t.tv_nsec / 1000;
 }
 
-enum { QUIET_US = 25000, LATE_US = 5000000 };
+enum { LATE_US = 5000000, SOON_US = 300 };
 
-// settled waits until actor a has made its calls below limit, and returns 0; or until it sleeps: 'S'; or is gone: 'X'; or has run for too long: 'L'.
-static char settled(int a, int limit) {
-	long start = now_us(), still = 0;
-	int was = -1;
+static void nap(int turn, long us) {
+	struct timespec t = {0, us * 1000};
+	futex(&sh->turn, FUTEX_WAIT, turn, &t);
+}
+
+// settled waits until actor a has made its calls below limit, and returns 0; or until it sleeps: 'S'; or is gone: 'X'; or has run for too long: 'L'. It has slept since
+// the time still, if it sleeps now and that is not 0.
+static char settled(int a, int limit, long still) {
+	long start = now_us();
+	int was = -1, asleep = still != 0;
 	for (;;) {
 		int turn = __atomic_load_n(&sh->turn, __ATOMIC_SEQ_CST), at = __atomic_load_n(&sh->at[a], __ATOMIC_SEQ_CST);
 		if (at >= limit)
 			return 0;
 		long now = now_us();
-		if (at != was)
-			was = at, start = now, still = 0;
-		char s = now - start > 1000 ? state(a) : 'R';
+		if (at != was) {
+			if (was >= 0 || !asleep) {
+				was = at, start = now, asleep = 0;
+				nap(turn, SOON_US);
+				continue;
+			}
+			was = at;
+		}
+		char s = state(a);
 		if (s == 'X' || s == 'Z')
 			return __atomic_load_n(&sh->at[a], __ATOMIC_SEQ_CST) >= limit ? 0 : 'X';
 		if (s != 'S' && s != 'T' && s != 't')
-			still = now;
-		else if (!still)
-			still = now;
-		else if (now - still > QUIET_US)
+			asleep = 0;
+		else if (!asleep)
+			asleep = 1, still = now;
+		else if (now - still > sh->quiet)
 			return 'S';
 		if (now - start > LATE_US)
 			return 'L';
-		struct timespec t = {0, now - start < 1000 ? 1000000 : 3000000};
-		futex(&sh->turn, FUTEX_WAIT, turn, &t);
+		nap(turn, sh->quiet / 4);
 	}
 }
 
@@ -497,7 +509,7 @@ static void control(void) {
 		__atomic_store_n(&sh->at[a], i, __ATOMIC_SEQ_CST);
 		__atomic_store_n(&sh->limit[a], j, __ATOMIC_SEQ_CST);
 		changed();
-		char s = settled(a, j);
+		char s = settled(a, j, 0);
 		int at = __atomic_load_n(&sh->at[a], __ATOMIC_SEQ_CST);
 		if (s) {
 			// It must not go on by itself when it wakes.
@@ -514,10 +526,11 @@ static void control(void) {
 			i = j;
 		// Those that waited may have been woken, also in turn.
 		for (int again = 1; pending && again;) {
+			long since = now_us();
 			again = 0;
 			for (int k = 0; k < ACTORS; k++)
 				if (waits[k] >= 0 && k != a || waits[k] >= 0 && waits[k] != at) {
-					char s = settled(k, waits[k] + 1);
+					char s = settled(k, waits[k] + 1, since);
 					if (s == 'S')
 						continue;
 					put(&sh->call[at], s == 0 ? " (then %d)" : " (then %d gone)", waits[k]);
@@ -572,7 +585,7 @@ int main(void) {
 	ioctl(s, SIOCSIFFLAGS, &r);
 	close(s);
 	while (fgets(line, sizeof line, stdin)) {
-		if (sscanf(line, "P %d %d", &sh->n, &sh->user) != 2 || sh->n < 0 || sh->n > CALLS)
+		if (sscanf(line, "P %d %d %d", &sh->n, &sh->user, &sh->quiet) != 3 || sh->n < 0 || sh->n > CALLS)
 			die("header");
 		sh->turn = sh->quit = 0;
 		memset(sh->at, 0, sizeof sh->at), memset(sh->limit, 0, sizeof sh->limit), memset(sh->ready, 0, sizeof sh->ready);
