@@ -10,7 +10,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"moat/syscalls"
@@ -103,13 +103,11 @@ func signatures() *bytes.Buffer {
 	return &b
 }
 
-// maxGrowth is how much larger the sentry may be at the end than it was after a quarter of the time, in KiB: caches fill up until then.
-const maxGrowth = 256 << 10
+// How much the sentry may have grown at the end over what it was after a quarter of the time: caches fill up until then.
+const maxGrowthKiB, maxMoreThreads, maxMoreFiles = 256 << 10, 100, 200
 
 func runRaw(bin, prog, platform string, seed uint64, seconds, workers int) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(seconds)*time.Second+time.Minute)
-	defer cancel()
-	c := exec.CommandContext(ctx, bin, "do", "--debug", "--debug-log=/dev/null", "--platform="+platform, "--memory=2G", "--",
+	c := exec.Command(bin, "do", "--debug", "--debug-log=/dev/null", "--platform="+platform, "--memory=2G", "--",
 		prog, strconv.FormatUint(seed, 10), strconv.Itoa(seconds), strconv.Itoa(workers))
 	var out, errs bytes.Buffer
 	c.Stdin, c.Stdout, c.Stderr = signatures(), &out, &errs
@@ -120,26 +118,37 @@ func runRaw(bin, prog, platform string, seed uint64, seconds, workers int) error
 	}
 	done := make(chan error, 1)
 	go func() { done <- c.Wait() }()
-	first, last := 0, 0
+	// One that does not end is told to print its goroutines, and killed if it does not even do that.
+	late, dead := time.After(time.Duration(seconds)*time.Second+30*time.Second), (<-chan time.Time)(nil)
+	hangs := false
+	var first, last usage
 	for tick := time.NewTicker(time.Second); ; {
 		select {
 		case <-tick.C:
-			if n := resident(c.Process.Pid); n > 0 {
-				if last = n; first == 0 && time.Since(start) > time.Duration(seconds)*time.Second/4 {
-					first = n
+			if u := usageOf(sentryOf(c.Process.Pid)); u.kib > 0 {
+				if last = u; first.kib == 0 && time.Since(start) > time.Duration(seconds)*time.Second/4 {
+					first = u
 				}
 			}
 			continue
+		case <-late:
+			hangs = true
+			syscall.Kill(sentryOf(c.Process.Pid), syscall.SIGQUIT)
+			dead = time.After(10 * time.Second)
+			continue
+		case <-dead:
+			c.Process.Kill()
+			continue
 		case err := <-done:
 			tick.Stop()
-			fmt.Printf("seed %d %s: %s, sentry %d MiB then %d MiB\n", seed, platform, strings.TrimSpace(out.String()), first>>10, last>>10)
+			fmt.Printf("seed %d %s: %s; sentry %s, then %s\n", seed, platform, strings.TrimSpace(out.String()), first, last)
 			switch {
-			case ctx.Err() != nil:
-				return fmt.Errorf("seed %d: the sandbox hangs", seed)
+			case hangs:
+				return fmt.Errorf("seed %d: the sandbox hangs\n%s", seed, tail(errs.String(), 3000))
 			case err != nil, !strings.Contains(out.String(), "calls"):
 				return fmt.Errorf("seed %d: the sandbox died: %v\n%s", seed, err, tail(errs.String(), 200))
-			case first > 0 && last > first+maxGrowth:
-				return fmt.Errorf("seed %d: the sentry grew from %d to %d MiB", seed, first>>10, last>>10)
+			case first.kib > 0 && (last.kib > first.kib+maxGrowthKiB || last.threads > first.threads+maxMoreThreads || last.files > first.files+maxMoreFiles):
+				return fmt.Errorf("seed %d: the sentry grew from %s to %s", seed, first, last)
 			}
 			return nil
 		}
@@ -151,17 +160,36 @@ func tail(s string, n int) string {
 	return strings.Join(l[max(0, len(l)-n):], "\n")
 }
 
-// resident is the private memory, in KiB, of the largest child of a process: the sentry.
-func resident(pid int) (most int) {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	for _, f := range strings.Fields(string(b)) {
-		st, _ := os.ReadFile("/proc/" + f + "/status")
-		for _, l := range strings.Split(string(st), "\n") {
-			if v, ok := strings.CutPrefix(l, "RssAnon:"); ok {
-				n, _ := strconv.Atoi(strings.Fields(v)[0])
-				most = max(most, n)
+// usage is what a process uses: private memory, threads, descriptors.
+type usage struct{ kib, threads, files int }
+
+func (u usage) String() string {
+	return fmt.Sprintf("%d MiB %d threads %d files", u.kib>>10, u.threads, u.files)
+}
+
+func usageOf(pid int) (u usage) {
+	st, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for _, l := range strings.Split(string(st), "\n") {
+		for name, n := range map[string]*int{"RssAnon:": &u.kib, "Threads:": &u.threads} {
+			if v, ok := strings.CutPrefix(l, name); ok {
+				*n, _ = strconv.Atoi(strings.Fields(v)[0])
 			}
 		}
 	}
-	return most
+	fds, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	u.files = len(fds)
+	return u
+}
+
+// sentryOf is the child of a process that has most memory: the sentry. 0 if there is none.
+func sentryOf(pid int) (sentry int) {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	most := 0
+	for _, f := range strings.Fields(string(b)) {
+		p, _ := strconv.Atoi(f)
+		if u := usageOf(p); u.kib > most {
+			sentry, most = p, u.kib
+		}
+	}
+	return sentry
 }

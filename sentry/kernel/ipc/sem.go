@@ -86,7 +86,7 @@ func (r *Semaphores) Op(a Actor, proc any, id int32, ops []linux.Sembuf, deadlin
 			return unix.EFBIG
 		}
 		alter = alter || o.SemOp != 0
-		useUndo = useUndo || o.SemFlg&linux.SEM_UNDO != 0 && o.SemOp != 0
+		useUndo = useUndo || o.SemFlg&linux.SEM_UNDO != 0
 	}
 	want := uint16(0444)
 	if alter {

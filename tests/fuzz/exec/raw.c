@@ -1,13 +1,16 @@
-// Throws system calls at the kernel under test: numbers at random, arguments half by kind, half at random. It never minds what comes back.
+// Throws system calls at the kernel under test: numbers at random, arguments most of them by kind (rawargs.h). It never minds what comes back.
 //
-//   raw SEED SECONDS WORKERS < signatures
+//   raw SEED SECONDS SLOTS < signatures
 //
-// A signature is "NUMBER KIND KIND ...". Workers, each in a PID namespace of its own, make a few thousand calls and are replaced; one that makes no progress is
-// killed. At the end the number of calls is printed.
+// A signature is "NUMBER KIND KIND ...". Each slot has an init in namespaces of its own that starts worker after worker and is replaced itself after some. A worker is a
+// process of one to three threads that make calls at once; a timer's signals interrupt those that wait, and one that makes no progress all the same is killed. At the
+// end a line tells how many calls were answered, and which were being made when a worker was killed for that.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,140 +27,209 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include "rawargs.h"
 
-enum { MAX = 600, ARENA = 1 << 18, CALLS = 3000 };
+enum { MAX = 600, SLOTS = 32, THREADS = 3, CALLS = 5000, WORKERS = 40, TICK_US = 5000, STUCK_MS = 80, FAULTS = 200 };
 static struct sig { int known, n; char kind[6][16]; } sigs[MAX];
-static volatile struct shared { uint64_t calls, turn[64], last[64]; } *shared;
-static uint64_t state;
-static char *arena, *edge;
+// Written by the workers, which may overwrite anything: it is counted, never obeyed.
+static volatile struct shared {
+	struct { uint64_t answered, nr, pad[6]; } t[SLOTS][THREADS];
+	uint64_t workers, killed, faults, stuck[MAX + 1];
+} *shared;
+static int slot, null; // null is opened first: a worker may remove its name
 
-static uint64_t rnd(void) {
-	state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-	return state;
-}
-static uint64_t upto(uint64_t n) { return rnd() % n; }
+static __thread sigjmp_buf again;
+static __thread int number = -1;
 
-static const char *paths[] = {".", "..", "/", "a", "b", "d", "d/e", "l", "none", "/proc/self/fd/3", "/proc/self/maps", "/proc/self/mem", "/proc/1/stat", "/dev/null", "/dev/zero", "/dev/ptmx", "/dev/full", "/dev/shm/x", "/tmp/w/f", "/proc/self/ns/mnt", "/proc/self", "/sys", "", "user.a", "security.capability", "tmpfs", "proc", "mqueue", "/proc/sys/kernel/hostname", "/proc/self/uid_map", "/dev/tty", "f/", "very/long/../../a"};
-
-static uint64_t wild(void) {
-	switch (upto(16)) {
-	case 0: return 0;
-	case 1: return -1;
-	case 2: return upto(32);
-	case 3: return upto(16);
-	case 4: case 5: case 6: return (uint64_t)arena + upto(ARENA);
-	case 7: return (uint64_t)arena + upto(ARENA / 4096) * 4096;
-	case 8: return 8;
-	case 9: return (uint64_t)edge - upto(64);
-	case 10: return rnd();
-	case 11: return 1ULL << upto(64);
-	case 12: return upto(64) << 12;
-	case 13: return 0xffff800000000000 + rnd() % 4096;
-	case 14: return (uint32_t)rnd();
-	}
-	return -upto(4096);
+static void handler(int s) {
+	if ((s == SIGSEGV || s == SIGBUS || s == SIGILL || s == SIGTRAP || s == SIGFPE || s == SIGSYS) && number >= 0)
+		siglongjmp(again, 1);
 }
 
-static uint64_t typed(const char *k) {
-	if (!upto(8))
-		return wild();
-	if (!strcmp(k, "fd"))
-		return upto(24);
-	if (!strcmp(k, "dirfd"))
-		return upto(2) ? AT_FDCWD : upto(16);
-	if (!strcmp(k, "path") || !strcmp(k, "str")) {
-		char *p = arena + upto(ARENA - 256);
-		strcpy(p, paths[upto(sizeof paths / sizeof *paths)]);
-		return (uint64_t)p;
-	}
-	if (!strcmp(k, "size"))
-		return upto(4) ? upto(8192) : 1ULL << upto(34);
-	if (!strcmp(k, "off"))
-		return upto(4) ? upto(1 << 20) : wild();
-	if (!strcmp(k, "pid") || !strcmp(k, "id"))
-		return upto(4);
-	if (!strcmp(k, "signal"))
-		return upto(66);
-	if (!strcmp(k, "ptr") || !strcmp(k, "buf") || !strcmp(k, "data"))
-		return (uint64_t)arena + upto(ARENA - 4096) / 8 * 8;
-	if (!strcmp(k, "iovec")) {
-		uint64_t *v = (uint64_t *)(arena + upto(ARENA - 4096) / 8 * 8);
-		for (int i = 0; i < 8; i++)
-			v[2 * i] = upto(8) ? (uint64_t)arena + upto(ARENA) : wild(), v[2 * i + 1] = upto(8) ? upto(5000) : wild();
-		return (uint64_t)v;
-	}
-	if (!strcmp(k, "int"))
-		return upto(3) ? upto(12) : wild();
-	return upto(2) ? upto(64) : upto(4) ? 1ULL << upto(32) | 1ULL << upto(12) : rnd();
+static void arm(void) {
+	struct itimerval t = {{0, TICK_US}, {0, TICK_US}};
+	syscall(SYS_setitimer, ITIMER_REAL, &t, 0);
 }
 
-static void fill(void) {
-	uint64_t *p = (uint64_t *)arena;
-	for (int n = 64 + upto(256); n; n--)
-		p[upto(ARENA / 8)] = upto(3) ? wild() : upto(64);
+static void signals(void) {
+	struct sigaction sa = {.sa_handler = handler, .sa_flags = SA_ONSTACK | SA_NODEFER};
+	for (int s = 1; s < 65; s++)
+		sigaction(s, &sa, 0);
 }
 
-static void worker(int me, uint64_t seed) {
-	state = seed * 0x9e3779b97f4a7c15 | 1;
+static void unblock(void) {
+	uint64_t none = 0;
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, 8);
+}
+
+static void memory(void) {
+	mmap(arena, ARENA + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+}
+
+static void descriptors(void) {
+	int p[2], on = 1;
+	open("/tmp/w", O_RDONLY), open("a", O_RDWR | O_CREAT, 0666), pipe2(p, O_NONBLOCK), pipe2(p, 0);
+	for (int type = 1; type < 6; type++)
+		socketpair(AF_UNIX, type | SOCK_NONBLOCK * (type & 1), 0, p);
+	syscall(SYS_epoll_create1, 0), syscall(SYS_eventfd2, 3, O_NONBLOCK), syscall(SYS_timerfd_create, 1, O_NONBLOCK), syscall(SYS_inotify_init1, O_NONBLOCK), syscall(SYS_memfd_create, "m", 2);
+	open("/dev/ptmx", O_RDWR | O_NONBLOCK), open("/proc/self/mem", O_RDWR), open("/proc/self/ns/user", O_RDONLY), open("/proc/self", O_RDONLY), syscall(SYS_pidfd_open, getpid(), 0);
+	socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), socket(AF_INET, SOCK_DGRAM, 0), socket(AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK, 0), socket(AF_INET6, SOCK_STREAM, 0), socket(AF_INET, SOCK_RAW, 1), socket(AF_PACKET, SOCK_RAW, 0x300);
+	for (int k = 0; k < 20; k += 1 + upto(9))
+		socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK, k);
+	uint64_t set = 0x200;
+	syscall(SYS_signalfd4, -1, &set, 8, O_NONBLOCK), open("/dev/zero", O_RDWR), open(".", O_PATH);
+	int l = socket(AF_INET, SOCK_STREAM, 0), c = socket(AF_INET, SOCK_STREAM, 0);
+	struct { uint16_t f, port; uint32_t ip; char z[8]; } sa = {2, 0, 0x100007f};
+	socklen_t n = sizeof sa;
+	bind(l, (void *)&sa, n), listen(l, 4), getsockname(l, (void *)&sa, &n), fcntl(c, F_SETFL, O_NONBLOCK), connect(c, (void *)&sa, n), setsockopt(c, 6, 1, &on, 4);
+}
+
+// answers makes calls, n of them, as thread t.
+static void answers(int t, uint64_t seed, volatile int n) {
+	uint64_t past[16] = {0};
+	volatile int faults = 0;
+	state = seed * 0x9e3779b97f4a7c15 | 1, recent = past;
 	for (int i = 0; i < 8; i++)
 		rnd();
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	struct rlimit procs = {40, 40}, files = {64, 64}, size = {16 << 20, 16 << 20}, as = {512 << 20, 512 << 20};
-	setrlimit(RLIMIT_NOFILE, &files), setrlimit(RLIMIT_FSIZE, &size), setrlimit(RLIMIT_AS, &as), setrlimit(RLIMIT_NPROC, &procs);
-	if (seed & 1 && (setresgid(1000 + me, 1000 + me, 1000 + me) || setresuid(1000 + me, 1000 + me, 1000 + me)))
-		_exit(1);
-	if (seed & 2)
-		unshare(CLONE_NEWUSER | CLONE_NEWNS);
-	arena = mmap(0, ARENA + 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	edge = arena + ARENA + 4096;
-	munmap(edge, 4096);
-	int p[2];
-	open("/tmp/w", O_RDONLY), open("a", O_RDWR | O_CREAT, 0666), pipe2(p, O_NONBLOCK), socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p), socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, p), syscall(SYS_epoll_create1, 0), syscall(SYS_eventfd2, 3, O_NONBLOCK), syscall(SYS_timerfd_create, 1, O_NONBLOCK), syscall(SYS_inotify_init1, O_NONBLOCK), syscall(SYS_memfd_create, "m", 2), open("/dev/ptmx", O_RDWR | O_NONBLOCK), socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK, 0);
-	fill();
-	for (int i = 0; i < CALLS; i++) {
+	stack_t ss = {.ss_sp = mmap(0, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), .ss_size = 65536};
+	sigaltstack(&ss, 0);
+	number = 0;
+	if (sigsetjmp(again, 0)) {
+		if (++faults > FAULTS)
+			return;
+		__atomic_add_fetch(&shared->faults, 1, __ATOMIC_RELAXED);
+		memory(), unblock();
+	}
+	while (n-- > 0) {
 		uint64_t a[6];
-		int nr = upto(16) ? upto(480) : wild();
-		if (nr == SYS_exit_group || nr == SYS_exit || nr == SYS_pause || nr == SYS_rt_sigsuspend)
-			continue;
-		struct sig *s = nr >= 0 && nr < MAX && sigs[nr].known && upto(4) ? &sigs[nr] : 0;
+		int nr = upto(16) ? upto(475) : wild();
+		int fork = nr == SYS_clone || nr == SYS_fork || nr == SYS_vfork || nr == SYS_clone3, dead = 0;
+		struct sig *s = nr >= 0 && nr < MAX && sigs[nr].known && upto(5) ? &sigs[nr] : 0;
 		for (int k = 0; k < 6; k++)
 			a[k] = s && k < s->n ? typed(s->kind[k]) : wild();
-		if ((nr == SYS_clone || nr == SYS_fork || nr == SYS_vfork || nr == SYS_clone3) && upto(8))
+		if (s)
+			special(nr, a);
+		switch (nr) { // What ends the worker, or takes its means of going on, is for its last calls, and seldom before.
+		case SYS_exit: case SYS_exit_group: case SYS_rt_sigreturn: dead = 1; break;
+		case SYS_kill: case SYS_tkill: case SYS_rt_sigqueueinfo: case SYS_pidfd_send_signal: dead = a[1] == SIGKILL || a[1] == SIGSTOP; break;
+		case SYS_tgkill: case SYS_rt_tgsigqueueinfo: dead = a[2] == SIGKILL || a[2] == SIGSTOP; break;
+		case SYS_arch_prctl: dead = a[0] == 0x1002 || a[0] == 0x1012; break;
+		case SYS_prctl: dead = a[0] == PR_SET_SECCOMP || a[0] == PR_SET_SYSCALL_USER_DISPATCH || a[0] == PR_SET_PDEATHSIG; break;
+		case SYS_seccomp: case SYS_sigaltstack: case SYS_close_range: case SYS_setrlimit: case SYS_prlimit64: dead = upto(4); break;
+		}
+		if (dead && (n > 50 ? upto(200) : upto(4)) || fork && upto(16))
 			continue;
-		shared->last[me] = (uint64_t)(uint32_t)nr;
-		shared->turn[me]++;
-		pid_t was = getpid();
+		shared->t[slot][t].nr = nr;
+		pid_t me = fork ? syscall(SYS_getpid) : 0;
 		long r = syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
-		if (!r && (nr == SYS_clone || nr == SYS_fork || nr == SYS_vfork || nr == SYS_clone3))
+		if (fork && !r) {
+			if (nr == SYS_fork && n > 0 && n < CALLS) { // A child's calls are not counted.
+				t = THREADS - 1, seed = rnd(), n = 20;
+				continue;
+			}
 			_exit(0);
+		}
+		shared->t[slot][t].answered++;
+		past[nrecent++ % 16] = r;
+		if (nr == SYS_rt_sigprocmask)
+			unblock();
+		else if (nr == SYS_setitimer || nr == SYS_alarm)
+			arm();
+		else if (nr == SYS_rt_sigaction)
+			signals();
 		if (!upto(64))
 			fill();
 	}
 }
 
-// stage is init of the worker's PID namespace.
-static void stage(int me, uint64_t seed) {
-	pid_t p = fork();
-	if (!p) {
-		worker(me, seed);
-		_exit(0);
-	}
-	uint64_t last = 0;
-	for (int idle = 0; idle < 8; idle++) {
-		for (int i = 0; i < 25; i++) {
-			if (waitpid(p, 0, WNOHANG) == p)
-				return;
-			struct timespec t = {0, 2000000};
-			nanosleep(&t, 0);
+static int limit;
+static void *second(void *p) {
+	answers((long)p & 3, (long)p >> 2, limit);
+	return 0;
+}
+
+static void worker(uint64_t seed) {
+	state = seed * 0x9e3779b97f4a7c15 | 1;
+	for (int i = 0; i < 8; i++)
+		rnd();
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	struct rlimit procs = {60, 60}, files = {100, 100}, size = {4 << 20, 4 << 20}, as = {256 << 20, 256 << 20}, stack = {1 << 20, 1 << 20};
+	setrlimit(RLIMIT_NOFILE, &files), setrlimit(RLIMIT_FSIZE, &size), setrlimit(RLIMIT_AS, &as), setrlimit(RLIMIT_NPROC, &procs), setrlimit(RLIMIT_STACK, &stack);
+	arena = (char *)0x200000000000, edge = arena + ARENA + 4096;
+	memory();
+	descriptors();
+	int id = 1000 + slot;
+	if (seed & 1 && (setresgid(id, id, id) || setresuid(id, id, id)))
+		_exit(1);
+	if (!(seed & 6))
+		unshare(CLONE_NEWUSER | CLONE_NEWNS);
+	signals(), arm();
+	uint64_t past[16] = {0};
+	recent = past;
+	fill();
+	limit = upto(4) ? CALLS : 200;
+	pthread_attr_t small;
+	pthread_attr_init(&small), pthread_attr_setstacksize(&small, 1 << 18);
+	pthread_t t;
+	for (long i = 1; i < THREADS && upto(2); i++)
+		pthread_create(&t, &small, second, (void *)(rnd() << 2 | i));
+	answers(0, rnd(), limit);
+}
+
+static uint64_t progress(void) {
+	uint64_t n = 0;
+	for (int t = 0; t < THREADS; t++)
+		n += shared->t[slot][t].answered;
+	return n;
+}
+
+// stage is init of the slot's PID namespace.
+static void stage(uint64_t seed) {
+	for (int i = 0; i < WORKERS; i++) {
+		pid_t p = fork();
+		if (!p) {
+			worker(seed * WORKERS + i);
+			_exit(0);
 		}
-		if (shared->turn[me] != last)
-			last = shared->turn[me], idle = 0;
+		__atomic_add_fetch(&shared->workers, 1, __ATOMIC_RELAXED);
+		uint64_t last = progress();
+		for (int idle = 0; waitpid(p, 0, WNOHANG) != p;) {
+			struct timespec t = {0, 1000000};
+			nanosleep(&t, 0);
+			uint64_t now = progress();
+			if (now != last)
+				last = now, idle = 0;
+			else if (++idle == STUCK_MS) {
+				uint64_t nr = shared->t[slot][0].nr;
+				__atomic_add_fetch(&shared->killed, 1, __ATOMIC_RELAXED);
+				__atomic_add_fetch(&shared->stuck[nr < MAX ? nr : MAX], 1, __ATOMIC_RELAXED);
+				kill(p, SIGKILL);
+			}
+		}
+		while (waitpid(-1, 0, WNOHANG) > 0)
+			;
 	}
 }
 
+static void begin(int i, uint64_t seed) {
+	slot = i;
+	setpgid(0, 0);
+	dup2(null, 0), dup2(null, 1), dup2(null, 2), close_range(3, -1, 0);
+	if (unshare(CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET))
+		_exit(9);
+	mount("", "/", 0, MS_REC | MS_PRIVATE, 0), mount("t", "/tmp", "tmpfs", 0, "size=8m,mode=1777"), mkdir("/tmp/w", 0777), chmod("/tmp/w", 0777), chdir("/tmp/w");
+	if (!fork()) {
+		mount("p", "/proc", "proc", 0, 0);
+		stage(seed);
+		_exit(0);
+	}
+	wait(0);
+	_exit(0);
+}
+
 int main(int argc, char **argv) {
-	uint64_t seed = argc > 1 ? strtoull(argv[1], 0, 0) : 1;
-	int seconds = argc > 2 ? atoi(argv[2]) : 10, workers = argc > 3 ? atoi(argv[3]) : 4;
+	uint64_t seed = argc > 1 ? strtoull(argv[1], 0, 0) : 1, n = 0;
+	int seconds = argc > 2 ? atoi(argv[2]) : 10, slots = argc > 3 ? atoi(argv[3]) : 4;
 	char line[256];
 	while (fgets(line, sizeof line, stdin)) {
 		int nr = atoi(line);
@@ -169,42 +241,44 @@ int main(int argc, char **argv) {
 		for (char *k; s->n < 6 && (k = strtok(0, " \n"));)
 			snprintf(s->kind[s->n++], 16, "%s", k);
 	}
-	shared = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	pid_t pid[64] = {0};
+	slots = slots < 1 ? 1 : slots > SLOTS ? SLOTS : slots;
+	// Far from all that calls write to.
+	shared = mmap((void *)0x500000000000, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	pid_t pid[SLOTS] = {0};
+	null = open("/dev/null", O_RDWR);
 	time_t end = time(0) + seconds;
-	uint64_t lost = 0, runs = 0;
-	signal(SIGINT, SIG_IGN);
+	unsigned lost = 0;
 	while (time(0) < end) {
-		for (int i = 0; i < workers; i++)
+		for (int i = 0; i < slots; i++)
 			if (!pid[i]) {
 				seed++;
-				if (!(pid[i] = fork())) {
-					setpgid(0, 0);
-					int null = open("/dev/null", O_RDWR);
-					dup2(null, 0), dup2(null, 1), dup2(null, 2), close(null);
-					if (unshare(CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS))
-						_exit(9);
-					mount("", "/", 0, MS_REC | MS_PRIVATE, 0), mount("t", "/tmp", "tmpfs", 0, "size=8m,mode=1777"), mkdir("/tmp/w", 0777), chmod("/tmp/w", 0777), chdir("/tmp/w");
-					pid_t p = fork();
-					if (!p) {
-						mount("p", "/proc", "proc", 0, 0);
-						stage(i, seed);
-						_exit(0);
-					}
-					waitpid(p, 0, 0);
-					_exit(0);
-				}
-				runs++;
+				if (!(pid[i] = fork()))
+					begin(i, seed);
 			}
 		int st;
-		pid_t p = wait(&st);
-		for (int i = 0; i < workers; i++)
+		pid_t p = waitpid(-1, &st, WNOHANG);
+		for (int i = 0; i < slots; i++)
 			if (pid[i] == p)
-				pid[i] = 0, lost += st != 0, shared->calls += shared->turn[i], shared->turn[i] = 0;
+				pid[i] = 0, lost += st != 0;
+		if (p <= 0)
+			usleep(20000);
 	}
-	for (int i = 0; i < workers; i++)
-		if (pid[i])
-			kill(pid[i], SIGKILL), shared->calls += shared->turn[i];
-	printf("calls %llu workers %llu failed %llu next seed %llu\n", (unsigned long long)shared->calls, (unsigned long long)runs, (unsigned long long)lost, (unsigned long long)seed);
+	for (int i = 0; i < slots; i++)
+		if (pid[i] > 0)
+			kill(pid[i], SIGKILL);
+	for (int i = 0; i < slots; i++)
+		for (int t = 0; t < THREADS; t++)
+			n += shared->t[i][t].answered;
+	printf("\ncalls %llu workers %llu faults %llu slots failed %u next seed %llu; killed while waiting %llu, in", (unsigned long long)n, (unsigned long long)shared->workers, (unsigned long long)shared->faults, lost, (unsigned long long)seed, (unsigned long long)shared->killed);
+	for (int k = 0; k < 8; k++) {
+		int most = 0;
+		for (int i = 1; i <= MAX; i++)
+			if (shared->stuck[i] > shared->stuck[most])
+				most = i;
+		if (shared->stuck[most])
+			printf(" %d (%llu)", most, (unsigned long long)shared->stuck[most]);
+		shared->stuck[most] = 0;
+	}
+	puts("");
 	return 0;
 }
