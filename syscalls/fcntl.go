@@ -100,15 +100,15 @@ func sysFcntl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		n, err := p.SetPipeSize(t, int64(a[2].Uint()))
 		return uintptr(n), err
 	case unix.F_GET_SEALS, unix.F_ADD_SEALS:
+		if cmd == unix.F_ADD_SEALS && !f.Writable() {
+			return 0, unix.EPERM
+		}
 		s, ok := f.Impl().(vfs.Sealer)
 		if !ok {
 			return 0, unix.EINVAL
 		}
 		if cmd == unix.F_GET_SEALS {
 			return uintptr(s.Seals()), nil
-		}
-		if !f.Writable() {
-			return 0, unix.EPERM
 		}
 		return 0, s.AddSeals(a[2].Uint())
 	case fCreatedQuery:
@@ -123,9 +123,6 @@ func readFlock(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd bool
 	}
 	l = vfs.FileLock{Type: x.Type, PID: t.PID()}
 	if ofd {
-		if x.PID != 0 {
-			return l, x, unix.EINVAL
-		}
 		l.PID = -1
 	}
 	var base int64
@@ -183,6 +180,9 @@ func getlk(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd bool) er
 	}
 	var o any = t.FDTable()
 	if ofd {
+		if x.PID != 0 {
+			return unix.EINVAL
+		}
 		o = f
 	}
 	c, ok := f.GetLock(o, l)
@@ -199,11 +199,17 @@ func getlk(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd bool) er
 }
 
 func setlk(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, wait, ofd bool) error {
-	l, _, err := readFlock(t, f, addr, ofd)
+	l, x, err := readFlock(t, f, addr, ofd)
 	if err != nil {
 		return err
 	}
+	if l.Type == unix.F_RDLCK && !f.Readable() || l.Type == unix.F_WRLCK && !f.Writable() {
+		return unix.EBADF
+	}
 	if ofd {
+		if x.PID != 0 {
+			return unix.EINVAL
+		}
 		return f.SetLock(t, f, l, wait)
 	}
 	return f.SetLock(t, t.FDTable(), l, wait)

@@ -192,6 +192,9 @@ func sysSemctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	sem := t.IPC().Sem
 	id, num, p := a[0].Int(), a[1].Int(), a[3].Pointer()
 	cmd := a[2].Int() &^ ipc64
+	if id < 0 {
+		return 0, unix.EINVAL
+	}
 	switch cmd {
 	case linux.IPC_INFO, linux.SEM_INFO:
 		sets, sems, top := sem.Usage()
@@ -289,6 +292,9 @@ func sysMsgrcv(t *kernel.Task, a kernel.Args) (uintptr, error) {
 func sysMsgctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	msg := t.IPC().Msg
 	id, p := a[0].Int(), a[2].Pointer()
+	if id < 0 {
+		return 0, unix.EINVAL
+	}
 	switch cmd := a[1].Int() &^ ipc64; cmd {
 	case linux.IPC_INFO, linux.MSG_INFO:
 		info := linux.MsgInfo{MsgPool: linux.MSGPOOL, MsgMap: linux.MSGMAP, MsgMax: linux.MSGMAX, MsgMnb: linux.MSGMNB, MsgMni: linux.MSGMNI, MsgSsz: linux.MSGSSZ,

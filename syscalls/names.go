@@ -118,6 +118,9 @@ func unlink(t *kernel.Task, dirfd, path kernel.Arg, flags uint32) (uintptr, erro
 }
 
 func rename(t *kernel.Task, olddir, oldpath, newdir, newpath kernel.Arg, flags uint32) (uintptr, error) {
+	if err := vfs.RenameFlags(flags); err != nil {
+		return 0, err
+	}
 	o, err := pathAt(t, olddir, oldpath)
 	if err != nil {
 		return 0, err
@@ -125,6 +128,12 @@ func rename(t *kernel.Task, olddir, oldpath, newdir, newpath kernel.Arg, flags u
 	defer o.done()
 	n, err := pathAt(t, newdir, newpath)
 	if err != nil {
+		// The old path is walked before the new one is even looked at.
+		p, _, _, old := vfs.ResolveParent(t, o.start, o.path, 0)
+		if old != nil {
+			return 0, old
+		}
+		p.DecRef()
 		return 0, err
 	}
 	defer n.done()
@@ -135,36 +144,41 @@ func link(t *kernel.Task, olddir, oldpath, newdir, newpath kernel.Arg, flags uin
 	if flags&^uint32(unix.AT_SYMLINK_FOLLOW|unix.AT_EMPTY_PATH) != 0 {
 		return 0, unix.EINVAL
 	}
-	o, err := pathAt(t, olddir, oldpath)
-	if err != nil {
-		return 0, err
-	}
-	defer o.done()
 	walk := uint32(0)
 	if flags&unix.AT_SYMLINK_FOLLOW != 0 {
 		walk |= vfs.Follow
 	}
 	if flags&unix.AT_EMPTY_PATH != 0 {
-		if o.path == "" && !t.Credentials().HasCap(linux.CAP_DAC_READ_SEARCH) && (o.file == nil || o.file.Credentials() != t.Credentials()) {
-			return 0, unix.ENOENT
-		}
 		walk |= vfs.EmptyPath
 	}
-	n, err := pathAt(t, newdir, newpath)
+	o, err := pathOrEmpty(t, olddir, oldpath, walk)
 	if err != nil {
 		return 0, err
 	}
-	defer n.done()
+	defer o.done()
+	if flags&unix.AT_EMPTY_PATH != 0 {
+		if o.path == "" && !t.Credentials().HasCap(linux.CAP_DAC_READ_SEARCH) && (o.file == nil || o.file.Credentials() != t.Credentials()) {
+			return 0, unix.ENOENT
+		}
+	}
 	p, err := o.resolve(t, walk)
 	if err != nil {
 		return 0, err
 	}
 	defer p.DecRef()
+	n, err := pathAt(t, newdir, newpath)
+	if err != nil {
+		return 0, err
+	}
+	defer n.done()
 	return 0, vfs.Link(t, p, n.start, n.path)
 }
 
 func symlink(t *kernel.Task, target, dirfd, path kernel.Arg) (uintptr, error) {
 	s, err := t.CopyInPath(target.Pointer())
+	if err == nil && s == "" {
+		err = unix.ENOENT
+	}
 	if err != nil {
 		return 0, err
 	}

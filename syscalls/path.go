@@ -15,9 +15,17 @@ type at struct {
 	file  *vfs.FileDescription // of a descriptor: keeps start referenced
 }
 
-// pathAt copies in the path at addr, relative to dirfd. done must be called.
+// pathAt copies in the path at addr, relative to dirfd. An empty one is no path, and that comes before what dirfd is. done must be called.
 func pathAt(t *kernel.Task, dirfd, addr kernel.Arg) (at, error) {
+	return pathOrEmpty(t, dirfd, addr, 0)
+}
+
+// pathOrEmpty is pathAt for calls that may take an empty path, with vfs.EmptyPath in the walk's flags.
+func pathOrEmpty(t *kernel.Task, dirfd, addr kernel.Arg, walk uint32) (at, error) {
 	path, err := t.CopyInPath(addr.Pointer())
+	if err == nil && path == "" && walk&vfs.EmptyPath == 0 {
+		err = unix.ENOENT
+	}
 	if err != nil {
 		return at{}, err
 	}
@@ -29,7 +37,7 @@ func pathOrNull(t *kernel.Task, dirfd, addr kernel.Arg, flags uint32) (at, error
 	if addr == 0 && flags&unix.AT_EMPTY_PATH != 0 {
 		return startAt(t, dirfd.Int(), "")
 	}
-	return pathAt(t, dirfd, addr)
+	return pathOrEmpty(t, dirfd, addr, follow(flags))
 }
 
 func startAt(t *kernel.Task, dirfd int32, path string) (at, error) {
@@ -66,7 +74,7 @@ func (a *at) resolve(ctx vfs.Context, flags uint32) (vfs.Path, error) {
 
 // withPath resolves the path argument and calls fn with what it names.
 func withPath(t *kernel.Task, dirfd, addr kernel.Arg, flags uint32, fn func(p vfs.Path) error) (uintptr, error) {
-	w, err := pathAt(t, dirfd, addr)
+	w, err := pathOrEmpty(t, dirfd, addr, flags)
 	if err != nil {
 		return 0, err
 	}

@@ -75,14 +75,18 @@ func (s *pollSet) scan() (n int) {
 	return n
 }
 
-// open takes references to the files.
+// open takes references to the files. One of O_PATH is there, but has none.
 func (s *pollSet) open(t *kernel.Task) (all bool) {
 	all = true
 	for i := range s.ps {
 		if p := &s.ps[i]; p.fd >= 0 {
-			var err error
-			p.file, err = t.GetFile(p.fd)
+			f, err := t.GetFileOrPath(p.fd)
 			all = all && err == nil
+			if err == nil && f.PathOnly() {
+				f.DecRef()
+				f = nil
+			}
+			p.file = f
 		}
 	}
 	return all
@@ -245,9 +249,9 @@ func sysPpoll(t *kernel.Task, a kernel.Args) (uintptr, error) {
 
 // The events of select's three sets (fs/select.c).
 var selectEvents = [3]uint32{
-	linux.POLLRDNORM | linux.POLLRDBAND | linux.POLLIN | linux.POLLHUP | linux.POLLERR,
-	linux.POLLWRBAND | linux.POLLWRNORM | linux.POLLOUT | linux.POLLERR,
-	linux.POLLPRI,
+	linux.POLLRDNORM | linux.POLLRDBAND | linux.POLLIN | linux.POLLHUP | linux.POLLERR | linux.POLLNVAL,
+	linux.POLLWRBAND | linux.POLLWRNORM | linux.POLLOUT | linux.POLLERR | linux.POLLNVAL,
+	linux.POLLPRI | linux.POLLNVAL,
 }
 
 // fdSets are select's sets, of equal length; those not given are nil.

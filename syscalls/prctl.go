@@ -146,15 +146,20 @@ func sysPrctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	case linux.PR_GET_TID_ADDRESS:
 		return 0, t.CopyOutUint64(a[1].Pointer(), uint64(t.ClearTID()))
 	case linux.PR_SET_THP_DISABLE:
-		if !unused(2) {
+		const exceptAdvised = 2 // PR_THP_DISABLE_EXCEPT_ADVISED
+		if !unused(3) || a[2]&^exceptAdvised != 0 || a[1] == 0 && a[2] != 0 {
 			return 0, unix.EINVAL
 		}
-		t.SetTHPDisabled(a[1] != 0)
+		mode := uint32(0)
+		if a[1] != 0 {
+			mode = 1 | a[2].Uint()
+		}
+		t.SetTHPDisabled(mode)
 	case linux.PR_GET_THP_DISABLE:
 		if !unused(1) {
 			return 0, unix.EINVAL
 		}
-		return uintptr(boolWord(t.THPDisabled())), nil
+		return uintptr(t.THPDisabled()), nil
 	case linux.PR_CAP_AMBIENT:
 		if a[1] == linux.PR_CAP_AMBIENT_CLEAR_ALL && !unused(2) || !unused(3) {
 			return 0, unix.EINVAL

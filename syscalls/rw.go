@@ -141,11 +141,22 @@ func vector(t *kernel.Task, a kernel.Args, write bool, off int64, rwf uint32) (u
 		return 0, err
 	}
 	defer f.DecRef()
+	if off >= 0 && !f.Seekable() {
+		return 0, unix.ESPIPE
+	}
 	if write && !f.Writable() || !write && !f.Readable() {
 		return 0, unix.EBADF
 	}
-	const hipri, dsync, sync, nowait, app, noappend = 1, 2, 4, 8, 16, 32
-	if rwf&^uint32(hipri|dsync|sync|nowait|app|noappend) != 0 {
+	seq, err := t.CopyInIovecs(a[1].Pointer(), int(a[2].Int()))
+	if err != nil || seq.NumBytes() == 0 {
+		return 0, err
+	}
+	const hipri, dsync, sync, nowait, app, noappend, nosignal = 1, 2, 4, 8, 16, 32, 256
+	known := uint32(hipri | dsync | sync | nowait | app | noappend | nosignal)
+	if !write && f.Inode().Mode()&unix.S_IFMT == unix.S_IFDIR {
+		known = hipri // it has no read_iter
+	}
+	if rwf&^known != 0 {
 		return 0, unix.EOPNOTSUPP
 	}
 	if rwf&(app|noappend) == app|noappend {
@@ -164,13 +175,11 @@ func vector(t *kernel.Task, a kernel.Args, write bool, off int64, rwf uint32) (u
 	if rwf&sync != 0 {
 		flags |= vfs.IODsync | vfs.IOSync
 	}
-	seq, err := t.CopyInIovecs(a[1].Pointer(), int(a[2].Int()))
-	if err != nil {
-		return 0, err
-	}
 	switch {
 	case write && off >= 0:
 		return result(f.PWrite(t, seq, off, flags))
+	case write && rwf&nosignal != 0:
+		return result(f.Write(t, seq, flags))
 	case write:
 		return sigpipe(t, f, seq, -1, flags)
 	case off >= 0:

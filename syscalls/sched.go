@@ -116,9 +116,19 @@ func sysSetpriority(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			failed = unix.EACCES
 			continue
 		}
+		if !safeNice(t, o) {
+			failed = unix.EPERM
+			continue
+		}
 		o.SetNice(nice)
 	}
 	return 0, failed
+}
+
+// safeNice is cap_safe_nice: how a task runs that may more than the caller is not the caller's to change.
+func safeNice(t, o *kernel.Task) bool {
+	c, oc := t.Credentials(), o.Credentials()
+	return oc.Permitted&^c.Permitted == 0 || c.HasCapIn(linux.CAP_SYS_NICE, oc.UserNS)
 }
 
 // mayNice is can_nice: RLIMIT_NICE or CAP_SYS_NICE.
@@ -161,6 +171,9 @@ func setScheduler(t, o *kernel.Task, policy, prio int32) error {
 		if old&linux.SCHED_RESET_ON_FORK != 0 && reset == 0 || !sameOwner(t, o) {
 			return unix.EPERM
 		}
+	}
+	if !safeNice(t, o) {
+		return unix.EPERM
 	}
 	o.SetSchedPolicy(policy|reset, prio)
 	return nil
@@ -398,7 +411,7 @@ func sysIoprioSet(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, err
 	}
 	for _, o := range ts {
-		if c, oc := t.Credentials(), o.Credentials(); oc.RUID != c.EUID && oc.RUID != c.RUID && !c.HasCap(linux.CAP_SYS_NICE) {
+		if c, oc := t.Credentials(), o.Credentials(); oc.RUID != c.EUID && oc.RUID != c.RUID && !c.HasCap(linux.CAP_SYS_NICE) || !safeNice(t, o) {
 			return 0, unix.EPERM
 		}
 		o.SetIOPrio(prio)

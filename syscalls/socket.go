@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/marshal/primitive"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -114,6 +115,14 @@ func sysSocketpair(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
+	// The numbers are told first, also of a pair that then cannot be (net/socket.c __sys_socketpair).
+	fds, err := t.FDTable().Free(2, nofile(t))
+	if err != nil {
+		return 0, err
+	}
+	if _, err := primitive.CopyInt32SliceOut(t, a[3].Pointer(), fds); err != nil {
+		return 0, err
+	}
 	if a[0].Int() != unix.AF_UNIX {
 		if _, err := socket.New(t, a[0].Int(), typ, a[2].Int()); err != nil {
 			return 0, err
@@ -150,7 +159,7 @@ func sysShutdown(t *kernel.Task, a kernel.Args) (uintptr, error) {
 }
 
 func sysConnect(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	f, s, err := getSocket(t, a[0].Int())
+	f, err := t.GetFile(a[0].Int())
 	if err != nil {
 		return 0, err
 	}
@@ -158,6 +167,10 @@ func sysConnect(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	addr, err := copyInAddr(t, a[1].Pointer(), a[2].Int())
 	if err != nil {
 		return 0, err
+	}
+	s, ok := f.Impl().(socket.Socket)
+	if !ok {
+		return 0, unix.ENOTSOCK
 	}
 	try := func() error { return s.Connect(t, addr) }
 	err = try()
@@ -190,14 +203,18 @@ func interrupted(err error, timeout bool) error {
 }
 
 func accept(t *kernel.Task, a kernel.Args, flags uint32) (uintptr, error) {
-	if flags&^(unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC) != 0 {
-		return 0, unix.EINVAL
-	}
-	f, s, err := getSocket(t, a[0].Int())
+	f, err := t.GetFile(a[0].Int())
 	if err != nil {
 		return 0, err
 	}
 	defer f.DecRef()
+	if flags&^(unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC) != 0 {
+		return 0, unix.EINVAL
+	}
+	s, ok := f.Impl().(socket.Socket)
+	if !ok {
+		return 0, unix.ENOTSOCK
+	}
 	var n socket.Socket
 	var peer []byte
 	try := func() (err error) {

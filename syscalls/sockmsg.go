@@ -99,9 +99,14 @@ func recv(t *kernel.Task, f *vfs.FileDescription, s socket.Socket, m *socket.Mes
 	return 0, interrupted(err, !d.IsZero())
 }
 
+// importBuf is import_ubuf: a buffer that is longer than any transfer is cut first.
+func importBuf(t *kernel.Task, addr, n kernel.Arg) (usermem.IOSequence, error) {
+	return t.SingleIO(addr.Pointer(), int64(min(n.Uint64(), kernel.MaxRW)))
+}
+
 func sysSendto(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	m, err := socket.Message{Flags: a[3].Int()}, error(nil)
-	if m.Data, err = t.SingleIO(a[1].Pointer(), a[2].Int64()); err != nil {
+	if m.Data, err = importBuf(t, a[1], a[2]); err != nil {
 		return 0, err
 	}
 	f, s, err := getSocket(t, a[0].Int())
@@ -120,7 +125,7 @@ func sysSendto(t *kernel.Task, a kernel.Args) (uintptr, error) {
 
 func sysRecvfrom(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	m, err := socket.Message{Flags: a[3].Int()}, error(nil)
-	if m.Data, err = t.SingleIO(a[1].Pointer(), a[2].Int64()); err != nil {
+	if m.Data, err = importBuf(t, a[1], a[2]); err != nil {
 		return 0, err
 	}
 	f, s, err := getSocket(t, a[0].Int())

@@ -157,7 +157,7 @@ func access(t *kernel.Task, dirfd, path kernel.Arg, mode, flags uint32) (uintptr
 	if mode&^uint32(7) != 0 || flags&^uint32(unix.AT_EACCESS|unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH) != 0 {
 		return 0, unix.EINVAL
 	}
-	w, err := pathAt(t, dirfd, path)
+	w, err := pathOrEmpty(t, dirfd, path, follow(flags))
 	if err != nil {
 		return 0, err
 	}
@@ -195,7 +195,7 @@ func sysReadlinkat(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if size <= 0 {
 		return 0, unix.EINVAL
 	}
-	w, err := pathAt(t, a[0], a[1])
+	w, err := pathOrEmpty(t, a[0], a[1], vfs.EmptyPath)
 	if err != nil {
 		return 0, err
 	}

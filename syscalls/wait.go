@@ -97,8 +97,10 @@ func waitid(t *kernel.Task, a kernel.Args) (*kernel.WaitResult, error) {
 		if id < 0 {
 			return nil, unix.EINVAL
 		}
-		if err := waitTarget(t, &o, -id); err != nil {
-			return nil, err
+		if o.Group = t.ThreadGroup().ProcessGroup().PID(); id != 0 {
+			if o.Group = t.PIDNamespace().PID(id); o.Group == nil {
+				return nil, unix.ECHILD
+			}
 		}
 	case linux.P_PIDFD:
 		if id < 0 {

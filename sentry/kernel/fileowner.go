@@ -29,8 +29,15 @@ func (t *Task) NewFileOwner(scope PIDScope, id int32) (*FileOwner, error) {
 // Scope says what kind of owner o is.
 func (o *FileOwner) Scope() PIDScope { return o.scope }
 
-// ID is o's number as seen by t.
-func (o *FileOwner) ID(t *Task) int32 { return o.pid.In(t.PIDNamespace()) }
+// ID is o's number as seen by t: 0 if there is nobody of that number and kind any more.
+func (o *FileOwner) ID(t *Task) int32 {
+	o.k.tasksMu.RLock()
+	defer o.k.tasksMu.RUnlock()
+	if p := o.pid; o.scope == ScopeThread && p.task == nil || o.scope == ScopeGroup && p.group == nil || o.scope == ScopeProcessGroup && p.pgrp == nil {
+		return 0
+	}
+	return o.pid.In(t.PIDNamespace())
+}
 
 // SendSIGIO implements vfs.AsyncOwner (fs/fcntl.c send_sigio). It is called with a wait queue locked, perhaps under tasksMu, so the signal is
 // sent from another goroutine.

@@ -33,10 +33,10 @@ func (t *Task) PDeathSignal() int32 { return t.attrs.pdeathsig.Load() }
 func (t *Task) SetPDeathSignal(sig int32) { t.attrs.pdeathsig.Store(sig) }
 
 // THPDisabled is PR_GET_THP_DISABLE.
-func (t *Task) THPDisabled() bool { return t.attrs.thpDisable.Load() }
+func (t *Task) THPDisabled() uint32 { return t.attrs.thpDisable.Load() }
 
 // SetTHPDisabled is PR_SET_THP_DISABLE.
-func (t *Task) SetTHPDisabled(on bool) { t.attrs.thpDisable.Store(on) }
+func (t *Task) SetTHPDisabled(mode uint32) { t.attrs.thpDisable.Store(mode) }
 
 // Barrier returns when every thread that was running guest code (in m, if it is not nil) has left the guest at least once since: with that the
 // thread has passed a memory barrier and serialised its instruction stream (membarrier(2)).
@@ -105,7 +105,9 @@ func Compare(x, y *Task, kind, a, b int32) (int, error) {
 		y.tg.sigMu.Lock()
 		same = h == y.tg.handlers
 		y.tg.sigMu.Unlock()
-	case kcmpIO, kcmpSysVSem:
+	case kcmpIO: // nobody has an I/O context
+		same = true
+	case kcmpSysVSem:
 		same = x.tg == y.tg
 	default:
 		return 0, unix.EINVAL

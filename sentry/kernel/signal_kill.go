@@ -137,7 +137,7 @@ func (t *Task) killTask(o *Task, sig linux.Signal, info *linux.SignalInfo) error
 
 // QueueInfo is rt_sigqueueinfo(2).
 func (t *Task) QueueInfo(pid int32, sig linux.Signal, info *linux.SignalInfo) error {
-	if (info.Code >= 0 || info.Code == linux.SI_TKILL) && pid != t.PID() {
+	if (info.Code >= 0 || info.Code == linux.SI_TKILL) && pid != t.TID() {
 		return unix.EPERM
 	}
 	k := t.k

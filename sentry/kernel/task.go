@@ -119,7 +119,7 @@ type taskAttrs struct {
 	personality  atomic.Uint32
 	affinity     atomic.Pointer[CPUSet]
 	tscFault     atomic.Bool
-	thpDisable   atomic.Bool
+	thpDisable   atomic.Uint32 // 1, or with 2 but for who asks by madvise(2)
 	// nprocExceeded: set*uid passed RLIMIT_NPROC; execve fails with EAGAIN if that still holds.
 	nprocExceeded atomic.Bool
 }

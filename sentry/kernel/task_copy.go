@@ -8,8 +8,8 @@ import (
 	"gvisor.dev/gvisor/pkg/hostarch"
 )
 
-// maxRW is MAX_RW_COUNT: reads and writes are cut to it.
-const maxRW = 0x7ffff000
+// MaxRW is MAX_RW_COUNT: reads and writes are cut to it.
+const MaxRW = 0x7ffff000
 
 // userTop is TASK_SIZE_MAX: access_ok fails from there on.
 const userTop = hostarch.Addr(0x7ffffffff000)
@@ -60,10 +60,9 @@ func (t *Task) CopyInIovecs(addr hostarch.Addr, n int) (usermem.IOSequence, erro
 func (t *Task) SingleIO(addr hostarch.Addr, n int64) (usermem.IOSequence, error) {
 	end, ok := addr.AddLength(uint64(n))
 	if n < 0 || !ok || end > userTop { // access_ok comes before the check of the count
-
 		return usermem.IOSequence{}, unix.EFAULT
 	}
-	n = min(n, maxRW)
+	n = min(n, MaxRW)
 	if n == 0 {
 		return usermem.IOSequence{IO: t}, nil
 	}

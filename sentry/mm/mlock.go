@@ -14,6 +14,9 @@ func (mm *MemoryManager) MLock(c Caller, addr hostarch.Addr, length uint64, onFa
 	start := uint64(addr) &^ pageMask
 	n := pageUp(length + uint64(addr)&pageMask)
 	if start+n < start {
+		if !c.IPCLock {
+			return unix.ENOMEM // it is more than anybody may lock
+		}
 		return unix.EINVAL
 	}
 	mode := lockEager

@@ -15,7 +15,7 @@ func (mm *MemoryManager) MRemap(c Caller, addr hostarch.Addr, oldLen, newLen uin
 	switch {
 	case flags&^uint32(known) != 0,
 		flags&linux.MREMAP_MAYMOVE == 0 && (fixed || dontUnmap),
-		dontUnmap && oldLen != newLen,
+		dontUnmap && pageUp(oldLen) != pageUp(newLen),
 		old&pageMask != 0:
 		return 0, unix.EINVAL
 	}
@@ -23,10 +23,11 @@ func (mm *MemoryManager) MRemap(c Caller, addr hostarch.Addr, oldLen, newLen uin
 	if newLen == 0 || newLen > taskSize || old > taskSize {
 		return 0, unix.EINVAL
 	}
-	to := uint64(newAddr)
+	to := uint64(0) // otherwise the new address does not count, not even as a hint
 	if fixed || dontUnmap {
+		to = uint64(newAddr)
 		switch {
-		case to&pageMask != 0, to > taskSize-newLen, fixed && to < old+oldLen && old < to+newLen:
+		case to&pageMask != 0, to > taskSize-newLen, to < old+min(oldLen, taskSize) && old < to+newLen:
 			return 0, unix.EINVAL
 		}
 	}
@@ -52,6 +53,12 @@ func (mm *MemoryManager) mremapLocked(c Caller, old, oldLen, newLen, to uint64, 
 		return 0, unix.EFAULT
 	}
 	v := &sp.Val
+	if oldLen > taskSize-old {
+		if oldLen >= newLen { // munmap(2) says so
+			return 0, unix.EINVAL
+		}
+		return 0, unix.EFAULT
+	}
 	if mm.sealed(old, old+max(oldLen, 1)) || fixed && mm.sealed(to, to+newLen) {
 		return 0, unix.EPERM
 	}

@@ -149,6 +149,9 @@ func (mm *MemoryManager) isolate(it spans.Iter, start, end uint64) spans.Iter {
 // Preconditions: mu is held for writing.
 // +checklocks:mm.mu
 func (mm *MemoryManager) removeVMAs(start, end uint64, unmap bool) {
+	if start > end {
+		panic("mm: a range that ends before it starts")
+	}
 	it := mm.vmas.Find(start)
 	found := false
 	for mm.vmas.Ok(it) && mm.vmas.At(it).Start < end {

@@ -30,13 +30,13 @@ func NewAnonDev() uint64 { return unix.Mkdev(0, anonDevs.Add(1)) }
 
 func newPseudoFS(typ string, magic uint64) *pseudoFS {
 	fs := &pseudoFS{typ: typ, magic: magic, dev: NewAnonDev()}
-	fs.root = &pseudoInode{fs: fs, mode: unix.S_IFDIR | 0o555, ino: 1}
+	fs.root = newPseudoInode(fs, unix.S_IFDIR|0o555, 1)
 	sb, err := newSuper(fs)
 	if err != nil {
 		panic("vfs: " + err.Error()) // A fresh inode is not dead.
 	}
 	fs.sb = sb
-	fs.mnt = newMount(sb, sb.root, unix.ST_NOEXEC, "none")
+	fs.mnt = newMount(sb, sb.root, 0, "none")
 	return fs
 }
 
@@ -55,27 +55,49 @@ func (fs *pseudoFS) Release()                 {}
 type pseudoInode struct {
 	InodeDefaults
 	fs    *pseudoFS
-	mode  uint16
 	ino   uint64
-	uid   auth.KUID
-	gid   auth.KGID
+	mode  atomic.Uint32
+	uid   atomic.Uint32
+	gid   atomic.Uint32
 	times atomic.Int64
 }
 
+func newPseudoInode(fs *pseudoFS, mode uint16, ino uint64) *pseudoInode {
+	i := &pseudoInode{fs: fs, ino: ino}
+	i.mode.Store(uint32(mode))
+	return i
+}
+
 func (i *pseudoInode) FS() FileSystem { return i.fs }
-func (i *pseudoInode) Mode() uint16   { return i.mode }
+func (i *pseudoInode) Mode() uint16   { return uint16(i.mode.Load()) }
 func (i *pseudoInode) Attr(Context) (Attr, error) {
 	t := Time(i.times.Load())
-	return Attr{Ino: i.ino, Mode: i.mode, Nlink: 1, UID: i.uid, GID: i.gid, Blksize: 4096, Atime: t, Mtime: t, Ctime: t}, nil
+	return Attr{Ino: i.ino, Mode: i.Mode(), Nlink: 1, UID: auth.KUID(i.uid.Load()), GID: auth.KGID(i.gid.Load()), Blksize: 4096, Atime: t, Mtime: t, Ctime: t}, nil
 }
-func (i *pseudoInode) SetAttr(Context, SetAttr) error { return nil }
+
+// SetAttr implements Inode. What all anonymous files share is nobody's to change.
+func (i *pseudoInode) SetAttr(_ Context, set SetAttr) error {
+	if i == anonIno {
+		return unix.EOPNOTSUPP
+	}
+	if set.Valid&SetMode != 0 {
+		i.mode.Store(i.mode.Load()&unix.S_IFMT | uint32(set.Mode&0o7777))
+	}
+	if set.Valid&SetUID != 0 {
+		i.uid.Store(uint32(set.UID))
+	}
+	if set.Valid&SetGID != 0 {
+		i.gid.Store(uint32(set.GID))
+	}
+	return nil
+}
 
 var (
 	anonFS = newPseudoFS("anon_inodefs", linux.ANON_INODE_FS_MAGIC)
 	pipeFS = newPseudoFS("pipefs", linux.PIPEFS_MAGIC)
 	sockFS = newPseudoFS("sockfs", linux.SOCKFS_MAGIC)
 	// The one inode that all anon_inode files share.
-	anonIno = &pseudoInode{fs: anonFS, mode: 0o600, ino: pseudoInos.Add(1)}
+	anonIno = newPseudoInode(anonFS, 0o600, pseudoInos.Add(1))
 )
 
 var pseudoInos atomic.Uint64
@@ -136,7 +158,9 @@ func PseudoPath(ctx Context, mode uint16) Path {
 	if mode&unix.S_IFMT == unix.S_IFIFO {
 		fs, name = pipeFS, "pipe:["
 	}
-	i := &pseudoInode{fs: fs, mode: mode, ino: pseudoInos.Add(1), uid: c.FSUID, gid: c.FSGID}
+	i := newPseudoInode(fs, mode, pseudoInos.Add(1))
+	i.uid.Store(uint32(c.FSUID))
+	i.gid.Store(uint32(c.FSGID))
 	i.times.Store(int64(ctx.Now()))
 	return fs.path(i, name+strconv.FormatUint(i.ino, 10)+"]")
 }

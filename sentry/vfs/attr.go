@@ -33,7 +33,7 @@ func Chmod(ctx Context, p Path, mode uint16) error {
 			return err
 		}
 		c := ctx.Credentials()
-		if !ownerOr(c, &a) {
+		if !ownerOr(c, &a) || immutable(i) {
 			return unix.EPERM
 		}
 		mode &= 0o7777
@@ -51,6 +51,9 @@ func Chown(ctx Context, p Path, uid auth.KUID, gid auth.KGID) error {
 		a, err := i.Attr(ctx)
 		if err != nil {
 			return err
+		}
+		if immutable(i) && (uint32(uid) != auth.NoID || uint32(gid) != auth.NoID) {
+			return unix.EPERM
 		}
 		c := ctx.Credentials()
 		var set SetAttr
@@ -96,6 +99,9 @@ func Chown(ctx Context, p Path, uid auth.KUID, gid auth.KGID) error {
 func Utimes(ctx Context, p Path, set SetAttr, touch bool) error {
 	return changeAttr(p, func() error {
 		i := p.Inode()
+		if immutable(i) {
+			return unix.EPERM
+		}
 		if !ownerOrCapable(ctx, i) {
 			if !touch {
 				return unix.EPERM

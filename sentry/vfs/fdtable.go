@@ -136,6 +136,19 @@ func (t *FDTable) NewFDs(fs []*FileDescription, cloexec bool, limit uint64) ([]i
 	return fds, nil
 }
 
+// Free are the n lowest free descriptors: EMFILE. They stay free.
+func (t *FDTable) Free(n int, limit uint64) (fds []int32, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for lo := t.next; len(fds) < n; lo++ {
+		if lo = t.firstFreeLocked(lo); uint64(lo) >= min(limit, maxFDs) {
+			return nil, unix.EMFILE
+		}
+		fds = append(fds, int32(lo))
+	}
+	return fds, nil
+}
+
 // NewFDAt makes fd name f, closing what it named before (dup2, dup3): EBADF if fd is not below limit.
 func (t *FDTable) NewFDAt(ctx Context, f *FileDescription, fd int32, cloexec bool, limit uint64) error {
 	if fd < 0 || uint64(fd) >= min(limit, maxFDs) {

@@ -82,9 +82,9 @@ func (w *walker) parent(path string) (last string, slash bool, err error) {
 			next = next[1:]
 		}
 		if next == "" {
-			return name, rest != "", w.mayLookup(name)
+			return name, rest != "", w.mayLookup()
 		}
-		if err := w.mayLookup(name); err != nil {
+		if err := w.mayLookup(); err != nil {
 			return "", false, err
 		}
 		w.rest = next
@@ -117,8 +117,8 @@ func (w *walker) rebase(target string) error {
 	return nil
 }
 
-// mayLookup checks that name may be looked up in the directory at which w is.
-func (w *walker) mayLookup(name string) error {
+// mayLookup checks that names may be looked up where w is.
+func (w *walker) mayLookup() error {
 	i := w.at.Dentry.inode
 	mode := i.Mode()
 	if mode&unix.S_IFMT != unix.S_IFDIR {
@@ -126,9 +126,6 @@ func (w *walker) mayLookup(name string) error {
 	}
 	if err := permission(w.ctx, w.ctx.Credentials(), i, MayExec); err != nil {
 		return err
-	}
-	if len(name) > linux.NAME_MAX {
-		return unix.ENAMETOOLONG
 	}
 	return nil
 }
@@ -230,6 +227,9 @@ func (w *walker) follow(d *Dentry) (target string, err error) {
 
 // child returns the dentry of d's entry name, with a reference: ENOENT. rest is what will be walked from there.
 func (d *Dentry) child(ctx Context, name, rest string, flags uint32) (*Dentry, error) {
+	if len(name) > linux.NAME_MAX {
+		return nil, unix.ENAMETOOLONG
+	}
 	if c := d.cached(name); c != nil {
 		switch {
 		case c.inode == nil && d.sb.policy == CacheForever:
@@ -283,6 +283,9 @@ func (d *Dentry) revalidate(ctx Context, name string, c *Dentry) (bool, error) {
 
 // lookup asks the file system for name, unless it has been cached meanwhile. d.dir.ops is held.
 func (d *Dentry) lookup(ctx Context, name string) (*Dentry, error) {
+	if len(name) > linux.NAME_MAX {
+		return nil, unix.ENAMETOOLONG
+	}
 	if c := d.cached(name); c != nil {
 		if c.inode == nil {
 			c.DecRef()

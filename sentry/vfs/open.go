@@ -95,6 +95,9 @@ func (w *walker) resolveCreate(path string, o OpenOptions) (created bool, err er
 // +checklocksignore: lockOps locks only if it succeeds.
 func (w *walker) create(name string, o OpenOptions) (bool, error) {
 	dir := w.at
+	if dir.Dentry.fixedNames() {
+		return false, unix.ENOENT
+	}
 	if err := dir.Mount.beginWrite(); err != nil {
 		return false, err
 	}

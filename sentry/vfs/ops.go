@@ -62,7 +62,7 @@ func makeEntry(ctx Context, start Path, path string, kind entryKind, make func(d
 		c.DecRef()
 		return unix.EEXIST
 	}
-	if err != unix.ENOENT {
+	if err != unix.ENOENT || d.fixedNames() {
 		return err
 	}
 	if slash && kind != dirEntry {

@@ -9,6 +9,22 @@ import (
 func isDir(i Inode) bool  { return i.Mode()&unix.S_IFMT == unix.S_IFDIR }
 func isLink(i Inode) bool { return i.Mode()&unix.S_IFMT == unix.S_IFLNK }
 
+// Immutable is an inode that nobody may change (S_IMMUTABLE): what would is EPERM.
+type Immutable interface{ Immutable() }
+
+func immutable(i Inode) bool {
+	_, ok := i.(Immutable)
+	return ok
+}
+
+// FixedNames is a file system in whose directories nothing can be made: a name that is not there is ENOENT for all.
+type FixedNames interface{ FixedNames() }
+
+func (d *Dentry) fixedNames() bool {
+	_, ok := d.sb.fs.(FixedNames)
+	return ok
+}
+
 // capableOver reports whether c has cap over an inode with these owners: both must be mapped in c's user namespace
 // (capable_wrt_inode_uidgid).
 func capableOver(c *auth.Credentials, a *Attr, cap linux.Capability) bool {
@@ -25,6 +41,9 @@ func Permission(ctx Context, i Inode, may uint) error {
 }
 
 func permission(ctx Context, c *auth.Credentials, i Inode, may uint) error {
+	if may&MayWrite != 0 && immutable(i) {
+		return unix.EPERM
+	}
 	if pc, ok := i.(PermissionChecker); ok {
 		return pc.Permission(ctx, may)
 	}

@@ -6,10 +6,6 @@ import (
 
 // Rename is renameat2(2).
 func Rename(ctx Context, oldStart Path, oldPath string, newStart Path, newPath string, flags uint32) error {
-	if flags&^uint32(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE|unix.RENAME_WHITEOUT) != 0 ||
-		flags&unix.RENAME_EXCHANGE != 0 && flags&(unix.RENAME_NOREPLACE|unix.RENAME_WHITEOUT) != 0 {
-		return unix.EINVAL
-	}
 	r := renaming{ctx: ctx, flags: flags}
 	od, oldName, oldSlash, err := ResolveParent(ctx, oldStart, oldPath, 0)
 	if err != nil {
@@ -52,6 +48,15 @@ func Rename(ctx Context, oldStart Path, oldPath string, newStart Path, newPath s
 		r.dst.DecRef()
 	}
 	return err
+}
+
+// RenameFlags is EINVAL for flags that Rename must not be given.
+func RenameFlags(flags uint32) error {
+	if flags&^uint32(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE|unix.RENAME_WHITEOUT) != 0 ||
+		flags&unix.RENAME_EXCHANGE != 0 && flags&(unix.RENAME_NOREPLACE|unix.RENAME_WHITEOUT) != 0 {
+		return unix.EINVAL
+	}
+	return nil
 }
 
 // renaming is one rename under way.
@@ -102,7 +107,7 @@ func (r *renaming) run() (err error) {
 		return err
 	}
 	r.dst, err = r.nd.lookupFresh(ctx, r.newName)
-	if err != nil && err != unix.ENOENT {
+	if err != nil && (err != unix.ENOENT || r.nd.fixedNames()) {
 		return err
 	}
 	if err != nil {

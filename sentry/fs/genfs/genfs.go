@@ -111,9 +111,9 @@ func (b *Base) Attr(vfs.Context) (vfs.Attr, error) {
 	return a, nil
 }
 
-// SetAttr implements vfs.Inode: truncation (open with O_TRUNC) and times do nothing.
+// SetAttr implements vfs.Inode: truncation (open with O_TRUNC) and times do nothing, nor does another owner for a file that follows somebody's.
 func (b *Base) SetAttr(_ vfs.Context, s vfs.SetAttr) error {
-	if s.Valid&(vfs.SetMode|vfs.SetUID|vfs.SetGID) != 0 {
+	if s.Valid&vfs.SetMode != 0 || b.Owner == nil && s.Valid&(vfs.SetUID|vfs.SetGID) != 0 {
 		return unix.EPERM
 	}
 	return nil

@@ -26,7 +26,8 @@ func fdinfoDir(s subject, ino uint64, perm uint16) vfs.Inode { return newFDDir(s
 // fdDirectory adds proc_fd_permission to a directory: a process may always see its own.
 type fdDirectory struct {
 	genfs.Dir
-	s subject
+	s    subject
+	info bool
 }
 
 // Permission implements vfs.PermissionChecker.
@@ -37,8 +38,18 @@ func (d *fdDirectory) Permission(ctx vfs.Context, may uint) error {
 	return d.s.mayAccess(ctx, unix.EACCES)
 }
 
+// Attr implements vfs.Inode: the size is the number of descriptors.
+func (d *fdDirectory) Attr(ctx vfs.Context) (vfs.Attr, error) {
+	a, err := d.Dir.Attr(ctx)
+	if fdt := d.s.t.GetFDTable(); err == nil && fdt != nil && !d.info {
+		fdt.ForEach(func(int32, *vfs.FileDescription, bool) bool { a.Size++; return true })
+		fdt.DecRef(ctx)
+	}
+	return a, err
+}
+
 func newFDDir(s subject, ino uint64, perm uint16, info bool) vfs.Inode {
-	d := &fdDirectory{s: s}
+	d := &fdDirectory{s: s, info: info}
 	genfs.InitDir(&d.Dir, s.f.FS, ino, perm, fdEntries{s, info})
 	d.Owner = s.owner
 	return d

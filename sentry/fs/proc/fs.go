@@ -94,6 +94,9 @@ func (in *Instances) New(pidns *kernel.PIDNamespace) *FS {
 	return f
 }
 
+// FixedNames implements vfs.FixedNames.
+func (f *FS) FixedNames() {}
+
 // task is the caller as a task, or nil for the kernel itself.
 func task(ctx vfs.Context) *kernel.Task {
 	t, _ := ctx.(*kernel.Task)

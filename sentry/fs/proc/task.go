@@ -157,7 +157,8 @@ func ignore(subject, vfs.Context, []byte, int64) error { return nil }
 // taskDir is /proc/PID, or with thread /proc/PID/task/TID.
 func (f *FS) taskDir(t *kernel.Task, thread bool) vfs.Inode {
 	s := subject{f, t, thread}
-	d := genfs.NewDir(f.FS, taskIno(t.TIDIn(f.pidns), thread, 0), 0o555, taskEntries{s})
+	d := &immutableDir{}
+	genfs.InitDir(&d.Dir, f.FS, taskIno(t.TIDIn(f.pidns), thread, 0), 0o555, taskEntries{s})
 	d.Owner = s.owner
 	if thread {
 		return d
@@ -167,12 +168,18 @@ func (f *FS) taskDir(t *kernel.Task, thread bool) vfs.Inode {
 
 // processDir is /proc/PID.
 type processDir struct {
-	*genfs.Dir
+	*immutableDir
 	s subject
 }
 
 // Process is the process as pidfd_send_signal(2) finds it through the open directory.
 func (d processDir) Process() *kernel.PID { return d.s.t.ID() }
+
+// immutableDir is a directory whose attributes nobody may change.
+type immutableDir struct{ genfs.Dir }
+
+// Immutable implements vfs.Immutable.
+func (*immutableDir) Immutable() {}
 
 // taskEntries is the contents of a task's directory.
 type taskEntries struct{ s subject }

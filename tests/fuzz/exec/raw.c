@@ -33,9 +33,12 @@ enum { MAX = 600, SLOTS = 32, THREADS = 3, CALLS = 5000, WORKERS = 40, TICK_US =
 static struct sig { int known, n; char kind[6][16]; } sigs[MAX];
 // Written by the workers, which may overwrite anything: it is counted, never obeyed.
 static volatile struct shared {
-	struct { uint64_t answered, nr, pad[6]; } t[SLOTS][THREADS];
-	uint64_t workers, killed, faults, stuck[MAX + 1];
+	struct { uint64_t answered, nr, guard, pad[5]; } t[SLOTS][THREADS];
+	uint64_t workers, killed, faults, stuck[MAX + 1], last;
 } *shared;
+// What the first worker saw that found a guard changed: no call was given its address, so something wrote where it should not.
+static volatile struct damage { uint64_t found, nr, a[6], r, value[3], alias; } *damage;
+enum { GUARD = 0x6d6f6174 };
 static int slot, null; // null is opened first: a worker may remove its name
 
 static __thread sigjmp_buf again;
@@ -84,6 +87,21 @@ static void descriptors(void) {
 	bind(l, (void *)&sa, n), listen(l, 4), getsockname(l, (void *)&sa, &n), fcntl(c, F_SETFL, O_NONBLOCK), connect(c, (void *)&sa, n), setsockopt(c, 6, 1, &on, 4);
 }
 
+static void verify(int nr, uint64_t *a, long r) {
+	volatile uint64_t *g[] = {&shared->t[5][0].guard, &shared->t[SLOTS - 1][THREADS - 1].guard, &shared->last};
+	if (*g[0] == GUARD && *g[1] == GUARD && *g[2] == GUARD || __atomic_fetch_add(&damage->found, 1, __ATOMIC_SEQ_CST))
+		return;
+	damage->nr = nr, damage->r = r;
+	for (int i = 0; i < 6; i++)
+		damage->a[i] = a[i];
+	for (int i = 0; i < 3; i++) {
+		char *page = (char *)((uint64_t)g[i] & -4096);
+		damage->value[i] = *g[i];
+		for (int k = 0; *g[i] != GUARD && k <= ARENA / 4096; k++)
+			damage->alias += !memcmp(page, arena + 4096 * k, 4096) ? k + 1 : 0;
+	}
+}
+
 // answers makes calls, n of them, as thread t.
 static void answers(int t, uint64_t seed, volatile int n) {
 	uint64_t past[16] = {0};
@@ -130,6 +148,7 @@ static void answers(int t, uint64_t seed, volatile int n) {
 			_exit(0);
 		}
 		shared->t[slot][t].answered++;
+		verify(nr, a, r);
 		past[nrecent++ % 16] = r;
 		if (nr == SYS_rt_sigprocmask)
 			unblock();
@@ -245,6 +264,8 @@ int main(int argc, char **argv) {
 	// Far from all that calls write to.
 	shared = mmap((void *)0x500000000000, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	pid_t pid[SLOTS] = {0};
+	damage = mmap((void *)0x510000000000, sizeof *damage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	shared->t[5][0].guard = shared->t[SLOTS - 1][THREADS - 1].guard = shared->last = GUARD;
 	null = open("/dev/null", O_RDWR);
 	time_t end = time(0) + seconds;
 	unsigned lost = 0;
@@ -280,5 +301,12 @@ int main(int argc, char **argv) {
 		shared->stuck[most] = 0;
 	}
 	puts("");
+	if (damage->found) {
+		printf("memory was changed, alias %llx values %llx %llx %llx, seen after call %lld = %llx:", (unsigned long long)damage->alias, (unsigned long long)damage->value[0], (unsigned long long)damage->value[1], (unsigned long long)damage->value[2], (long long)damage->nr, (unsigned long long)damage->r);
+		for (int i = 0; i < 6; i++)
+			printf(" %llx", (unsigned long long)damage->a[i]);
+		puts("");
+		return 1;
+	}
 	return 0;
 }
