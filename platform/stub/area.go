@@ -1,6 +1,7 @@
 package stub
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -41,7 +42,7 @@ const (
 // Control is the control page (stub_amd64.s has the layout too).
 type Control struct {
 	State atomic.Uint32
-	// GuestSleeps and SentrySleeps say that the side waits by futex on State and must be woken.
+	// GuestSleeps and SentrySleeps say that the side waits by futex, the guest on its word of Bells and the sentry on State, and must be woken.
 	GuestSleeps, SentrySleeps atomic.Uint32
 	// GuestSpin is how often the handler looks at State before it sleeps.
 	GuestSpin atomic.Uint32
@@ -59,7 +60,11 @@ type Control struct {
 	Regs CallRegs
 	// tid is the thread's ID, written when it is made.
 	tid atomic.Int32
-	_   [44]byte
+	_   uint32
+	// nap is the address of the word that the thread sleeps on, wake that of another's which it is to wake before it does so in StatePark, or 0.
+	nap  uint64
+	wake atomic.Uint64
+	_    [24]byte
 	// Opaque is not zero when slots may not answer from Identity.
 	Opaque   atomic.Uint32
 	Identity [7]atomic.Uint32
@@ -137,6 +142,7 @@ func (a *Area) reset() {
 	clear(a.chunk.mem[areaSize-frameSize:])
 	c := a.Control()
 	c.negSelf = -a.addr
+	c.nap = a.napAddr()
 	c.Opaque.Store(1)
 	c.State.Store(StateRun)
 	c.altstack = [3]uint64{a.addr + pageSize, 0, areaSize - pageSize}
@@ -150,7 +156,7 @@ const frameSize = 12 << 10
 // where it stays until it is told StateFrame. How it left the area is no secret within an address space.
 func (a *Area) Release(behind bool) {
 	if a.behind = behind; behind {
-		a.Park()
+		a.Park(nil)
 	}
 	c := a.Control()
 	c.Opaque.Store(1)
@@ -229,18 +235,51 @@ func (a *Area) AwaitFor(d time.Duration) (done bool, err error) {
 // aliveCheck is how soon who waits for a batch finds out that the stub has ended, should it miss being told.
 const aliveCheck = 200 * time.Millisecond
 
-// Park lets the thread, if it waits for the sentry, sleep at once.
-func (a *Area) Park() { a.Control().State.CompareAndSwap(StateEvent, StatePark) }
-
-// Resume lets the thread go on with state s, StateRun, StateExit or StateFrame, and reports whether it had to be woken.
-func (a *Area) Resume(s uint32) (woken bool) {
+// Park lets the thread, if it waits for the sentry, sleep at once. It wakes the thread of o before, if that is not nil: what Begin left to be done. That it does so is
+// not certain.
+func (a *Area) Park(o *Area) {
 	c := a.Control()
-	c.State.Store(s)
-	if woken = c.GuestSleeps.Load() != 0; woken {
-		futexWake(&c.State)
+	if o != nil {
+		c.wake.Store(o.napAddr())
+	}
+	if (!c.State.CompareAndSwap(StateEvent, StatePark) || a.Asleep()) && o != nil {
+		c.wake.Store(0)
+		o.Wake()
+	}
+}
+
+// Begin lets the thread go on with state s, StateRun, StateExit or StateFrame, and reports whether it sleeps: then it must be woken.
+func (a *Area) Begin(s uint32) (asleep bool) {
+	a.Control().State.Store(s)
+	return a.rouse()
+}
+
+// Resume is Begin, and wakes the thread if it must be.
+func (a *Area) Resume(s uint32) (woken bool) {
+	if woken = a.Begin(s); woken {
+		a.Wake()
 	}
 	return woken
 }
+
+// rouse makes a thread that sleeps, or is about to, notice that its state was changed.
+func (a *Area) rouse() bool {
+	if !a.Asleep() {
+		return false
+	}
+	a.nap().Add(1)
+	return true
+}
+
+// Wake wakes the thread, and those that share its word.
+func (a *Area) Wake() { futexWake(a.nap(), math.MaxInt32) }
+
+// napIndex is which word the thread sleeps on.
+func (a *Area) napIndex() int { return int(a.chunk.off/areaSize) % numNaps }
+
+func (a *Area) nap() *atomic.Uint32 { return &a.space.host.Bells().naps[a.napIndex()] }
+
+func (a *Area) napAddr() uint64 { return windowBells + offNaps + 4*uint64(a.napIndex()) }
 
 // Asleep reports whether Resume would have to wake the thread.
 func (a *Area) Asleep() bool { return a.Control().GuestSleeps.Load() != 0 }

@@ -18,6 +18,7 @@ func TestLayout(t *testing.T) {
 		{"Regs", unsafe.Offsetof(c.Regs), 144}, {"R15", unsafe.Offsetof(c.Regs) + unsafe.Offsetof(c.Regs.R15), 232}, {"Opaque", unsafe.Offsetof(c.Opaque), OffOpaque},
 		{"Identity", unsafe.Offsetof(c.Identity), OffIdentity}, {"Return", unsafe.Offsetof(c.Return), offReturn}, {"Mask", unsafe.Offsetof(c.Signals), 328},
 		{"Pending", unsafe.Offsetof(c.Signals) + unsafe.Offsetof(c.Signals.Pending), 336},
+		{"nap", unsafe.Offsetof(c.nap), 248}, {"wake", unsafe.Offsetof(c.wake), 256}, {"naps", unsafe.Offsetof(Bells{}.naps), offNaps},
 		{"tid", unsafe.Offsetof(c.tid), offTID}, {"made", unsafe.Offsetof(replyPage{}.made), 0}, {"ready", unsafe.Offsetof(replyPage{}.ready), 8}, {"Nap", unsafe.Offsetof(Bells{}.Nap), 16}, {"Bell", unsafe.Offsetof(Bells{}.Bell), 64}, {"rung", unsafe.Offsetof(replyPage{}.rung), 256},
 	} {
 		if f.got != f.want {

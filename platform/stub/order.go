@@ -117,7 +117,7 @@ func (s *Space) carryOut(ops []order) error {
 	s.follow()
 	seq := o.seq.Add(1)
 	o.waits.Store(1)
-	futexWake(&o.seq)
+	futexWake(&o.seq, 1)
 	for {
 		v := o.ack.Load()
 		if v == seq {

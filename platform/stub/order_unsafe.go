@@ -16,8 +16,8 @@ const (
 	futexWakeOp = 1
 )
 
-func futexWake(word *atomic.Uint32) {
-	unix.Syscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWakeOp, 1)
+func futexWake(word *atomic.Uint32, n uintptr) {
+	unix.Syscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWakeOp, n)
 }
 
 func futexWait(word *atomic.Uint32, v uint32, d time.Duration) {
@@ -103,7 +103,14 @@ type Bells struct {
 	Crowded atomic.Uint32
 	_       [28]byte
 	Bell    [NumBells]Bell
+	// naps are what guest threads sleep on; where there are many, some share one.
+	naps [numNaps]atomic.Uint32
 }
+
+const (
+	numNaps = (pageSize - offNaps) / 4
+	offNaps = 64 * (1 + NumBells)
+)
 
 // Bell is where a watchman in the sentry waits for threads that run on one CPU.
 type Bell struct {
@@ -142,7 +149,7 @@ func (b *Bell) Wait() {
 func (b *Bell) Asleep() bool { return b.count.Load()&1 != 0 }
 
 // Ring wakes the watchman.
-func (b *Bell) Ring() { futexWake(&b.count) }
+func (b *Bell) Ring() { futexWake(&b.count, 1) }
 
 // chunk is the memory of one guest thread's Area, mapped in the sentry.
 type chunk struct {

@@ -187,8 +187,8 @@ func (a *Area) leave() {
 	c := a.Control()
 	for v := c.State.Load(); v != stateEnded && !c.State.CompareAndSwap(v, StateExit); v = c.State.Load() {
 	}
-	if c.GuestSleeps.Load() != 0 {
-		futexWake(&c.State)
+	if a.rouse() {
+		a.Wake()
 	}
 }
 

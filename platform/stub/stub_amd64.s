@@ -74,6 +74,8 @@
 #define CTL_R13 216
 #define CTL_R14 224
 #define CTL_R15 232
+#define CTL_NAP 248
+#define CTL_WAKE 256
 #define CTL_RETURN 320
 #define CTL_MASK 328
 #define CTL_PENDING 336
@@ -310,6 +312,9 @@ die:
 // count is odd: its watchman is asleep. The process notes the count for which a ring woke the watchman, so that only the first of its threads rings. A ring that wakes
 // nobody came between the watchman's last look and its sleep, or another process was faster: it is made again after a nap.
 //
+// It sleeps on a word of the page of bells, which the sentry changes and which every stub has: a thread that is told to sleep may so be told to wake another first,
+// on its own CPU, that of another process too (CTL_WAKE).
+//
 // The XCHG comes first: where it has been executed and where not tells the handler what the thread was doing.
 #define BEFORE_HANDOVER \
 	XORL R15, R15; \
@@ -372,13 +377,28 @@ doze: \
 	CMPL AX, $1; \
 	JNE  told; \
 sleep: \
-	MOVL AX, DX; \
-	MOVL $1, AX; \
-	XCHGL AX, 4(R12); \
-	MOVQ R12, DI; \
+	CMPL AX, $6; \
+	JNE  nobody; \
+	MOVQ CTL_WAKE(R12), DI; \
+	TESTQ DI, DI; \
+	JEQ  nobody; \
+	MOVQ $0, CTL_WAKE(R12); \
+	MOVL $1, SI; \
+	MOVL $0x7fffffff, DX; \
+	MOVL $SYS_futex, AX; \
+	SYSCALL; \
+	MOVL $6, AX; \
+nobody: \
+	MOVL $1, DX; \
+	XCHGL DX, 4(R12); \
+	MOVQ CTL_NAP(R12), DI; \
+	MOVL 0(DI), DX; \
+	CMPL AX, 0(R12); \
+	JNE  awake; \
 	XORL SI, SI; \
 	MOVL $SYS_futex, AX; \
 	SYSCALL; \
+awake: \
 	MOVL $0, 4(R12); \
 	MOVL 0(R12), AX; \
 	CMPL AX, $1; \

@@ -100,8 +100,10 @@ func TestStaleThread(t *testing.T) {
 	if look < 0 {
 		t.Fatal("the handler does not look as it did")
 	}
-	code := append([]byte{0x41, 0xbf, 1, 0, 0, 0, 0x49, 0xbe}, le64(windowBells)...)           // mov r15d, 1; mov r14, windowBells: no bell is rung
-	code = append(append(code, 0x49, 0xbc), le64(area+0x2000)...)                              // mov r12, area+0x2000
+	code := append([]byte{0x41, 0xbf, 1, 0, 0, 0, 0x49, 0xbe}, le64(windowBells)...) // mov r15d, 1; mov r14, windowBells: no bell is rung
+	code = append(append(code, 0x49, 0xbc), le64(area+0x2000)...)                    // mov r12, area+0x2000
+	code = append(code, 0x49, 0xc7, 0x84, 0x24, 248, 0, 0, 0)                        // mov qword [r12+248], a word to sleep on
+	code = append(code, le64(windowBells + offNaps + 4*(numNaps-1))[:4]...)
 	code = append(append(code, 0x41, 0xc7, 0x04, 0x24, 1, 0, 0, 0, 0x48, 0xbb), le64(area)...) // mov dword [r12], 1; mov rbx, area
 	code = append(append(code, 0xc7, 0x03, 1, 0, 0, 0, 0x48, 0xb8), le64(codeAddr+handlerOff+uint64(look))...)
 	h, s, a := newGuest(t, append(code, 0xff, 0xe0)) // mov dword [rbx], 1; mov rax, look; jmp rax

@@ -22,6 +22,8 @@ const (
 	// firstLooks is how long the goroutine looks at its own thread before it polls the board: a guest in a loop of calls is back by then. moreLooks
 	// is how long between two looks at the board.
 	firstLooks, moreLooks = 40, 16
+	// owedLooks is how long a guest thread that must be woken may wait for another to block, whose own the wake then is. handedLooks is after how long it is seen to that the other did it.
+	owedLooks, handedLooks = 64, 1024
 
 	// short is a run of guest code between two calls that makes a pair worth keeping on one CPU.
 	short = 300 * time.Microsecond

@@ -39,6 +39,8 @@ type board struct {
 	// gap is the mean of looks in vain for an event while there is a crowd, times 16. hold is how many hand-overs are still to pass without polling for it, held how many
 	// that were last.
 	gap, hold, held atomic.Int32
+	// owed is a thread that was told to run and must be woken: one whose call blocks meanwhile may be told to do it. handed is one of which another was told that.
+	owed, handed atomic.Pointer[thread]
 	// offs counts the threads that are kept off a CPU.
 	offs atomic.Int32
 	// pairs counts the pairs on each CPU.
@@ -259,7 +261,9 @@ func (r *row) events() (e uint64) {
 func (b *board) poll(t *thread, budget int) bool {
 	b.home.Store(int32(stub.CPU()))
 	crowd := b.crowded()
+	var due due
 	for i := 0; i < budget; i += moreLooks {
+		due.check(b)
 		if b.scan(false) > 0 {
 			if crowd {
 				b.vain(int32(i))
@@ -279,6 +283,36 @@ func (b *board) poll(t *thread, budget int) bool {
 	}
 	b.endPoll(t)
 	return false
+}
+
+// settle wakes the threads that others might have.
+func (b *board) settle() {
+	if b.owed.Load() != nil {
+		if o := b.owed.Swap(nil); o != nil {
+			o.area.Wake()
+		}
+	}
+	if b.handed.Load() != nil {
+		if o := b.handed.Swap(nil); o != nil && o.area.Asleep() {
+			o.area.Wake()
+		}
+	}
+}
+
+// due is how long the poller has known of wakes that others might make.
+type due struct {
+	owed, handed *thread
+	n            int
+}
+
+func (d *due) check(b *board) {
+	owed, handed := b.owed.Load(), b.handed.Load()
+	if owed != d.owed || handed != d.handed {
+		*d = due{owed: owed, handed: handed}
+	}
+	if d.n++; owed != nil && d.n > owedLooks/moreLooks || handed != nil && d.n > handedLooks/moreLooks {
+		b.settle()
+	}
 }
 
 // beginPoll makes t the poller if nobody is.
@@ -301,6 +335,7 @@ func (b *board) endPoll(t *thread) {
 	b.bells.Polling.Store(0)
 	spinning().Add(-1)
 	b.poller.Store(false)
+	b.settle()
 }
 
 // passPoll makes another thread the poller, one that runs; or nobody.

@@ -155,7 +155,7 @@ func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 		if home := int(t.board.home.Load()); spin > 0 && t.pair.off != home && t.pair.brief >= offAt && t.area.Asleep() {
 			t.keepOff(home)
 		}
-		woken := t.area.Resume(stub.StateRun)
+		woken := t.resume(spin)
 		if woken {
 			t.n.wakes++
 			spin = min(spin*wakeLooks, wakeLooks)
@@ -197,6 +197,21 @@ func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 			return ev, nil
 		}
 	}
+}
+
+// resume lets the guest run and reports whether it sleeps. Another that runs, and is likely to block soon, may have to wake it.
+func (t *thread) resume(spin int) (asleep bool) {
+	b := t.board
+	b.settle()
+	if asleep = t.area.Begin(stub.StateRun); !asleep {
+		return false
+	}
+	if spin == 0 || b.running.Load() == 0 || !b.owed.CompareAndSwap(nil, t) {
+		t.area.Wake()
+	} else if !b.poller.Load() {
+		b.settle() // who ends to poll does it after that: one of the two sees the other
+	}
+	return true
 }
 
 // entered looks at the call that t is about to answer.
@@ -378,11 +393,20 @@ func (t *thread) Signals() *platform.SignalWords { return &t.area.Control().Sign
 
 // Park implements platform.Thread.
 func (t *thread) Park() {
-	if t.polls {
-		t.board.passPoll(t)
-	}
+	b := t.board
 	if t.uc == nil {
-		t.area.Park()
+		o := b.owed.Swap(nil)
+		if o == nil {
+			t.area.Park(nil)
+		} else {
+			t.area.Park(o.area)
+			if old := b.handed.Swap(o); old != nil && old.area.Asleep() {
+				old.area.Wake()
+			}
+		}
+	}
+	if t.polls {
+		b.passPoll(t)
 	}
 }
 

@@ -27,16 +27,17 @@
 // 0.1: the guest writes the line that the sentry looks at last and in one go, and the sentry keeps its books while the guest is on its way back). Everything else that it can cost is a wake: by futex 3 us on one CPU, 35 to 50 us where the sleeper's CPU is idle, and as much again where the Go runtime wakes
 // an OS thread for a goroutine that another one has made ready. So the goroutines of running threads wait on one board (board.go), and one of
 // them, the poller, looks at all: a task that a call wakes is answered next on the same OS thread, and guest threads that wait for each other take turns on the
-// other CPU, off the poller's. A ping-pong of two processes through pipes takes two host calls of the sentry and two of the guests a round trip, no OS thread of the
-// sentry is woken, and the time is the host's own. With more guest threads than CPUs one CPU is for the poller and
+// other CPU, off the poller's. A thread of which the sentry is about to
+// have to wake the host's is woken by the guest thread whose call blocks next, on its own CPU and without an interrupt to it, or else by the poller a microsecond later, which
+// also sees to it that a guest has done what it was told. A ping-pong of two processes through pipes takes two host calls of each guest a round trip and none of the
+// sentry, which is the host's own time but for four hand-overs. With more guest threads than CPUs one CPU is for the poller and
 // the guests share the others as long as it finds an event every 5 us; where calls are rarer nobody polls: a guest thread then wakes
 // the watchman of its CPU, and one wake serves all that have events by then.
 //
 // Tried and left: a futex for each thread with an OS thread of the sentry's behind it (each blocking call then wakes two threads of the runtime's);
 // runtime.Gosched between looks (it wakes an OS thread each time); that a thread becomes the poller before its guest goes on (where both sides happen to share a CPU, the
 // guest then looks in vain for 60 us); guests where the host puts them (one that lands on the poller's CPU stays there, and each hand-over takes
-// as long as the poller looks in vain). What would come next: a call that blocks could let its own guest thread wake the one that goes on, on its own CPU, which
-// saves the sentry the host call.
+// as long as the poller looks in vain).
 //
 // # Trust
 //
