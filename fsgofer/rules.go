@@ -2,6 +2,7 @@ package fsgofer
 
 import (
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/bpf"
 	"gvisor.dev/gvisor/pkg/seccomp"
 )
 
@@ -112,8 +113,8 @@ const (
 	anon         = unix.MAP_PRIVATE | unix.MAP_ANON
 )
 
-// installFilter puts every thread of the process, and those to come, under Rules.
-func installFilter(writable, slowClock bool) error {
+// buildFilter makes the program that puts a process under Rules.
+func buildFilter(writable, slowClock bool) ([]bpf.Instruction, error) {
 	set := seccomp.NewSyscallRules()
 	for _, r := range Rules(writable, slowClock) {
 		set.Add(r.NR, r.Args)
@@ -129,8 +130,5 @@ func installFilter(writable, slowClock bool) error {
 		Options:  seccomp.ProgramOptions{DefaultAction: seccomp.KillProcess, BadArchAction: seccomp.KillProcess},
 	}
 	instrs, _, err := p.Build()
-	if err != nil {
-		return err
-	}
-	return seccomp.SetFilter(instrs)
+	return instrs, err
 }

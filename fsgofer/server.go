@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/seccomp"
 
 	"moat/fsgofer/wire"
 )
@@ -36,7 +37,7 @@ type Options struct {
 	NoSeccomp bool
 	// SlowClock: the host's clock cannot be read without a system call.
 	SlowClock bool
-	// LastCall is called before the filter is installed, for what it will not allow.
+	// LastCall is called right before the filter is installed, for what it will not allow.
 	LastCall func()
 	// Workers is the number of requests carried out at a time; 0 is 4.
 	Workers int
@@ -98,13 +99,18 @@ func Serve(opts Options) error {
 		}
 		makeThreads(2*(n+runtime.GOMAXPROCS(0)) + 4)
 		defaultSignals()
-		if opts.LastCall != nil {
-			opts.LastCall()
+		filter, err := buildFilter(s.writable(), opts.SlowClock)
+		if err != nil {
+			return fmt.Errorf("gofer: seccomp: %w", err)
 		}
+		debug.FreeOSMemory() // a collection later would touch much of the program again
 		if err := settle(); err != nil {
 			return err
 		}
-		if err := installFilter(s.writable(), opts.SlowClock); err != nil {
+		if opts.LastCall != nil {
+			opts.LastCall()
+		}
+		if err := seccomp.SetFilter(filter); err != nil {
 			return fmt.Errorf("gofer: seccomp: %w", err)
 		}
 	}

@@ -14,9 +14,9 @@ import (
 // trimDelay is when a process that has started gives back what starting took.
 const trimDelay = 500 * time.Millisecond
 
-// trimLater lets this process, once, a moment after its start, give memory back to the host: what the heap holds beyond its objects, and if now is false the
-// pages of the program itself, of which start-up touches most and the work after it few. These come back from the host's page cache as they are needed. A
-// process whose filter knows no madvise calls the function returned before it installs that.
+// trimLater lets this process, once, a moment after its start, give memory back to the host: what the heap holds beyond its objects, and the
+// pages of the program itself, of which start-up and a garbage collection touch most and the work after them few. These come back from the host's page cache as they are
+// needed. A process whose filter knows no madvise does neither later: it sees to its heap by itself and calls the function returned before it installs that.
 //
 // The program's mappings are read from /proc now, while there is one. Without it they stay.
 func trimLater(now bool) (trimProgram func()) {
@@ -32,11 +32,11 @@ func trimLater(now bool) (trimProgram func()) {
 			_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(nil), from)), to-from), unix.MADV_DONTNEED)
 		}
 	}
-	time.AfterFunc(trimDelay, func() {
-		debug.FreeOSMemory()
-		if !now {
+	if !now {
+		time.AfterFunc(trimDelay, func() {
+			debug.FreeOSMemory()
 			trimProgram()
-		}
-	})
+		})
+	}
 	return trimProgram
 }
