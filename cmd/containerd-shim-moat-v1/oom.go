@@ -52,18 +52,22 @@ func watch(dir string, lack func()) (*watcher, error) {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, "control.sock"), err)
 	}
 	w := &watcher{conn: conn, exited: make(chan struct{}), done: make(chan struct{})}
-	go w.run(lack)
+	go w.run(filepath.Base(dir), lack)
 	return w, nil
 }
 
-func (w *watcher) run(lack func()) {
+func (w *watcher) run(id string, lack func()) {
 	defer close(w.done)
 	a := &answers{io.LimitedReader{R: w.conn}, w.conn}
 	c := jsonrpc.NewClient(a)
 	defer c.Close()
-	for seen, kills := uint64(0), uint64(0); ; seen = kills {
+	args := struct {
+		ID   string
+		Seen uint64
+	}{ID: id}
+	for kills := uint64(0); ; args.Seen = kills {
 		a.N = maxAnswer
-		if err := c.Call("Sandbox.AwaitOOM", &seen, &kills); err != nil || kills <= seen {
+		if err := c.Call("Sandbox.AwaitOOM", &args, &kills); err != nil || kills <= args.Seen {
 			return
 		}
 		lack()

@@ -26,7 +26,7 @@ func debugCommand() *cobra.Command {
 		}
 		if tasks {
 			var l []boot.TaskInfo
-			if err := c.Call("Tasks", &boot.None{}, &l); err != nil {
+			if err := c.Call("Tasks", id, &l); err != nil {
 				return err
 			}
 			w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)

@@ -109,6 +109,23 @@ func (c *Client) die(why error) {
 	}
 }
 
+// Close ends the conversation, on which the gofer ends; onDeath is not called any more. It waits for the calls in flight; later ones return EIO. It is called
+// once at most.
+func (c *Client) Close() {
+	var held [inFlight]*call
+	for i := range held {
+		held[i] = <-c.slots
+	}
+	c.mu.Lock()
+	c.onDeath = nil
+	c.die(fmt.Errorf("closed"))
+	c.mu.Unlock()
+	unix.Close(c.conn)
+	for _, k := range held {
+		c.slots <- k
+	}
+}
+
 func (k *call) signal() {
 	select {
 	case k.wake <- struct{}{}:

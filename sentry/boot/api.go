@@ -36,8 +36,9 @@ type Mount struct {
 	Source string
 }
 
-// Process is a process that is started from outside.
+// Process is a process that is started from outside, in container ID.
 type Process struct {
+	ID string
 	// Spec is what config.json calls process.
 	Spec *specs.Process
 	// User overrides Spec.User: a name or number, and after a colon a group, looked up in the container's /etc/passwd and /etc/group.
@@ -55,9 +56,14 @@ type Process struct {
 	Extra int
 }
 
-// Config is everything that the sandbox is built from.
+// Config is everything that the sandbox is built from, or another container in it (Sandbox.Add): of that one's, what concerns the sandbox as a whole
+// has no meaning.
 type Config struct {
-	Spec     *specs.Spec
+	// ID is the container's; all requests about it have it.
+	ID   string
+	Spec *specs.Spec
+	// Share are the namespaces that a container of Add does not get for itself: by kind, the ID of the container whose they are.
+	Share    map[specs.LinuxNamespaceType]string
 	Platform string
 	// Mounts are the gofer's, in order of Before. An entry of config.json that binds a host path is here, and not in Spec.Mounts.
 	Mounts []Mount
@@ -95,6 +101,7 @@ type StartReply struct {
 
 // StartArgs are Sandbox.Start's.
 type StartArgs struct {
+	ID string
 	// Hooks are run in the container before its first process, with State on their standard input.
 	Hooks []specs.Hook
 	State string
@@ -118,6 +125,7 @@ func (s ExitStatus) Shell() int {
 
 // SignalArgs are Sandbox.Signal's.
 type SignalArgs struct {
+	ID     string
 	Signal int
 	// PID is a process of the container; 0: the first.
 	PID int32
@@ -128,13 +136,38 @@ type SignalArgs struct {
 // WinSize are Sandbox.Resize's arguments: PID is 0 for the first process' terminal, else that of one started by Exec.
 type WinSize struct {
 	Rows, Cols uint16
+	ID         string
 	PID        int32
+}
+
+// ProcessID names a process that was started by Exec: Sandbox.WaitExec's arguments.
+type ProcessID struct {
+	ID  string
+	PID int32
+}
+
+// UpdateArgs are Sandbox.Update's.
+type UpdateArgs struct {
+	ID        string
+	Resources *specs.LinuxResources
+}
+
+// AwaitOOMArgs are Sandbox.AwaitOOM's.
+type AwaitOOMArgs struct {
+	ID   string
+	Seen uint64
+}
+
+// FreezeArgs are Sandbox.Freeze's.
+type FreezeArgs struct {
+	ID string
+	On bool
 }
 
 // Status answers Sandbox.Status.
 type Status struct {
-	// Started: the first process runs, or has run.
-	Started bool
+	// Started: the first process runs, or has run. Frozen: by Sandbox.Freeze.
+	Started, Frozen bool
 }
 
 // ProcessInfo is one process of the container.
@@ -150,10 +183,12 @@ type ProcessInfo struct {
 	Host int
 }
 
-// Usage answers Sandbox.Usage: the guest's memory in bytes, and the number of its tasks.
+// Usage answers Sandbox.Usage: the sandbox's memory in bytes, and what the container's tasks use.
 type Usage struct {
 	Memory, MemoryPeak, MemoryLimit uint64
 	Tasks                           int
+	// CPUUser and CPUSystem are in nanoseconds.
+	CPUUser, CPUSystem uint64
 	// OOMKills counts processes that were killed for lack of memory.
 	OOMKills uint64
 }

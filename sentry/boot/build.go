@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 
 	"moat/platform"
@@ -28,20 +27,17 @@ import (
 	"moat/syscalls"
 )
 
-// sandbox is what runs.
+// sandbox is what runs: the kernel, and what all containers share.
 type sandbox struct {
-	c     *Config
-	k     *kernel.Kernel
-	log   *zap.Logger
-	mem   *memory.File
-	gofer *gofer.Client
-	host  hostFiles
-	init  *process
-	// limits are what the container sees in its cgroup.
-	limits cgroup.Limits
+	k    *kernel.Kernel
+	log  *zap.Logger
+	mem  *memory.File
+	host hostFiles
+	// first is the container that the sandbox was made with. It ends when that does.
+	first *container
 
-	mu      sync.Mutex
-	started bool // +checklocks:mu
+	mu         sync.Mutex
+	containers map[string]*container // +checklocks:mu
 }
 
 // build makes the sandbox that c describes, with a first process that is ready to run.
@@ -49,12 +45,18 @@ func build(c *Config, host *Host) (*sandbox, error) {
 	if c.Spec == nil || c.Spec.Root == nil {
 		return nil, fmt.Errorf("the configuration has no root")
 	}
-	b := &sandbox{c: c, log: newLog(c.Debug)}
-	if err := b.makeKernel(host); err != nil {
+	s := &sandbox{log: newLog(c.Debug)}
+	b := &container{sandbox: s, c: c}
+	s.first, s.containers = b, map[string]*container{c.ID: b}
+	if err := s.makeKernel(c, host); err != nil {
 		return nil, err
 	}
+	b.ns, b.cg = s.k.RootNamespaces(), s.k.RootCgroup()
+	if c.Spec.Linux != nil {
+		b.limit(c.Spec.Linux.Resources)
+	}
 	var err error
-	if b.host, err = newHostFiles(); err != nil {
+	if s.host, err = newHostFiles(); err != nil {
 		return nil, err
 	}
 	network := c.Network
@@ -82,46 +84,10 @@ func build(c *Config, host *Host) (*sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := b.mountAll(); err != nil {
-		return nil, err
-	}
-	if err := b.applySpec(); err != nil {
-		return nil, err
-	}
-	if err := b.prepare(b.init, &c.First, !c.Plain); err != nil {
-		return nil, err
-	}
-	if err := b.finishDev(); err != nil {
-		return nil, fmt.Errorf("make /dev read-only: %w", err)
-	}
-	return b, nil
+	return s, b.fill()
 }
 
-// start runs the hooks in the container and then the first process; false if that was done before.
-func (b *sandbox) start(a *StartArgs) (bool, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.started {
-		return false, nil
-	}
-	for i := range a.Hooks {
-		if err := b.runHook(&a.Hooks[i], a.State); err != nil {
-			return false, fmt.Errorf("error running startContainer hook #%d: %w", i, err)
-		}
-	}
-	b.started = true
-	b.init.run()
-	return true, nil
-}
-
-func (b *sandbox) hasStarted() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.started
-}
-
-func (b *sandbox) makeKernel(host *Host) (err error) {
-	c := b.c
+func (b *sandbox) makeKernel(c *Config, host *Host) (err error) {
 	if b.mem, err = memory.New(-1, c.Memory); err != nil {
 		return err
 	}
@@ -143,46 +109,43 @@ func (b *sandbox) makeKernel(host *Host) (err error) {
 		domain = "(none)"
 	}
 	stack := inet.New(inet.Config{LoopbackUp: true})
-	if err := b.addLinks(stack); err != nil {
+	if err := addLinks(c, stack); err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
 	b.k, err = kernel.New(kernel.Config{
 		Platform: plat, Memory: b.mem, Table: syscalls.NewTable(os.NewFile(LogFD, "log")), Log: b.log, VDSO: v,
-		Hostname: hostname, Domainname: domain, Hooks: b.hooks(), NetStack: stack, NumCPUs: host.CPUs, Strace: c.Strace,
+		Hostname: hostname, Domainname: domain, Hooks: b.hooks(c.Standalone), NetStack: stack, NumCPUs: host.CPUs, Strace: c.Strace,
 	})
 	if err != nil {
 		return err
 	}
-	return b.registerFileSystems(host)
+	return b.registerFileSystems(c, host)
 }
 
-func (b *sandbox) registerFileSystems(host *Host) error {
+func (b *sandbox) registerFileSystems(c *Config, host *Host) error {
 	tmpfs.Register(b.mem)
 	if _, err := proc.NewInstances(b.k, proc.Options{CPUInfo: host.CPUInfo, Cmdline: host.Cmdline, Net: inet.ProcNet(),
 		Sysctl: inet.Of(b.k.RootNamespaces().Net).Sysctl}); err != nil {
 		return fmt.Errorf("procfs: %w", err)
 	}
-	sys.Register(b.k, b.netDevs()...)
+	sys.Register(b.k, b.netDevs(c)...)
 	pipe.Register()
 	devpts.Register(b.k)
 	mqueue.Register(b.k)
-	cgroup.Register(b.k, &b.limits)
-	if l := b.c.Spec.Linux; l != nil {
-		b.limit(l.Resources)
-	}
+	cgroup.Register(b.k)
 	return dev.Register(b.mem)
 }
 
-// wait returns the first process' status once every process is gone.
+// wait returns the first container's status once every process is gone.
 func (b *sandbox) wait() ExitStatus {
 	<-b.k.Done()
 	b.k.Kill()
 	b.k.Wait()
-	b.log.Debug("gofer", zap.Uint64("requests", b.gofer.Requests.Load()), zap.String("by operation", b.gofer.Counts()))
+	b.log.Debug("gofer", zap.Uint64("requests", b.first.gofer.Requests.Load()), zap.String("by operation", b.first.gofer.Counts()))
 	if p, ok := b.k.Platform().(platform.Counter); ok {
 		b.log.Debug("platform", zap.String("name", b.k.Platform().Name()), zap.String("counts", p.Counts()))
 	}
-	return b.init.wait()
+	return b.first.init.wait()
 }
 
 func exitStatus(ws linux.WaitStatus) ExitStatus {
@@ -192,35 +155,10 @@ func exitStatus(ws linux.WaitStatus) ExitStatus {
 	return ExitStatus{Code: int(ws.ExitStatus())}
 }
 
-// signal sends a signal from outside. A container that was created and not started ends by any that would end its first process.
-func (b *sandbox) signal(a *SignalArgs) error {
-	sig := linux.Signal(a.Signal)
-	if sig == 0 {
-		return nil
+func (b *sandbox) hooks(standalone bool) kernel.Hooks {
+	h := kernel.Hooks{ExitRobust: syscalls.ExitRobust, FutexWake: syscalls.FutexWake, NewGroupTimers: syscalls.NewGroupTimers, NewNetStack: inet.NewNamespace}
+	if standalone {
+		h.InitOOM = b.initOOM
 	}
-	if !sig.IsValid() {
-		return unix.EINVAL
-	}
-	if !b.hasStarted() && a.PID == 0 {
-		switch sig {
-		case linux.SIGCHLD, linux.SIGCONT, linux.SIGURG, linux.SIGWINCH, linux.SIGSTOP, linux.SIGTSTP, linux.SIGTTIN, linux.SIGTTOU:
-			return nil
-		}
-		exit(ExitStatus{Signal: a.Signal})
-	}
-	if a.All {
-		for _, tg := range b.k.ThreadGroups() {
-			b.k.SendSignal(tg.PIDIn(b.k.RootPIDNamespace()), sig, false)
-		}
-		return nil
-	}
-	if !b.k.SendSignal(a.PID, sig, a.Group) {
-		return unix.ESRCH
-	}
-	return nil
-}
-
-func (b *sandbox) hooks() kernel.Hooks {
-	return kernel.Hooks{ExitRobust: syscalls.ExitRobust, FutexWake: syscalls.FutexWake, NewGroupTimers: syscalls.NewGroupTimers,
-		NewNetStack: inet.NewNamespace, InitOOM: b.initOOM}
+	return h
 }

@@ -19,8 +19,8 @@ type TaskInfo struct {
 }
 
 // Tasks lists the container's tasks.
-func (c *Session) Tasks(_ *None, l *[]TaskInfo) error {
-	b, err := c.s.sandbox()
+func (c *Session) Tasks(id *string, l *[]TaskInfo) error {
+	b, err := c.s.container(*id)
 	if err != nil {
 		return err
 	}
@@ -28,8 +28,8 @@ func (c *Session) Tasks(_ *None, l *[]TaskInfo) error {
 	for _, r := range syscalls.Rows() {
 		names[uint64(r.Nr)] = r.Name
 	}
-	ns := b.k.RootPIDNamespace()
-	for _, tg := range b.k.ThreadGroups() {
+	ns := b.ns.PIDForChildren
+	for _, tg := range b.k.Members(b.cg) {
 		for _, t := range tg.Tasks() {
 			i := TaskInfo{PID: tg.PIDIn(ns), TID: t.TIDIn(ns), Name: t.Name(), State: t.State().String()}
 			if nr, ok := t.WaitsIn(); ok {
@@ -72,7 +72,7 @@ func (c *Session) Profile(a *ProfileArgs, data *[]byte) error {
 	switch {
 	case p == nil && a.Kind != "cpu":
 		return fmt.Errorf("there is no profile %q", a.Kind)
-	case !filtered && !b.c.Unsafe:
+	case !filtered && !b.first.c.Unsafe:
 		return fmt.Errorf("a %s profile makes host calls that the sentry's filter forbids: start the container with --debug-unsafe", a.Kind)
 	}
 	var out bytes.Buffer
@@ -82,7 +82,7 @@ func (c *Session) Profile(a *ProfileArgs, data *[]byte) error {
 			time.Sleep(time.Duration(min(max(a.Seconds, 0), longestProfile) * float64(time.Second)))
 			pprof.StopCPUProfile()
 		}
-	case b.c.Unsafe:
+	case b.first.c.Unsafe:
 		err = p.WriteTo(&out, 0)
 	default:
 		// The binary form has the mappings of the process in it, for which a file must be opened.

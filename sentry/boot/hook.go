@@ -19,13 +19,13 @@ import (
 )
 
 // runHook runs a hook in the container: as root, with the state on its standard input, its output told if it fails.
-func (b *sandbox) runHook(h *specs.Hook, state string) error {
+func (b *container) runHook(h *specs.Hook, state string) error {
 	creds := auth.NewRoot(b.k.RootUserNamespace())
 	args := h.Args
 	if len(args) == 0 {
 		args = []string{h.Path}
 	}
-	root := b.k.RootNamespaces().Mount.Root()
+	root := b.ns.Mount.Root()
 	defer root.DecRef()
 	ctx := inRoot{vfs.WithCredentials(creds), root}
 	r, w := pipe.New(ctx, unix.O_NONBLOCK)
@@ -61,7 +61,7 @@ func (b *sandbox) runHook(h *specs.Hook, state string) error {
 		h = &with
 	}
 	tg, err := b.k.CreateProcess(&kernel.ProcessArgs{Filename: h.Path, Argv: args, Envv: h.Env, Cwd: "/", Umask: 0o22, Credentials: creds, FDTable: t,
-		Limits: kernel.DefaultLimits()})
+		Limits: kernel.DefaultLimits(), NS: b.ns, Cgroup: b.cg})
 	if err != nil {
 		return fmt.Errorf("%s: %w", h.Path, err)
 	}
@@ -72,7 +72,7 @@ func (b *sandbox) runHook(h *specs.Hook, state string) error {
 	select {
 	case <-tg.Done():
 	case <-late:
-		b.k.SendSignal(tg.PIDIn(b.k.RootPIDNamespace()), linux.SIGKILL, false)
+		_ = tg.Deliver(linux.SIGKILL, false)
 		<-tg.Done()
 		return errors.New("it took longer than its timeout")
 	}

@@ -12,8 +12,7 @@ import (
 )
 
 // addLinks gives the stack the links of the configuration, whose descriptors the command line has sent.
-func (b *sandbox) addLinks(s *inet.Stack) error {
-	c := b.c
+func addLinks(c *Config, s *inet.Stack) error {
 	if c.LinksFD > 0 {
 		defer unix.Close(c.LinksFD)
 	}
@@ -40,14 +39,14 @@ func (b *sandbox) addLinks(s *inet.Stack) error {
 }
 
 // netDevs are the interfaces that the container begins with, for sysfs.
-func (b *sandbox) netDevs() (l []sys.NetDev) {
+func (b *sandbox) netDevs(c *Config) (l []sys.NetDev) {
 	s := inet.Of(b.k.RootNamespaces().Net)
 	add := func(name string, id int) {
 		l = append(l, sys.NetDev{Name: name, Attrs: inet.SysAttrs, Attr: func(a string) string { return s.SysAttr(id, a) }})
 	}
 	add("lo", 1)
-	for i := range b.c.Links {
-		add(b.c.Links[i].Name, b.c.Links[i].Index)
+	for i := range c.Links {
+		add(c.Links[i].Name, c.Links[i].Index)
 	}
 	return l
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // mountAll makes the container's mount tree: the root, then what config.json lists, in order.
-func (b *sandbox) mountAll() error {
+func (b *container) mountAll() error {
 	if len(b.c.Mounts) == 0 || b.c.Mounts[0].ID != 0 {
 		return fmt.Errorf("the configuration has no root mount")
 	}
@@ -30,7 +30,7 @@ func (b *sandbox) mountAll() error {
 	if err != nil {
 		return fmt.Errorf("mount the root: %w", err)
 	}
-	b.k.RootNamespaces().Mount = ns
+	b.ns.Mount = ns
 	host := b.c.Mounts[1:]
 	for i := range b.c.Spec.Mounts {
 		for len(host) > 0 && host[0].Before <= i {
@@ -52,7 +52,7 @@ func (b *sandbox) mountAll() error {
 }
 
 // goferFS makes the file system of a gofer's mount, and its ST_* flags.
-func (b *sandbox) goferFS(m *Mount) (vfs.FileSystem, uint32, error) {
+func (b *container) goferFS(m *Mount) (vfs.FileSystem, uint32, error) {
 	flags, data, err := parseOptions(m.Options)
 	if err == nil && data != "" {
 		err = fmt.Errorf("option %q is not for bind mounts", data)
@@ -85,7 +85,7 @@ func (b *sandbox) goferFS(m *Mount) (vfs.FileSystem, uint32, error) {
 	return fs, st, nil
 }
 
-func (b *sandbox) mountHost(ns *vfs.MountNamespace, m *Mount) error {
+func (b *container) mountHost(ns *vfs.MountNamespace, m *Mount) error {
 	fs, flags, err := b.goferFS(m)
 	if err != nil {
 		return fmt.Errorf("mount %s on %s: %w", m.Source, m.Destination, err)
@@ -101,7 +101,7 @@ func (b *sandbox) mountHost(ns *vfs.MountNamespace, m *Mount) error {
 }
 
 // mountSpec makes one mount of config.json that is the sandbox's own.
-func (b *sandbox) mountSpec(ns *vfs.MountNamespace, m *specs.Mount) error {
+func (b *container) mountSpec(ns *vfs.MountNamespace, m *specs.Mount) error {
 	fail := func(err error) error { return fmt.Errorf("mounts: %s on %s: %w", m.Type, m.Destination, err) }
 	flags, data, err := parseOptions(m.Options)
 	if err != nil {
@@ -131,7 +131,7 @@ func (b *sandbox) mountSpec(ns *vfs.MountNamespace, m *specs.Mount) error {
 		}
 	}
 	err = b.mountAt(ns, m.Destination, m.Options, true, func(p vfs.Path) error {
-		return vfs.DoMount(vfs.Background(), source, p, typ, flags, data)
+		return vfs.DoMount(b.inside(vfs.Background()), source, p, typ, flags, data)
 	})
 	if err == unix.ENODEV {
 		err = fmt.Errorf("moat has no file system of that type")
@@ -155,8 +155,8 @@ func modeAt(ns *vfs.MountNamespace, path string, how uint32) (mode uint16, ok bo
 }
 
 // finishDev makes /dev read-only, if config.json says so, now that everything is in it.
-func (b *sandbox) finishDev() error {
-	root := b.k.RootNamespaces().Mount.Root()
+func (b *container) finishDev() error {
+	root := b.ns.Mount.Root()
 	defer root.DecRef()
 	for _, m := range b.c.Spec.Mounts {
 		if m.Destination == "/dev" && slices.Contains(m.Options, "ro") {
@@ -167,7 +167,7 @@ func (b *sandbox) finishDev() error {
 }
 
 // mountAt finds the place to mount on, which it makes if it is not there, and calls fn with it. Then the mount gets the propagation that opts name.
-func (b *sandbox) mountAt(ns *vfs.MountNamespace, dest string, opts []string, dir bool, fn func(vfs.Path) error) error {
+func (b *container) mountAt(ns *vfs.MountNamespace, dest string, opts []string, dir bool, fn func(vfs.Path) error) error {
 	dest = path.Clean("/" + dest)
 	root := ns.Root()
 	defer root.DecRef()

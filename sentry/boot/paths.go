@@ -16,8 +16,8 @@ import (
 )
 
 // applySpec does what is to be done in the container's mount tree before its first process.
-func (b *sandbox) applySpec() error {
-	root := b.k.RootNamespaces().Mount.Root()
+func (b *container) applySpec() error {
+	root := b.ns.Mount.Root()
 	defer root.DecRef()
 	ctx := inRoot{vfs.WithCredentials(auth.NewRoot(b.k.RootUserNamespace())), root}
 	l := b.c.Spec.Linux
@@ -37,7 +37,7 @@ func (b *sandbox) applySpec() error {
 		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(l.Sysctl)) {
-		if err := writeSysctl(ctx, root, k, l.Sysctl[k]); err != nil {
+		if err := writeSysctl(b.inside(ctx), root, k, l.Sysctl[k]); err != nil {
 			return fmt.Errorf("linux.sysctl: %s: %w", k, err)
 		}
 	}
@@ -64,30 +64,32 @@ func (b *sandbox) applySpec() error {
 // but never more than half.
 func Overhead(limit uint64) uint64 { return min(max(limit/8, 16<<20), 64<<20, limit/2) }
 
-// limit sets the limits that the sandbox keeps itself.
-func (b *sandbox) limit(r *specs.LinuxResources) {
+// limit sets the limits that the sandbox keeps itself. The sandbox's memory is the first container's.
+func (b *container) limit(r *specs.LinuxResources) {
 	if r == nil {
 		return
 	}
 	if m := r.Memory; m != nil && m.Limit != nil && *m.Limit > 0 {
 		n := uint64(*m.Limit)
-		b.limits.Memory.Store(n)
-		b.mem.SetLimit(n - Overhead(n))
+		b.cg.Memory.Store(n)
+		if b == b.first {
+			b.mem.SetLimit(n - Overhead(n))
+		}
 	}
 	if c := r.CPU; c != nil {
 		if c.Quota != nil {
-			b.limits.Quota.Store(*c.Quota)
+			b.cg.Quota.Store(*c.Quota)
 		}
 		if c.Period != nil {
-			b.limits.Period.Store(int64(*c.Period))
+			b.cg.Period.Store(int64(*c.Period))
 		}
 		if c.Shares != nil && *c.Shares >= 2 {
 			// The specification's conversion from version 1.
-			b.limits.Weight.Store(1 + (min(*c.Shares, 262144)-2)*9999/262142)
+			b.cg.Weight.Store(1 + (min(*c.Shares, 262144)-2)*9999/262142)
 		}
 	}
 	if p := r.Pids; p != nil && p.Limit != nil {
-		b.k.SetMaxTasks(uint64(max(*p.Limit, 0)))
+		b.cg.MaxTasks.Store(uint64(max(*p.Limit, 0)))
 	}
 }
 
@@ -146,7 +148,7 @@ func chown(ctx inRoot, root vfs.Path, path string, uid, gid *uint32) error {
 }
 
 // writeSysctl writes a file of /proc/sys.
-func writeSysctl(ctx inRoot, root vfs.Path, name, value string) error {
+func writeSysctl(ctx vfs.Context, root vfs.Path, name, value string) error {
 	if !strings.Contains(name, "/") {
 		name = strings.ReplaceAll(name, ".", "/")
 	}
@@ -219,7 +221,7 @@ func maskPath(ctx inRoot, root vfs.Path, path string, empty *vfs.Path) error {
 }
 
 // bindConsole shows the first process' terminal as /dev/console.
-func (b *sandbox) bindConsole(ctx inRoot, root vfs.Path, name string) error {
+func (b *container) bindConsole(ctx inRoot, root vfs.Path, name string) error {
 	if err := makePoint(ctx, root, "/dev/console", false); err != nil {
 		return fmt.Errorf("/dev/console: %w", err)
 	}

@@ -20,7 +20,7 @@ import (
 
 // process is one that was started from outside.
 type process struct {
-	b    *sandbox
+	b    *container
 	tg   *kernel.ThreadGroup
 	pid  int32
 	term *terminal
@@ -30,10 +30,11 @@ type process struct {
 }
 
 // prepare makes a process that is ready to run. It owns the files of p.
-func (b *sandbox) prepare(p *process, a *Process, unkillable bool) error {
+func (b *container) prepare(p *process, a *Process, unkillable bool) error {
 	args, err := b.processArgs(a)
 	if err != nil {
 		closeAll(p.files)
+		p.files = nil
 		return err
 	}
 	args.Unkillable = unkillable
@@ -46,19 +47,19 @@ func (b *sandbox) prepare(p *process, a *Process, unkillable bool) error {
 			p.term.held.DecRef()
 			p.term.discard()
 		}
-		_, there := modeAt(b.k.RootNamespaces().Mount, args.Filename, vfs.Follow)
+		_, there := modeAt(b.ns.Mount, args.Filename, vfs.Follow)
 		if err == unix.ENOENT && there && strings.HasPrefix(args.Filename, "/") {
 			// It is its interpreter that is not there.
 			return &startError{fmt.Sprintf("exec %s: %v", args.Filename, err), ExitNotFound}
 		}
 		return execError(args.Filename, err)
 	}
-	p.pid = p.tg.PIDIn(b.k.RootPIDNamespace())
+	p.pid = p.tg.PIDIn(b.ns.PIDForChildren)
 	return nil
 }
 
 // processArgs are all but the descriptors.
-func (b *sandbox) processArgs(a *Process) (*kernel.ProcessArgs, error) {
+func (b *container) processArgs(a *Process) (*kernel.ProcessArgs, error) {
 	p := a.Spec
 	if p == nil || len(p.Args) == 0 {
 		return nil, errors.New("process.args: missing")
@@ -82,7 +83,7 @@ func (b *sandbox) processArgs(a *Process) (*kernel.ProcessArgs, error) {
 	}
 	args := &kernel.ProcessArgs{
 		Filename: p.Args[0], Argv: p.Args, Envv: env, Cwd: p.Cwd, Umask: 0o22, Credentials: creds, Limits: limits,
-		NoNewPrivs: p.NoNewPrivileges, Seccomp: a.Seccomp,
+		NoNewPrivs: p.NoNewPrivileges, Seccomp: a.Seccomp, NS: b.ns, Cgroup: b.cg,
 	}
 	if p.User.Umask != nil {
 		args.Umask = uint16(*p.User.Umask & 0o777)
@@ -129,15 +130,21 @@ func (p *process) wait() ExitStatus {
 
 // kill ends a process whose keeper on the host is gone; nobody else waits for it.
 func (p *process) kill() {
-	p.b.k.SendSignal(p.pid, linux.SIGKILL, false)
+	_ = p.tg.Deliver(linux.SIGKILL, false) // ESRCH: it has ended
 	go p.wait()
 }
 
 // exec starts another process with the host's descriptors, which it owns.
-func (b *sandbox) exec(a *Process, fds []int) (*process, error) {
+func (b *container) exec(a *Process, fds []int) (*process, error) {
 	files, err := b.host.openAll(fds, false)
 	if err != nil {
 		return nil, err
+	}
+	b.ending.RLock()
+	defer b.ending.RUnlock()
+	if b.over {
+		closeAll(files)
+		return nil, errNotRunning
 	}
 	p := &process{files: files}
 	if err := b.prepare(p, a, false); err != nil {
@@ -148,14 +155,14 @@ func (b *sandbox) exec(a *Process, fds []int) (*process, error) {
 }
 
 // checkCwd makes the working directory, as runc does, if it is not there, so that CreateProcess's errors are about the program.
-func (b *sandbox) checkCwd(a *kernel.ProcessArgs) error {
+func (b *container) checkCwd(a *kernel.ProcessArgs) error {
 	if a.Cwd == "" {
 		a.Cwd = "/"
 	}
 	if !strings.HasPrefix(a.Cwd, "/") {
 		return fmt.Errorf("process.cwd: %q is not an absolute path", a.Cwd)
 	}
-	root := b.k.RootNamespaces().Mount.Root()
+	root := b.ns.Mount.Root()
 	defer root.DecRef()
 	ctx := inRoot{vfs.Background(), root}
 	p, err := vfs.Resolve(ctx, root, a.Cwd, vfs.Follow|vfs.Directory)
@@ -192,7 +199,7 @@ func execError(name string, err error) error {
 }
 
 // credentials are the first process', and the user's home directory if it was looked up.
-func (b *sandbox) credentials(a *Process) (*auth.Credentials, string, error) {
+func (b *container) credentials(a *Process) (*auth.Credentials, string, error) {
 	p := a.Spec
 	uid, gid, groups := p.User.UID, p.User.GID, slices.Clone(p.User.AdditionalGids)
 	home := ""

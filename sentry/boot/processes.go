@@ -14,17 +14,17 @@ import (
 const maxArgs = 4096
 
 // processes lists the container's processes, zombies included, in order of their numbers.
-func (b *sandbox) processes() []ProcessInfo {
+func (b *container) processes() []ProcessInfo {
 	var l []ProcessInfo
-	for _, tg := range b.k.ThreadGroups() {
+	for _, tg := range b.k.Members(b.cg) {
 		l = append(l, b.describe(tg))
 	}
 	slices.SortFunc(l, func(x, y ProcessInfo) int { return int(x.PID) - int(y.PID) })
 	return l
 }
 
-func (b *sandbox) describe(tg *kernel.ThreadGroup) ProcessInfo {
-	ns, t := b.k.RootPIDNamespace(), tg.Leader()
+func (b *container) describe(tg *kernel.ThreadGroup) ProcessInfo {
+	ns, t := b.ns.PIDForChildren, tg.Leader()
 	user, sys := tg.CPUTimes()
 	p := ProcessInfo{
 		PID: tg.PIDIn(ns), UID: int32(t.Credentials().EUID), Threads: tg.NumTasks(), Name: t.Name(), State: t.State().String()[:1],
@@ -62,7 +62,8 @@ func arguments(m *mm.MemoryManager) (args []string) {
 }
 
 // usage tells what the guest uses.
-func (b *sandbox) usage() Usage {
-	_, tasks := b.k.NumRunning()
-	return Usage{Memory: b.mem.Used(), MemoryPeak: b.mem.Peak(), MemoryLimit: b.mem.Limit(), Tasks: tasks, OOMKills: b.k.OOMKills()}
+func (b *container) usage() Usage {
+	user, sys := b.k.CPUTimes(b.cg)
+	return Usage{Memory: b.mem.Used(), MemoryPeak: b.mem.Peak(), MemoryLimit: b.mem.Limit(), Tasks: b.cg.Tasks(), OOMKills: b.cg.OOMKills(),
+		CPUUser: uint64(user), CPUSystem: uint64(sys)}
 }

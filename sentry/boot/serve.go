@@ -90,11 +90,11 @@ func (s *server) accept() {
 func (s *server) pass(b *sandbox) {
 	for sig := range s.signals {
 		n := sig.(unix.Signal)
-		if n == unix.SIGWINCH && b.c.Console {
-			b.init.term.follow()
+		if n == unix.SIGWINCH && b.first.c.Console {
+			b.first.init.term.follow()
 			continue
 		}
-		b.signal(&SignalArgs{Signal: int(n)})
+		b.first.signal(&SignalArgs{Signal: int(n)})
 	}
 }
 
@@ -105,6 +105,24 @@ func (s *server) sandbox() (*sandbox, error) {
 		return nil, errors.New("the sandbox was not created")
 	}
 	return s.built, nil
+}
+
+// container is the container of an ID.
+func (s *server) container(id string) (*container, error) {
+	b, err := s.sandbox()
+	if err != nil {
+		return nil, err
+	}
+	return b.find(id)
+}
+
+// with calls f with the container of an ID.
+func (s *server) with(id string, f func(*container)) error {
+	b, err := s.container(id)
+	if err == nil {
+		f(b)
+	}
+	return err
 }
 
 // create builds the sandbox, once.
@@ -143,8 +161,8 @@ func (s *server) end(b *sandbox) {
 // Docker does, learns of it only from the host: so the sandbox uses what its cgroup has left, and dies of that as its first process would. Where the
 // host's limit is another, nothing happens here.
 func (b *sandbox) initOOM() {
-	limit := b.limits.Memory.Load()
-	if limit == 0 || !b.c.Standalone {
+	limit := b.first.cg.Memory.Load()
+	if limit == 0 {
 		return
 	}
 	record(ExitStatus{Signal: int(unix.SIGKILL)})

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,29 +17,42 @@ type Session struct {
 	conn *conn
 
 	mu sync.Mutex
-	// procs are the processes that this connection started and that have not ended: they are killed when it closes.
-	procs map[int32]*process // +checklocks:mu
+	// procs are the processes that this connection started and that have not ended, added is the container: they are killed when it closes.
+	procs map[ProcessID]*process // +checklocks:mu
+	added *container             // +checklocks:mu
 	// gone is closed with the connection.
 	gone chan struct{}
 }
 
 // serve answers a connection until it closes.
 func (s *server) serve(fd int) {
-	c := &Session{s: s, conn: &conn{fd: fd}, procs: make(map[int32]*process), gone: make(chan struct{})}
+	c := &Session{s: s, conn: &conn{fd: fd}, procs: make(map[ProcessID]*process), gone: make(chan struct{})}
 	srv := rpc.NewServer()
 	if err := srv.RegisterName("Sandbox", c); err != nil {
 		die("%v", err)
 	}
 	srv.ServeCodec(&codec{jsonrpc.NewServerCodec(c.conn), c})
-	c.hangUp() // what was started meanwhile
+}
+
+func (c *Session) isGone() bool {
+	select {
+	case <-c.gone:
+		return true
+	default:
+		return false
+	}
 }
 
 // hangUp kills the processes that live as long as the connection.
 func (c *Session) hangUp() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	close(c.gone)
 	for _, p := range c.procs {
 		p.kill()
+	}
+	if c.added != nil {
+		c.added.end(ExitStatus{Signal: int(unix.SIGKILL)})
 	}
 }
 
@@ -56,7 +68,6 @@ func (c *codec) ReadRequestHeader(r *rpc.Request) error {
 	err := c.ServerCodec.ReadRequestHeader(r)
 	if err != nil {
 		c.c.hangUp()
-		close(c.c.gone)
 	}
 	return err
 }
@@ -164,20 +175,66 @@ func (c *conn) Close() error {
 func (c *Session) Create(a *Config, r *StartReply) error {
 	b, err := c.s.create(a)
 	if r.set(err); err == nil {
-		r.PID = b.init.pid
+		r.PID = b.first.init.pid
 	}
 	return nil
 }
 
+// Add makes another container in the sandbox, which lives as long as the connection; its first process does not run yet. The descriptors of its gofer's
+// socket, of standard input, output and error and of Extra more come with the request.
+func (c *Session) Add(a *Config, r *StartReply) error {
+	s, err := c.s.sandbox()
+	if err != nil {
+		return err
+	}
+	if a.First.Extra < 0 || a.First.Extra > maxFDs {
+		return errors.New("bad number of descriptors")
+	}
+	fds, err := c.conn.takeFDs(4 + a.First.Extra)
+	if err != nil {
+		return err
+	}
+	b := s.newContainer(a)
+	c.mu.Lock()
+	again := c.isGone() || c.added != nil
+	if !again {
+		c.added = b
+	}
+	c.mu.Unlock()
+	if again {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+		return errors.New("one container for each connection")
+	}
+	err = s.add(b, fds)
+	r.set(err)
+	r.PID = b.init.pid
+	return nil
+}
+
+// End kills a container that was added, and returns when nothing is left of it.
+func (c *Session) End(id *string, _ *None) error {
+	b, err := c.s.container(*id)
+	if err == nil && b.done == nil {
+		err = errors.New("the container is the sandbox")
+	}
+	if err == nil {
+		b.end(ExitStatus{Signal: int(unix.SIGKILL)})
+		<-b.done
+	}
+	return err
+}
+
 // Start starts the first process. Doing it again does nothing.
 func (c *Session) Start(a *StartArgs, r *StartReply) error {
-	b, err := c.s.sandbox()
+	b, err := c.s.container(a.ID)
 	if err != nil {
 		return err
 	}
 	started, err := b.start(a)
-	if started && b.c.Standalone {
-		go c.s.end(b)
+	if started && b == b.first && b.c.Standalone {
+		go c.s.end(b.sandbox)
 	}
 	r.set(err)
 	return nil
@@ -186,7 +243,7 @@ func (c *Session) Start(a *StartArgs, r *StartReply) error {
 // Detach makes a Standalone sandbox live on when the connection of who started it closes.
 func (c *Session) Detach(_ *None, _ *None) error {
 	b, err := c.s.sandbox()
-	if err == nil && !b.c.Standalone {
+	if err == nil && !b.first.c.Standalone {
 		err = errors.New("the sandbox cannot live by itself")
 	}
 	if err == nil {
@@ -195,27 +252,36 @@ func (c *Session) Detach(_ *None, _ *None) error {
 	return err
 }
 
-// Status tells how far the sandbox is.
-func (c *Session) Status(_ *None, st *Status) error {
-	b, err := c.s.sandbox()
-	if err == nil {
-		st.Started = b.hasStarted()
-	}
-	return err
+// Status tells how far a container is.
+func (c *Session) Status(id *string, st *Status) error {
+	return c.s.with(*id, func(b *container) { st.Started, st.Frozen = b.hasStarted(), b.cg.Frozen() })
 }
 
-// Wait returns when the first process has ended and the container's files are written back.
+// Freeze stops a container's processes, or lets them go on. Those of other containers are not concerned.
+func (c *Session) Freeze(a *FreezeArgs, _ *None) error {
+	return c.s.with(a.ID, func(b *container) { b.k.SetFrozen(b.cg, a.On) })
+}
+
+// Wait returns when the container that the sandbox was made with, or the one that the connection added, has ended.
 func (c *Session) Wait(_ *None, st *ExitStatus) error {
 	b, err := c.s.sandbox()
-	if err == nil {
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	added := c.added
+	c.mu.Unlock()
+	if added != nil {
+		*st = added.ended()
+	} else {
 		*st = b.wait()
 	}
-	return err
+	return nil
 }
 
 // Exec starts another process. Its descriptors, standard input, output, error and Extra more, come with the request.
 func (c *Session) Exec(a *Process, r *StartReply) error {
-	b, err := c.s.sandbox()
+	b, err := c.s.container(a.ID)
 	if err != nil {
 		return err
 	}
@@ -229,12 +295,16 @@ func (c *Session) Exec(a *Process, r *StartReply) error {
 	}
 	r.PID = p.pid
 	c.mu.Lock()
-	c.procs[p.pid] = p
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	if c.isGone() {
+		p.kill()
+	} else {
+		c.procs[ProcessID{a.ID, p.pid}] = p
+	}
 	return nil
 }
 
-func (c *Session) exec(pid int32) (*process, error) {
+func (c *Session) exec(pid ProcessID) (*process, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p := c.procs[pid]; p != nil {
@@ -244,7 +314,7 @@ func (c *Session) exec(pid int32) (*process, error) {
 }
 
 // WaitExec returns when a process that this connection started by Exec has ended.
-func (c *Session) WaitExec(pid *int32, st *ExitStatus) error {
+func (c *Session) WaitExec(pid *ProcessID, st *ExitStatus) error {
 	c.s.answering.Add(1)
 	p, err := c.exec(*pid)
 	if err != nil {
@@ -259,7 +329,7 @@ func (c *Session) WaitExec(pid *int32, st *ExitStatus) error {
 
 // Signal is kill(2) from outside.
 func (c *Session) Signal(a *SignalArgs, _ *None) error {
-	b, err := c.s.sandbox()
+	b, err := c.s.container(a.ID)
 	if err == nil {
 		err = b.signal(a)
 	}
@@ -268,13 +338,13 @@ func (c *Session) Signal(a *SignalArgs, _ *None) error {
 
 // Resize sets a terminal's size.
 func (c *Session) Resize(w *WinSize, _ *None) error {
-	b, err := c.s.sandbox()
+	b, err := c.s.container(w.ID)
 	if err != nil {
 		return err
 	}
 	p := b.init
 	if w.PID != 0 {
-		if p, err = c.exec(w.PID); err != nil {
+		if p, err = c.exec(ProcessID{w.ID, w.PID}); err != nil {
 			return err
 		}
 	}
@@ -285,41 +355,25 @@ func (c *Session) Resize(w *WinSize, _ *None) error {
 	return nil
 }
 
-// Processes lists the container's processes.
-func (c *Session) Processes(_ *None, l *[]ProcessInfo) error {
-	b, err := c.s.sandbox()
-	if err == nil {
-		*l = b.processes()
-	}
-	return err
+// Processes lists a container's processes.
+func (c *Session) Processes(id *string, l *[]ProcessInfo) error {
+	return c.s.with(*id, func(b *container) { *l = b.processes() })
 }
 
 // Update changes the limits that the sandbox keeps itself.
-func (c *Session) Update(r *specs.LinuxResources, _ *None) error {
-	b, err := c.s.sandbox()
-	if err == nil {
-		b.limit(r)
-	}
-	return err
+func (c *Session) Update(a *UpdateArgs, _ *None) error {
+	return c.s.with(a.ID, func(b *container) { b.limit(a.Resources) })
 }
 
-// Usage tells what the guest uses.
-func (c *Session) Usage(_ *None, u *Usage) error {
-	b, err := c.s.sandbox()
-	if err == nil {
-		*u = b.usage()
-	}
-	return err
+// Usage tells what a container uses.
+func (c *Session) Usage(id *string, u *Usage) error {
+	return c.s.with(*id, func(b *container) { *u = b.usage() })
 }
 
-// AwaitOOM returns when more than seen processes have been killed for want of memory, and says how many.
-func (c *Session) AwaitOOM(seen, kills *uint64) error {
+// AwaitOOM returns when more than Seen processes of a container have been killed for want of memory, and says how many.
+func (c *Session) AwaitOOM(a *AwaitOOMArgs, kills *uint64) error {
 	defer c.s.answering.Add(1)
-	b, err := c.s.sandbox()
-	if err == nil {
-		*kills = b.k.AwaitOOM(*seen, c.gone)
-	}
-	return err
+	return c.s.with(a.ID, func(b *container) { *kills = b.k.AwaitOOM(b.cg, a.Seen, c.gone) })
 }
 
 // Stacks answers with the stacks of all goroutines.

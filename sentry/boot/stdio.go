@@ -62,7 +62,7 @@ func closeAll(files []*hostfd.File) {
 }
 
 // table makes p's descriptors from its files, and with a terminal the one that it controls. It owns the files, also on error.
-func (b *sandbox) table(p *process, a *Process, creds *auth.Credentials) (*vfs.FDTable, *kernel.TTYJob, error) {
+func (b *container) table(p *process, a *Process, creds *auth.Credentials) (*vfs.FDTable, *kernel.TTYJob, error) {
 	t := vfs.NewFDTable()
 	files := p.files
 	p.files = nil
@@ -107,9 +107,9 @@ func (b *sandbox) table(p *process, a *Process, creds *auth.Credentials) (*vfs.F
 }
 
 // open opens f, or the sandbox's own /dev/null in its place.
-func (b *sandbox) open(f *hostfd.File, creds *auth.Credentials) *vfs.FileDescription {
+func (b *container) open(f *hostfd.File, creds *auth.Credentials) *vfs.FileDescription {
 	if f.IsNull() {
-		root := b.k.RootNamespaces().Mount.Root()
+		root := b.ns.Mount.Root()
 		defer root.DecRef()
 		d, err := vfs.Open(inRoot{vfs.WithCredentials(creds), root}, root, "/dev/null", vfs.OpenOptions{Flags: unix.O_RDWR})
 		if err == nil {

@@ -23,8 +23,8 @@ type terminal struct {
 }
 
 // openTerminal makes the pseudoterminal on the container's /dev/pts and returns it open.
-func (b *sandbox) openTerminal(a *Process, creds *auth.Credentials, in, out *hostfd.File) (*terminal, error) {
-	root := b.k.RootNamespaces().Mount.Root()
+func (b *container) openTerminal(a *Process, creds *auth.Credentials, in, out *hostfd.File) (*terminal, error) {
+	root := b.ns.Mount.Root()
 	defer root.DecRef()
 	ctx := inRoot{vfs.WithCredentials(creds), root}
 	p, err := vfs.Resolve(ctx, root, "/dev/pts", vfs.Follow)

@@ -22,7 +22,7 @@ type user struct {
 const maxDatabase = 4 << 20
 
 // lookupUser understands USER[:GROUP], names or numbers. A number need not be in the database.
-func (b *sandbox) lookupUser(s string) (*user, error) {
+func (b *container) lookupUser(s string) (*user, error) {
 	name, group, hasGroup := strings.Cut(s, ":")
 	u := &user{home: "/"}
 	found := false
@@ -67,7 +67,7 @@ func (b *sandbox) lookupUser(s string) (*user, error) {
 }
 
 // homeOf is the home directory of a user, as runc looks it up; "/" if the database does not know.
-func (b *sandbox) homeOf(uid uint32) string {
+func (b *container) homeOf(uid uint32) string {
 	for _, f := range b.database("/etc/passwd", 6) {
 		if id, err := strconv.ParseUint(f[2], 10, 32); err == nil && uint32(id) == uid {
 			return f[5]
@@ -77,8 +77,8 @@ func (b *sandbox) homeOf(uid uint32) string {
 }
 
 // database reads a file of colon-separated fields; lines with fewer than n are left out.
-func (b *sandbox) database(path string, n int) (rows [][]string) {
-	root := b.k.RootNamespaces().Mount.Root()
+func (b *container) database(path string, n int) (rows [][]string) {
+	root := b.ns.Mount.Root()
 	defer root.DecRef()
 	ctx := inRoot{vfs.Background(), root}
 	f, err := vfs.Open(ctx, root, path, vfs.OpenOptions{Flags: unix.O_RDONLY | unix.O_NONBLOCK})

@@ -130,7 +130,7 @@ func (t *Task) copy(a *CloneArgs) (*Task, error) {
 		dropNamespaces(ns, paths)
 		return nil, toErrno(err)
 	}
-	c := t.k.newTask(t.name, creds, m)
+	c := t.k.newTask(t.name, creds, m, t.cgroup)
 	c.ns = ns
 	c.regs = t.regs
 	c.regs.Rax, c.regs.Orig_rax = 0, ^uint64(0)
@@ -199,8 +199,8 @@ func (c *Task) inherit(t *Task, a *CloneArgs) {
 }
 
 // newTask returns a task outside of all tables. It takes over a user of m.
-func (k *Kernel) newTask(name string, creds *auth.Credentials, m *mm.MemoryManager) *Task {
-	t := &Task{k: k, wake: make(chan struct{}, 1), name: name, startTime: time.Now()}
+func (k *Kernel) newTask(name string, creds *auth.Credentials, m *mm.MemoryManager, cg *Cgroup) *Task {
+	t := &Task{k: k, cgroup: cg, wake: make(chan struct{}, 1), name: name, startTime: time.Now()}
 	t.altStack.Flags = linux.SS_DISABLE
 	t.creds.Store(creds)
 	t.mm.Store(m)
@@ -238,7 +238,7 @@ func (c *Task) join(t *Task, a *CloneArgs) error {
 		k.users.put(u)
 		return linuxerr.ERESTARTNOINTR
 	}
-	if n, most := uint64(k.rootPIDNS.tasks.Load()), k.maxTasks.Load(); n >= k.threadsMax.Load() || most != 0 && n >= most {
+	if uint64(k.allPIDs.tasks.Load()) >= k.threadsMax.Load() || c.cgroup.full() {
 		k.users.put(u)
 		return unix.EAGAIN
 	}
@@ -277,6 +277,10 @@ func (t *Task) setPID(pid *PID) {
 	t.tid.Store(pid.nums[pid.ns.level])
 	for ns := pid.ns; ns != nil; ns = ns.parent {
 		ns.tasks.Add(1)
+	}
+	t.cgroup.tasks.Add(1)
+	if t.cgroup.Frozen() {
+		t.work.Or(workFreeze)
 	}
 }
 

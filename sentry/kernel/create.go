@@ -22,8 +22,9 @@ type ProcessArgs struct {
 	Credentials *auth.Credentials
 	// FDTable holds the first descriptors; CreateProcess takes over the reference, also on error.
 	FDTable *vfs.FDTable
-	// Mount is the mount namespace, nil for that of the kernel's root namespaces. Root is a directory below its root, "" for the root itself.
-	Mount       *vfs.MountNamespace
+	// NS and Cgroup are the container's, nil for the first one's. Root is a directory below the root of its mount namespace, "" for the root itself.
+	NS          *Namespaces
+	Cgroup      *Cgroup
 	Root        string
 	Limits      Limits
 	NoNewPrivs  bool
@@ -32,11 +33,11 @@ type ProcessArgs struct {
 	TTY *TTYJob
 	// Seccomp are filters (struct sock_filter programs, the first innermost) that the process starts under.
 	Seccomp [][]byte
-	// Unkillable gives the first process of the container init's protection from signals that it has no handler for.
+	// Unkillable gives the first process of a PID namespace init's protection from signals that it has no handler for.
 	Unkillable bool
 }
 
-// CreateProcess starts a process: the first becomes init of the root PID namespace, later ones have no parent. Errors are execve(2)'s: ENOENT if the
+// CreateProcess starts a process: the first in its PID namespace becomes its init, later ones have no parent. Errors are execve(2)'s: ENOENT if the
 // program (or Cwd) is not there, EACCES if it cannot be executed.
 func (k *Kernel) CreateProcess(a *ProcessArgs) (*ThreadGroup, error) {
 	tg, err := k.PrepareProcess(a)
@@ -81,14 +82,14 @@ func (k *Kernel) PrepareProcess(a *ProcessArgs) (*ThreadGroup, error) {
 
 // prepareProcess makes a task in no table, so that paths are looked up in its context.
 func (k *Kernel) prepareProcess(a *ProcessArgs) (*Task, error) {
-	ns := k.rootNS
-	if a.Mount != nil {
-		ns.Mount = a.Mount
+	ns, cg := &k.rootNS, k.rootCgroup
+	if a.NS != nil {
+		ns, cg = a.NS, a.Cgroup
 	}
 	ns.Mount.IncRef()
-	t := k.newTask("", a.Credentials, nil)
+	t := k.newTask("", a.Credentials, nil, cg)
 	t.straced.Store(k.strace.Load())
-	t.ns = ns
+	t.ns = *ns
 	t.fdt = a.FDTable
 	root := ns.Mount.Root()
 	t.fs = NewFSContext(root, root.IncRef(), a.Umask)
@@ -160,7 +161,7 @@ func (t *Task) findProgram(a *ProcessArgs) (*vfs.FileDescription, string, error)
 func (k *Kernel) adopt(t *Task, a *ProcessArgs) error {
 	k.tasksMu.Lock()
 	defer k.tasksMu.Unlock()
-	pid, err := k.allocPID(k.rootPIDNS, nil, nil)
+	pid, err := k.allocPID(t.ns.PIDForChildren, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -179,9 +180,12 @@ func (k *Kernel) adopt(t *Task, a *ProcessArgs) error {
 	if a.TTY != nil && a.TTY.session == nil {
 		tg.attachTTY(a.TTY)
 	}
-	if k.init == nil {
-		k.init, k.rootPIDNS.init = tg, tg
+	if pid.ns.init == nil {
+		pid.ns.init = tg
 		tg.unkillable = a.Unkillable
+	}
+	if k.init == nil {
+		k.init = tg
 	}
 	return nil
 }

@@ -19,6 +19,7 @@
 //	    users.mu           counts per user
 //	Task.mu             what other tasks may look at: name, files, namespaces, fs context pointers (leaf; held for copying only)
 //	ThreadGroup.limitsMu   resource limits (leaf)
+//	Cgroup.mu          whether a control group is frozen (leaf)
 //
 // tasksMu is taken for reading by lookups and for writing by clone, exit, exec, wait's reaping, setpgid and setsid.
 // kill(2) of one process needs it for reading only to find the target.

@@ -251,6 +251,7 @@ func (t *Task) removeLocked() {
 	for ns := p.ns; ns != nil; ns = ns.parent {
 		ns.tasks.Add(-1)
 	}
+	t.cgroup.leave(t)
 	p.put()
 	for ns := p.ns; ns != nil; ns = ns.parent {
 		if ns.dead {
@@ -327,7 +328,7 @@ func (tg *ThreadGroup) reapLocked() {
 	tg.leaveGroup()
 	tg.pid.group = nil
 	tg.pid.put()
-	if tg.pid.ns.init == tg && tg.pid.ns.parent == nil {
+	if ns := tg.pid.ns; ns.init == tg && ns == tg.k.RootPIDNamespace() {
 		tg.k.initDone()
 	}
 }

@@ -67,8 +67,11 @@ type Kernel struct {
 	numCPUs  int
 
 	rootUserNS *auth.UserNamespace
-	rootPIDNS  *PIDNamespace
+	// allPIDs has every process of every container; only those outside of all containers see it, and it has no init.
+	allPIDs *PIDNamespace
+	// rootNS and rootCgroup are the first container's.
 	rootNS     Namespaces
+	rootCgroup *Cgroup
 	nsSeq      atomic.Uint64
 	users      userTable
 	start      time.Time
@@ -78,21 +81,19 @@ type Kernel struct {
 	// init is the first process.
 	init *ThreadGroup // +checklocks:tasksMu
 
-	oom oomKiller
-	// threadsMax and maxTasks are set by SetThreadsMax and SetMaxTasks.
-	threadsMax, maxTasks atomic.Uint64
-
-	load     loadAverage
-	forks    atomic.Uint64
-	running  sync.WaitGroup // task goroutines
-	done     chan struct{}  // closed when init is gone
-	doneOnce sync.Once
+	oom        oomKiller
+	threadsMax atomic.Uint64 // see SetThreadsMax
+	load       loadAverage
+	forks      atomic.Uint64
+	running    sync.WaitGroup // task goroutines
+	done       chan struct{}  // closed when init is gone
+	doneOnce   sync.Once
 }
 
 // New returns a kernel without processes.
 func New(c Config) (*Kernel, error) {
 	k := &Kernel{platform: c.Platform, memory: c.Memory, texts: mm.NewTexts(c.Platform, c.Memory), table: c.Table, log: c.Log, hooks: c.Hooks, vdso: c.VDSO, shmDev: vfs.NewAnonDev(),
-		numCPUs: c.NumCPUs, rootUserNS: c.UserNS, start: time.Now(), done: make(chan struct{}), oom: oomKiller{news: make(chan struct{})}}
+		numCPUs: c.NumCPUs, rootUserNS: c.UserNS, rootCgroup: &Cgroup{}, start: time.Now(), done: make(chan struct{}), oom: oomKiller{news: make(chan struct{})}}
 	k.strace.Store(c.Strace)
 	k.threadsMax.Store(ThreadsMax)
 	if k.log == nil {
@@ -117,14 +118,18 @@ func New(c Config) (*Kernel, error) {
 	u := k.rootUserNS
 	u.ID = k.newNSID(nil).ino
 	var err error
-	if k.rootPIDNS, err = k.newPIDNamespace(nil, u); err != nil {
+	if k.allPIDs, err = k.newPIDNamespace(nil, u); err != nil {
+		return nil, err
+	}
+	pidns, err := k.newPIDNamespace(k.allPIDs, u)
+	if err != nil {
 		return nil, err
 	}
 	tn := &TimeNamespace{nsID: k.newNSID(u), frozen: true}
 	k.rootNS = Namespaces{
 		UTS: k.NewUTSNamespace(c.Hostname, c.Domainname, u), IPC: k.NewIPCNamespace(u),
 		Net:    &NetNamespace{nsID: k.newNSID(u), Stack: c.NetStack},
-		Cgroup: &CgroupNamespace{nsID: k.newNSID(u), Root: "/"}, Time: tn, TimeForChildren: tn, PIDForChildren: k.rootPIDNS,
+		Cgroup: &CgroupNamespace{nsID: k.newNSID(u), Root: "/"}, Time: tn, TimeForChildren: tn, PIDForChildren: pidns,
 	}
 	if w, ok := c.Platform.(platform.Watcher); ok {
 		w.Watch(k.spaceGone)
@@ -141,11 +146,11 @@ func (k *Kernel) Memory() *memory.File { return k.memory }
 // Log is the kernel's log.
 func (k *Kernel) Log() *zap.Logger { return k.log }
 
-// RootUserNamespace is the container's outermost user namespace.
+// RootUserNamespace is all containers' outermost user namespace.
 func (k *Kernel) RootUserNamespace() *auth.UserNamespace { return k.rootUserNS }
 
-// RootPIDNamespace is the container's outermost PID namespace.
-func (k *Kernel) RootPIDNamespace() *PIDNamespace { return k.rootPIDNS }
+// RootPIDNamespace is the first container's outermost PID namespace.
+func (k *Kernel) RootPIDNamespace() *PIDNamespace { return k.rootNS.PIDForChildren }
 
 // RootNamespaces are the namespaces of the first process; boot sets Mount before it makes processes.
 func (k *Kernel) RootNamespaces() *Namespaces { return &k.rootNS }
@@ -159,7 +164,7 @@ func (k *Kernel) Forks() uint64 { return k.forks.Load() }
 // NumCPUs is the number of CPUs that guests see.
 func (k *Kernel) NumCPUs() int { return k.numCPUs }
 
-// Init is the first process, or nil.
+// Init is the first process of the first container, or nil.
 func (k *Kernel) Init() *ThreadGroup {
 	k.tasksMu.RLock()
 	defer k.tasksMu.RUnlock()
@@ -189,42 +194,22 @@ func (k *Kernel) Wait() { k.running.Wait() }
 func (k *Kernel) Kill() {
 	k.tasksMu.Lock()
 	defer k.tasksMu.Unlock()
-	k.rootPIDNS.dead = true
-	for _, p := range k.rootPIDNS.pids {
+	k.allPIDs.dead = true
+	for _, p := range k.allPIDs.pids {
 		if p.group != nil {
 			p.group.SendSignal(kernelInfo(linux.SIGKILL))
 		}
 	}
 }
 
-// SendSignal sends a signal from outside of the container to process pid of the root namespace (0: the first process); false if there is none.
-func (k *Kernel) SendSignal(pid int32, sig linux.Signal, group bool) bool {
-	k.tasksMu.RLock()
-	defer k.tasksMu.RUnlock()
-	tg := k.init
-	if pid != 0 {
-		tg = k.rootPIDNS.groupLocked(pid)
-	}
-	if tg == nil || tg.pgrp == nil {
-		return false
-	}
-	info := &linux.SignalInfo{Signo: int32(sig), Code: linux.SI_USER}
-	if group {
-		tg.pgrp.signal(info)
-		return true
-	}
-	tg.SendSignal(info)
-	return true
-}
-
-// ThreadGroups are all processes.
-func (k *Kernel) ThreadGroups() []*ThreadGroup { return k.rootPIDNS.ThreadGroups() }
+// ThreadGroups are all processes of all containers.
+func (k *Kernel) ThreadGroups() []*ThreadGroup { return k.allPIDs.ThreadGroups() }
 
 // NumRunning counts tasks that are runnable, and all tasks (/proc/loadavg).
 func (k *Kernel) NumRunning() (running, total int) {
 	k.tasksMu.RLock()
 	defer k.tasksMu.RUnlock()
-	for _, p := range k.rootPIDNS.pids {
+	for _, p := range k.allPIDs.pids {
 		if p.task != nil {
 			total++
 			if p.task.State() == Running {

@@ -210,7 +210,7 @@ func boot(t *testing.T, s script) linux.WaitStatus {
 	}
 	k.tasksMu.Lock()
 	defer k.tasksMu.Unlock()
-	if n := len(k.rootPIDNS.pids); n != 0 {
+	if n := len(k.allPIDs.pids); n != 0 {
 		t.Errorf("%d numbers are left in use", n)
 	}
 	if len(k.users.users) != 0 {

@@ -53,7 +53,7 @@ func (k *Kernel) spaceGone(as platform.AddressSpace) {
 	}
 	k.tasksMu.RLock()
 	defer k.tasksMu.RUnlock()
-	for _, p := range k.rootPIDNS.pids {
+	for _, p := range k.allPIDs.pids {
 		if p.task == nil {
 			continue
 		}

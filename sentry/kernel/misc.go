@@ -47,7 +47,7 @@ func (k *Kernel) Barrier(m *mm.MemoryManager) {
 	}
 	var rs []running
 	k.tasksMu.RLock()
-	for _, p := range k.rootPIDNS.pids {
+	for _, p := range k.allPIDs.pids {
 		t := p.task
 		if t == nil || (m != nil && t.mm.Load() != m) {
 			continue

@@ -24,11 +24,11 @@ type oomKiller struct {
 // OOMKills is the number of processes that were killed for want of memory (/proc/vmstat oom_kill).
 func (k *Kernel) OOMKills() uint64 { return k.oom.kills.Load() }
 
-// AwaitOOM returns OOMKills once that is more than seen, or stop is closed.
-func (k *Kernel) AwaitOOM(seen uint64, stop <-chan struct{}) uint64 {
+// AwaitOOM returns cg's OOMKills once that is more than seen, or stop is closed.
+func (k *Kernel) AwaitOOM(cg *Cgroup, seen uint64, stop <-chan struct{}) uint64 {
 	for {
 		k.oom.mu.Lock()
-		news, n := k.oom.news, k.OOMKills()
+		news, n := k.oom.news, cg.OOMKills()
 		k.oom.mu.Unlock()
 		if n > seen {
 			return n
@@ -61,7 +61,7 @@ func (k *Kernel) OOMTotal() int64 { return int64(k.memory.Limit() / hostarch.Pag
 // Preconditions: tasksMu is held.
 func (k *Kernel) worstLocked() (worst *ThreadGroup, of *mm.MemoryManager) {
 	most := int64(0)
-	for _, p := range k.rootPIDNS.pids {
+	for _, p := range k.allPIDs.pids {
 		if p.group == nil {
 			continue
 		}
@@ -100,6 +100,7 @@ func (k *Kernel) chooseVictim() *ThreadGroup {
 		return nil
 	}
 	o.kills.Add(1)
+	victim.leader.cgroup.oomKills.Add(1)
 	close(o.news)
 	o.news = make(chan struct{})
 	if victim == k.init {
@@ -107,7 +108,7 @@ func (k *Kernel) chooseVictim() *ThreadGroup {
 	}
 	k.log.Warn("out of memory: killed process", zap.Int32("pid", victim.pid.nums[0]), zap.String("name", victim.leader.Name()),
 		zap.Uint64("rss_kb", m.RSS()>>10), zap.Int32("oom_score_adj", victim.oomScoreAdj.Load()))
-	for _, p := range k.rootPIDNS.pids {
+	for _, p := range k.allPIDs.pids {
 		if p.task != nil && (p.task.tg == victim || p.task.mm.Load() == m) {
 			p.task.tg.SendSignal(kernelInfo(linux.SIGKILL))
 		}

@@ -71,7 +71,7 @@ type PIDNamespace struct {
 func (k *Kernel) newPIDNamespace(parent *PIDNamespace, user *auth.UserNamespace) (*PIDNamespace, error) {
 	ns := &PIDNamespace{nsID: k.newNSID(user), k: k, parent: parent, pids: make(map[int32]*PID)}
 	if parent != nil {
-		if ns.level = parent.level + 1; ns.level > 32 {
+		if ns.level = parent.level + 1; ns.level > 33 { // allPIDs and Linux's 32
 			return nil, unix.ENOSPC
 		}
 	}
@@ -91,10 +91,10 @@ func (ns *PIDNamespace) isAncestorOf(c *PIDNamespace) bool {
 // allocPID takes a number in ns and every namespace around it. set, if not empty, are the wanted numbers from the deepest namespace outwards (clone3's
 // set_tid), which may says whether they may be chosen in a namespace. Preconditions: k.tasksMu is held for writing.
 func (k *Kernel) allocPID(ns *PIDNamespace, set []int32, may func(*PIDNamespace) bool) (*PID, error) {
-	if ns.dead {
+	if ns.dead || k.allPIDs.dead {
 		return nil, unix.ENOMEM
 	}
-	if len(set) > ns.level+1 {
+	if len(set) > ns.level { // allPIDs is nobody's
 		return nil, unix.EINVAL
 	}
 	p := &PID{ns: ns, nums: make([]int32, ns.level+1)}
@@ -131,12 +131,6 @@ const ThreadsMax = 1 << 15
 
 // SetThreadsMax sets it.
 func (k *Kernel) SetThreadsMax(n uint64) { k.threadsMax.Store(n) }
-
-// SetMaxTasks bounds the number of tasks (pids.max of the pids cgroup): fork and clone fail with EAGAIN; 0: no bound.
-func (k *Kernel) SetMaxTasks(n uint64) { k.maxTasks.Store(n) }
-
-// MaxTasks is that bound.
-func (k *Kernel) MaxTasks() uint64 { return k.maxTasks.Load() }
 
 func (ns *PIDNamespace) nextFree() int32 {
 	nr := ns.last

@@ -34,6 +34,10 @@ func (t *Task) handleWork() {
 			t.exitGroupKilled()
 			return
 		}
+		if w&workFreeze != 0 {
+			t.freeze()
+			continue
+		}
 		if w&workNotify != 0 {
 			t.runNotifications()
 		}

@@ -19,8 +19,9 @@ import (
 // Task is one guest thread: one goroutine, locked to an OS thread while the task lives. It implements vfs.Context and
 // usermem.IO (of its address space).
 type Task struct {
-	k  *Kernel
-	tg *ThreadGroup // constant
+	k      *Kernel
+	tg     *ThreadGroup // constant
+	cgroup *Cgroup      // constant
 
 	// pid and exitDone are guarded by Kernel.tasksMu; tid and tgid are copies of the numbers in the task's own namespace.
 	pid       atomic.Pointer[PID]

@@ -21,6 +21,8 @@ const (
 	workRestart
 	// workNotify: a function given to RunAtBoundary waits.
 	workNotify
+	// workFreeze: the task's cgroup may be frozen.
+	workFreeze
 
 	workInterrupts = workSignal | workKill | workStop
 )

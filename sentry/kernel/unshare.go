@@ -57,11 +57,7 @@ func (t *Task) copyNamespaces(flags uint64, creds *auth.Credentials) (Namespaces
 		n.IPC = k.NewIPCNamespace(user)
 	}
 	if flags&linux.CLONE_NEWNET != 0 {
-		nn := &NetNamespace{nsID: k.newNSID(user)}
-		if k.hooks.NewNetStack != nil {
-			nn.Stack = k.hooks.NewNetStack()
-		}
-		n.Net = nn
+		n.Net = k.NewNetNamespace(user)
 	}
 	if flags&linux.CLONE_NEWCGROUP != 0 {
 		n.Cgroup = &CgroupNamespace{nsID: k.newNSID(user), Root: n.Cgroup.Root}
@@ -81,6 +77,15 @@ func (t *Task) copyNamespaces(flags uint64, creds *auth.Credentials) (Namespaces
 		n.Mount.IncRef()
 	}
 	return n, paths, nil
+}
+
+// NewNetNamespace returns a network namespace with a stack of its own.
+func (k *Kernel) NewNetNamespace(user *auth.UserNamespace) *NetNamespace {
+	n := &NetNamespace{nsID: k.newNSID(user)}
+	if k.hooks.NewNetStack != nil {
+		n.Stack = k.hooks.NewNetStack()
+	}
+	return n
 }
 
 func dropNamespaces(n Namespaces, paths []vfs.Path) {

@@ -65,7 +65,7 @@ func makeRootfs(dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte("root:x:0:0::/root:/bin/sh\nann:x:7:8::/home/ann:/bin/sh\n"), 0o644); err != nil {
 		return err
 	}
-	for _, a := range []string{"sh", "ls", "cat", "sleep", "echo", "id", "ps", "mount", "true", "kill", "tty", "stty", "hostname", "grep", "env", "pwd", "mkdir", "chmod"} {
+	for _, a := range []string{"sh", "ls", "cat", "sleep", "echo", "id", "ps", "mount", "true", "kill", "tty", "stty", "hostname", "grep", "env", "pwd", "mkdir", "chmod", "date", "readlink", "wc"} {
 		if err := os.Symlink("busybox", filepath.Join(dir, "bin", a)); err != nil {
 			return err
 		}

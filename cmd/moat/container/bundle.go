@@ -45,7 +45,7 @@ func LoadBundle(dir, id string, warn func(string)) (*Options, error) {
 	if err := parseJSON(b, s); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	o := &Options{Config: boot.Config{Spec: s}, ID: id, Bundle: dir, Warn: warn}
+	o := &Options{Config: boot.Config{ID: id, Spec: s}, ID: id, Bundle: dir, Warn: warn}
 	if err := o.applySpec(dir); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}

@@ -99,7 +99,7 @@ func (c *Container) Dial(files ...*os.File) (*Client, error) {
 	err = shortPath(c.dir, func(p string) error { return unix.Connect(fd, &unix.SockaddrUnix{Name: p}) })
 	if err != nil {
 		unix.Close(fd)
-		if !c.Sentry.alive() {
+		if !c.Init.alive() {
 			return nil, ErrNotRunning
 		}
 		return nil, fmt.Errorf("control socket %s: %w", filepath.Join(c.dir, socketFile), err)
@@ -116,7 +116,12 @@ func (c *Container) Call(method string, args, reply any) error {
 		return err
 	}
 	defer cl.Close()
-	if err = cl.Call("Sandbox."+method, args, reply); errors.Is(err, rpc.ErrShutdown) || err != nil && !c.Sentry.alive() {
+	return c.known(cl.Call("Sandbox."+method, args, reply))
+}
+
+// known is an error of a request, as ErrNotRunning if that is what it is about.
+func (c *Container) known(err error) error {
+	if err != nil && (errors.Is(err, rpc.ErrShutdown) || err.Error() == ErrNotRunning.Error() || !c.Init.alive()) {
 		return ErrNotRunning
 	}
 	return err
@@ -131,8 +136,8 @@ func (c *Container) askStatus() (boot.Status, error) {
 	}
 	defer cl.Close()
 	select {
-	case call := <-cl.Go("Sandbox.Status", &boot.None{}, &st, make(chan *rpc.Call, 1)).Done:
-		return st, call.Error
+	case call := <-cl.Go("Sandbox.Status", c.ID, &st, make(chan *rpc.Call, 1)).Done:
+		return st, c.known(call.Error)
 	case <-time.After(2 * time.Second):
 		return boot.Status{}, errors.New("the sentry does not answer")
 	}
@@ -140,10 +145,10 @@ func (c *Container) askStatus() (boot.Status, error) {
 
 // Processes lists the container's processes.
 func (c *Container) Processes() (l []boot.ProcessInfo, err error) {
-	return l, c.Call("Processes", &boot.None{}, &l)
+	return l, c.Call("Processes", c.ID, &l)
 }
 
 // Usage tells what the guest uses.
 func (c *Container) Usage() (u boot.Usage, err error) {
-	return u, c.Call("Usage", &boot.None{}, &u)
+	return u, c.Call("Usage", c.ID, &u)
 }

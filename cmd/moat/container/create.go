@@ -32,7 +32,7 @@ func Create(o *Options, co *CreateOptions) (_ *Container, _ *Sandbox, err error)
 	if err := os.MkdirAll(co.Root, 0o711); err != nil {
 		return nil, nil, err
 	}
-	c := &Container{dir: filepath.Join(co.Root, o.ID), State: State{ID: o.ID, Bundle: o.Bundle, Rootfs: o.rootfs(), Created: time.Now().UTC(), UID: os.Getuid(),
+	c := &Container{dir: filepath.Join(co.Root, o.ID), State: State{ID: o.ID, Sandbox: o.sandbox, Bundle: o.Bundle, Rootfs: o.rootfs(), Created: time.Now().UTC(), UID: os.Getuid(),
 		Spec: o.Config.Spec, Process: &o.Config.First}}
 	if err := os.Mkdir(c.dir, 0o700); err != nil {
 		if errors.Is(err, os.ErrExist) {
@@ -63,18 +63,26 @@ func Create(o *Options, co *CreateOptions) (_ *Container, _ *Sandbox, err error)
 		return nil, nil, err
 	}
 	if co.PIDFile != "" {
-		if err := WritePIDFile(co.PIDFile, c.Sentry.PID); err != nil {
+		if err := WritePIDFile(co.PIDFile, c.Init.PID); err != nil {
 			return nil, nil, err
 		}
 	}
-	if err := sendPIDFD(co.PIDFDSocket, c.Sentry.PID); err != nil {
+	if err := sendPIDFD(co.PIDFDSocket, c.Init.PID); err != nil {
 		return nil, nil, err
 	}
 	c.Ready = true
 	if err := c.save(); err != nil {
 		return nil, nil, err
 	}
-	return c, s, s.client.Call("Sandbox.Detach", &boot.None{}, &boot.None{})
+	return c, s, s.detach()
+}
+
+// detach lets the container live on when this process ends.
+func (s *Sandbox) detach() error {
+	if s.orders != nil {
+		return s.orders.send(true)
+	}
+	return s.client.Call("Sandbox.Detach", &boot.None{}, &boot.None{})
 }
 
 // prepare makes what is needed on the host before there are processes. What it will make is written down first, so that Delete finds it.
@@ -89,12 +97,17 @@ func (c *Container) prepare(o *Options, co *CreateOptions) error {
 	return c.save()
 }
 
-// launch starts the sandbox's processes in their cgroup.
+// launch starts the container's processes in their cgroup.
 func (c *Container) launch(o *Options, co *CreateOptions) (_ *Sandbox, err error) {
 	o.Config.Standalone, o.dir = true, c.dir
+	if c.Sandbox != "" {
+		if err := c.share(o); err != nil {
+			return nil, err
+		}
+	}
 	var r *specs.LinuxResources
 	if l := o.Config.Spec.Linux; l != nil {
-		r = l.Resources
+		r = c.onHost(l.Resources)
 	}
 	var g group
 	if c.Cgroup != "" {
@@ -107,10 +120,16 @@ func (c *Container) launch(o *Options, co *CreateOptions) (_ *Sandbox, err error
 		o.warn("no cgroup: %v", err)
 		c.Cgroup = ""
 	}
-	if o.listen, err = listenAt(c.dir); err != nil {
-		return nil, err
+	if c.Sandbox != "" {
+		if err := os.Symlink(filepath.Join("..", c.Sandbox, socketFile), filepath.Join(c.dir, socketFile)); err != nil {
+			return nil, err
+		}
+	} else {
+		if o.listen, err = listenAt(c.dir); err != nil {
+			return nil, err
+		}
+		defer o.listen.Close()
 	}
-	defer o.listen.Close()
 	if o.exit, err = os.OpenFile(filepath.Join(c.dir, exitFile), os.O_CREATE|os.O_WRONLY, 0o600); err != nil {
 		return nil, err
 	}
@@ -124,13 +143,17 @@ func (c *Container) launch(o *Options, co *CreateOptions) (_ *Sandbox, err error
 		o.Stdio = [3]*os.File{slave, slave, slave}
 		o.Config.Console = true
 	}
-	s, err := launch(o)
+	start := launch
+	if c.Sandbox != "" {
+		start = c.launchKeeper
+	}
+	s, err := start(o)
 	if err != nil {
 		return nil, err
 	}
-	c.Sentry, c.Gofer = newHostProcess(s.sentry.cmd.Process.Pid), newHostProcess(s.gofer.cmd.Process.Pid)
+	c.Init, c.Gofer = newHostProcess(s.sentry.cmd.Process.Pid), newHostProcess(s.gofer.cmd.Process.Pid)
 	if err = c.save(); err == nil && g != nil {
-		for _, p := range []hostProcess{c.Sentry, c.Gofer} {
+		for _, p := range []hostProcess{c.Init, c.Gofer} {
 			if err = g.add(p.PID); err != nil {
 				err = fmt.Errorf("cgroup %s: %w", c.Cgroup, err)
 				break
@@ -156,7 +179,7 @@ func (c *Container) build(o *Options, s *Sandbox) error {
 		return err
 	}
 	if len(h.CreateContainer) > 0 {
-		err := inNetwork(c.Sentry.PID, func() error { return c.runHooks("createContainer", h.CreateContainer, Creating) })
+		err := inNetwork(c.sentryPID(), func() error { return c.runHooks("createContainer", h.CreateContainer, Creating) })
 		if err != nil {
 			return err
 		}
@@ -190,7 +213,7 @@ func (c *Container) Start() error {
 		return errors.New("cannot start an already running container")
 	}
 	h := c.hooksOf()
-	a := &boot.StartArgs{Hooks: h.StartContainer}
+	a := &boot.StartArgs{ID: c.ID, Hooks: h.StartContainer}
 	if len(a.Hooks) > 0 {
 		var err error
 		if a.State, err = c.stateJSON(Created); err != nil {
@@ -203,7 +226,7 @@ func (c *Container) Start() error {
 		err = replyError(&r)
 	}
 	if err != nil {
-		c.Sentry.signal(unix.SIGKILL)
+		c.Init.signal(unix.SIGKILL)
 		return err
 	}
 	c.Started = true
@@ -211,7 +234,7 @@ func (c *Container) Start() error {
 		return err
 	}
 	if err := c.runHooks("poststart", h.Poststart, Running); err != nil {
-		c.Sentry.signal(unix.SIGKILL)
+		c.Init.signal(unix.SIGKILL)
 		return err
 	}
 	return nil
@@ -219,29 +242,30 @@ func (c *Container) Start() error {
 
 // Kill sends a signal to the container's first process, or to all of its processes.
 func (c *Container) Kill(sig unix.Signal, all bool) error {
-	switch c.Status() {
-	case Stopped:
+	args := &boot.SignalArgs{ID: c.ID, Signal: int(sig), All: all}
+	switch st := c.Status(); {
+	case st == Stopped:
 		if all {
 			return nil
 		}
 		return ErrNotRunning
-	case Paused:
+	case st == Paused && !c.inPod():
 		if sig == unix.SIGKILL {
-			if err := c.Sentry.signal(sig); err != nil {
+			if err := c.Init.signal(sig); err != nil {
 				return err
 			}
 			return c.thaw()
 		}
-		return c.send("Signal", &boot.SignalArgs{Signal: int(sig), All: all})
+		return c.send("Signal", args)
 	}
-	err := c.Call("Signal", &boot.SignalArgs{Signal: int(sig), All: all}, &boot.None{})
+	err := c.Call("Signal", args, &boot.None{})
 	var remote rpc.ServerError
-	if err != nil && !errors.As(err, &remote) && c.Sentry.gone(time.Second) {
+	if err != nil && !errors.As(err, &remote) && c.Init.gone(time.Second) {
 		return nil // that was the signal's doing
 	}
-	if err != nil && sig == unix.SIGKILL && c.Sentry.alive() {
+	if err != nil && !errors.Is(err, ErrNotRunning) && sig == unix.SIGKILL && c.Init.alive() {
 		// A sentry that does not listen is killed itself.
-		return c.Sentry.signal(sig)
+		return c.Init.signal(sig)
 	}
 	return err
 }
@@ -270,6 +294,9 @@ func (c *Container) Pause() error {
 	if st := c.Status(); st != Running && st != Created {
 		return fmt.Errorf("container not running or created: %s", st)
 	}
+	if c.inPod() {
+		return c.Call("Freeze", &boot.FreezeArgs{ID: c.ID, On: true}, &boot.None{})
+	}
 	g, err := loadGroup(c.Cgroup)
 	if err != nil {
 		return fmt.Errorf("pause needs a cgroup: %w", err)
@@ -281,6 +308,9 @@ func (c *Container) Pause() error {
 func (c *Container) Resume() error {
 	if st := c.Status(); st != Paused {
 		return errors.New("container not paused")
+	}
+	if c.inPod() {
+		return c.Call("Freeze", &boot.FreezeArgs{ID: c.ID}, &boot.None{})
 	}
 	return c.thaw()
 }
@@ -305,18 +335,8 @@ const longest = 10 * time.Second
 
 // destroy ends whatever is left of a container and removes it.
 func (c *Container) destroy() error {
-	for _, p := range []hostProcess{c.Sentry, c.Gofer} {
-		if p.alive() {
-			p.signal(unix.SIGKILL)
-			if c.frozen() {
-				c.thaw()
-			}
-		}
-	}
-	for _, p := range []hostProcess{c.Sentry, c.Gofer} {
-		if !p.gone(longest) {
-			return fmt.Errorf("process %d does not end", p.PID)
-		}
+	if err := c.endAll(); err != nil {
+		return err
 	}
 	if c.Cgroup != "" {
 		if g, err := loadGroup(c.Cgroup); err == nil {
@@ -354,13 +374,14 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	if err != nil {
 		return err
 	}
-	if err := g.update(r); err != nil {
+	if err := g.update(c.onHost(r)); err != nil {
 		return err
 	}
-	if st == Paused {
-		err = c.send("Update", r)
+	a := &boot.UpdateArgs{ID: c.ID, Resources: r}
+	if st == Paused && !c.inPod() {
+		err = c.send("Update", a)
 	} else {
-		err = c.Call("Update", r, &boot.None{})
+		err = c.Call("Update", a, &boot.None{})
 	}
 	if err != nil {
 		return err

@@ -16,6 +16,13 @@
 // namespace cannot kill itself), and it writes the same into exit.json for `state`. For a process of `exec --detach` a keeper stands on the host:
 // it ends with the process' status, passes on what signals can be passed on, and when it is killed, its connection closes and the sentry kills the process.
 //
+// # Pods
+//
+// A container that is in another's sandbox has no sentry. `create` starts its gofer and a keeper, which asks the sandbox's sentry, over that one's control
+// socket, for a container whose gofer's socket and first descriptors come along (boot.Session.Add). The sentry ends the container when that connection closes, so
+// that the keeper is to it what the sentry is to others: Container.Init. Until `create` is done, the keeper ends with it: its orders come through a pipe, and the
+// last is to live on. It writes the exit status into exit.json, and ends with it. Pause is the sentry's affair in a pod, as the host cannot tell its containers apart.
+//
 // # State
 //
 // state.json is replaced whole (temporary file, fsync, rename) by who holds the flock of the directory: verbs that change a container take it, and

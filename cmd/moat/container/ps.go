@@ -28,7 +28,7 @@ func (c *Container) HostPIDs() (map[int32]int, error) {
 // stubs are the sentry's children, by their number in the sentry's own PID namespace.
 func (c *Container) stubs() map[int]int {
 	m := make(map[int]int)
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", c.Sentry.PID))
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", c.sentryPID()))
 	for _, t := range tasks {
 		b, err := os.ReadFile(t)
 		if err != nil {

@@ -27,6 +27,10 @@ func (o *Options) applyLinux() error {
 	if p.Scheduler != nil || p.IOPriority != nil || p.ExecCPUAffinity != nil {
 		o.warn("process.scheduler, ioPriority and execCPUAffinity: ignored")
 	}
+	var err error
+	if o.sandbox, o.isSandbox, err = podOf(s.Annotations, o.ID); err != nil {
+		return err
+	}
 	l := s.Linux
 	if l == nil {
 		return nil
@@ -100,7 +104,8 @@ func (o *Options) applyResources(r *specs.LinuxResources) error {
 // minContainerMemory is what a sandbox with the smallest program needs.
 const minContainerMemory = 12 << 20
 
-// applyNamespaces: a container has namespaces of its own; of the host's, or another's, only a network can be joined.
+// applyNamespaces: a container has namespaces of its own; of the host's, or another's, only a network can be joined. In a pod the sandbox has all that
+// are made for the pod, which engines may have pinned to files, and the others share them with it (Container.share).
 func (o *Options) applyNamespaces(list []specs.LinuxNamespace) error {
 	have := map[specs.LinuxNamespaceType]bool{}
 	for i, n := range list {
@@ -116,6 +121,9 @@ func (o *Options) applyNamespaces(list []specs.LinuxNamespace) error {
 		if n.Path == "" {
 			continue
 		}
+		if (o.sandbox != "" || o.isSandbox) && slices.Contains(podNamespaces, n.Type) && (o.sandbox != "" || n.Type != specs.NetworkNamespace) {
+			continue
+		}
 		if n.Type != specs.NetworkNamespace {
 			return fmt.Errorf("linux.namespaces[%d].path: the %s namespace %s cannot be joined: it is the host kernel's, and a sandbox has a kernel of its own", i, n.Type, n.Path)
 		}
@@ -125,10 +133,14 @@ func (o *Options) applyNamespaces(list []specs.LinuxNamespace) error {
 		}
 		o.netNS = f
 	}
-	o.HostNet = !have[specs.NetworkNamespace]
+	o.HostNet = !have[specs.NetworkNamespace] && o.sandbox == ""
+	with := "the container has its own"
+	if o.sandbox != "" {
+		with = "the pod's is"
+	}
 	for _, t := range []specs.LinuxNamespaceType{specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace} {
 		if !have[t] {
-			o.warn("linux.namespaces: the host's %s namespace cannot be shared: the container has its own", t)
+			o.warn("linux.namespaces: the host's %s namespace cannot be shared: %s", t, with)
 		}
 	}
 	return nil

@@ -26,6 +26,9 @@ type Options struct {
 	Config boot.Config
 	// ID and Bundle name a container that has a state directory.
 	ID, Bundle string
+	// sandbox is the pod's sandbox that the container is to be in; isSandbox: it is one itself.
+	sandbox   string
+	isSandbox bool
 	// gofer has the sources of Config.Mounts.
 	gofer []goferMount
 	// points are what is to be mounted on below a root that is read-only.
@@ -59,9 +62,12 @@ func (o *Options) warn(format string, a ...any) {
 	}
 }
 
-// Sandbox is a running sentry with its gofer.
+// Sandbox is a running sentry with its gofer; of a container in another's sandbox it is its keeper in the sentry's place, with its gofer.
 type Sandbox struct {
+	id            string
 	sentry, gofer *process
+	orders        *keeperPipes // nil: it has a sentry of its own
+	dial          func() (*Client, error)
 	report        *os.File // of the gofer
 	conn          *os.File
 	links         *os.File // where the packet sockets are passed
@@ -96,26 +102,17 @@ func Start(o *Options) (*Sandbox, error) {
 
 // launch starts the two processes of a sandbox, which wait for orders.
 func launch(o *Options) (_ *Sandbox, err error) {
-	// Nothing that was inherited without close-on-exec may get into the sandbox.
-	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("close_range: %w (moat needs Linux 5.12 or later)", err)
-	}
-	s := &Sandbox{}
+	s := &Sandbox{id: o.ID}
 	defer func() {
 		if err != nil {
 			s.Close()
 		}
 	}()
-	goferEnd, sentryGofer, err := socketpair(unix.SOCK_SEQPACKET)
+	sentryGofer, err := s.launchGofer(o)
 	if err != nil {
 		return nil, err
 	}
 	defer sentryGofer.Close()
-	s.report, err = s.startGofer(o, goferEnd)
-	goferEnd.Close()
-	if err != nil {
-		return nil, err
-	}
 	ours, control, err := socketpair(unix.SOCK_STREAM)
 	if err != nil {
 		return nil, err
@@ -126,26 +123,52 @@ func launch(o *Options) (_ *Sandbox, err error) {
 	return s, err
 }
 
+// launchGofer starts a gofer, and returns the sentry's end of their socket.
+func (s *Sandbox) launchGofer(o *Options) (*os.File, error) {
+	// Nothing that was inherited without close-on-exec may get into the sandbox.
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("close_range: %w (moat needs Linux 5.12 or later)", err)
+	}
+	goferEnd, sentryEnd, err := socketpair(unix.SOCK_SEQPACKET)
+	if err != nil {
+		return nil, err
+	}
+	s.report, err = s.startGofer(o, goferEnd)
+	goferEnd.Close()
+	if err != nil {
+		sentryEnd.Close()
+		return nil, err
+	}
+	return sentryEnd, nil
+}
+
 // create has the sandbox built, once the gofer is ready.
 func (s *Sandbox) create(o *Options) error {
 	b, err := io.ReadAll(io.LimitReader(s.report, 4096))
 	if len(b) > 0 || err != nil {
 		return fmt.Errorf("%s%w", b, orNothing(err))
 	}
+	if s.orders != nil {
+		return s.add(o)
+	}
 	s.client = newClient(s.conn)
 	if err := s.sendNetwork(o); err != nil {
 		return err
 	}
+	return s.ask("Create", o.forSentry())
+}
+
+// forSentry is the configuration without what the sentry has no use for.
+func (o *Options) forSentry() *boot.Config {
 	c := o.Config
 	spec := *c.Spec
-	// What the sentry has no use for.
 	spec.Hooks, spec.Process, spec.Linux = nil, nil, nil
 	if l := c.Spec.Linux; l != nil {
 		spec.Linux = &specs.Linux{MaskedPaths: l.MaskedPaths, ReadonlyPaths: l.ReadonlyPaths, Sysctl: l.Sysctl, Devices: l.Devices,
 			RootfsPropagation: l.RootfsPropagation, Resources: l.Resources, UIDMappings: l.UIDMappings, GIDMappings: l.GIDMappings}
 	}
 	c.Spec = &spec
-	return s.ask("Create", &c)
+	return &c
 }
 
 // start has the first process started.
@@ -342,7 +365,11 @@ func (s *Sandbox) startSentry(o *Options, control, gofer *os.File) (err error) {
 
 func startProcess(name string, c *exec.Cmd, dir string) (*process, error) {
 	p := &process{name: name, cmd: c, done: make(chan struct{})}
-	c.Stderr = &p.words
+	if c.Stderr == nil {
+		c.Stderr = &p.words
+	} else {
+		dir = ""
+	}
 	if dir != "" {
 		p.file = filepath.Join(dir, name+".log")
 		f, err := os.OpenFile(p.file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -483,12 +510,12 @@ func (s *Sandbox) Wait() (boot.ExitStatus, error) {
 
 // Signal sends a signal to the first process, or with group to the foreground process group.
 func (s *Sandbox) Signal(sig int, group bool) error {
-	return s.client.Call("Sandbox.Signal", &boot.SignalArgs{Signal: sig, Group: group}, &boot.None{})
+	return s.client.Call("Sandbox.Signal", &boot.SignalArgs{ID: s.id, Signal: sig, Group: group}, &boot.None{})
 }
 
 // Resize tells the sandbox's terminal its size.
 func (s *Sandbox) Resize(rows, cols uint16) error {
-	return s.client.Call("Sandbox.Resize", &boot.WinSize{Rows: rows, Cols: cols}, &boot.None{})
+	return s.client.Call("Sandbox.Resize", &boot.WinSize{Rows: rows, Cols: cols, ID: s.id}, &boot.None{})
 }
 
 // Close ends the sandbox and returns when nothing of it is left.
@@ -496,6 +523,7 @@ func (s *Sandbox) Close() {
 	if s.report != nil {
 		s.report.Close()
 	}
+	s.orders.close()
 	if s.client != nil {
 		s.client.Close()
 	} else if s.conn != nil {

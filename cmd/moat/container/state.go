@@ -112,9 +112,12 @@ type State struct {
 	Created time.Time `json:"created"`
 	// UID is the user on the host who made the container.
 	UID int `json:"uid"`
-	// Sentry is the process that stands for the container's first process: who made the container waits for it. It is not set until it runs.
-	Sentry hostProcess `json:"sentry"`
-	Gofer  hostProcess `json:"gofer"`
+	// Sandbox is the ID of the pod's sandbox whose sentry the container is in; "": it has one of its own.
+	Sandbox string `json:"sandbox,omitempty"`
+	// Init is the process that stands for the container's first process, its sentry or, in another's sandbox, its keeper: who made the container waits
+	// for it. It is not set until it runs.
+	Init  hostProcess `json:"init"`
+	Gofer hostProcess `json:"gofer"`
 	// Cgroup is the path below each hierarchy; "" if there is none.
 	Cgroup string `json:"cgroup,omitempty"`
 	// Ready: `create` is done. Started: `start` is.
@@ -275,13 +278,15 @@ const (
 // Status is the container's status now.
 func (c *Container) Status() string {
 	switch {
-	case !c.Sentry.alive():
+	case !c.Init.alive():
 		if !c.Ready && c.lock == nil && c.busy() {
 			return Creating
 		}
 		return Stopped
 	case c.frozen():
 		return Paused
+	case c.Ready && c.inPod():
+		return c.podStatus()
 	case c.Started:
 		return Running
 	case !c.Ready:
@@ -329,7 +334,7 @@ func (c *Container) specState(status string) *specs.State {
 		s.Annotations = c.Spec.Annotations
 	}
 	if status != Stopped {
-		s.Pid = c.Sentry.PID
+		s.Pid = c.Init.PID
 	}
 	return s
 }

@@ -34,7 +34,7 @@ type MemoryEntry struct {
 	Failcnt uint64 `json:"failcnt"`
 }
 
-// MemoryStats are the host's cgroup's: the whole sandbox. Guest is the container's part of it.
+// MemoryStats are the host's cgroup's: the whole sandbox, but in the case of a container in another's. Guest is what the sentry says.
 type MemoryStats struct {
 	Cache uint64      `json:"cache,omitempty"`
 	Usage MemoryEntry `json:"usage"`
@@ -63,6 +63,12 @@ func (c *Container) Stats() (*Stats, error) {
 	s.Pids.Current = uint64(u.Tasks)
 	if l := c.Spec.Linux; l != nil && l.Resources != nil && l.Resources.Pids != nil && l.Resources.Pids.Limit != nil {
 		s.Pids.Limit = uint64(max(*l.Resources.Pids.Limit, 0))
+	}
+	if c.Sandbox != "" {
+		// On the host its processes are not to be told from those of the other containers.
+		s.CPU.Usage.User, s.CPU.Usage.Kernel, s.CPU.Usage.Total = u.CPUUser, u.CPUSystem, u.CPUUser+u.CPUSystem
+		s.Memory.Usage = s.Memory.Guest
+		return s, nil
 	}
 	if c.Cgroup == "" {
 		return s, nil

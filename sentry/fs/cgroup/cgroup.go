@@ -1,5 +1,5 @@
 // Package cgroup is the cgroup file system that a container sees: version 2 with one group, its own, as it looks from within a cgroup
-// namespace. Limits are those that the container was given; usage is the guest's.
+// namespace. Limits are those that the container was given; usage is its tasks'.
 //
 // Groups cannot be made, and nothing can be written: a container's limits are its keeper's affair (as with a read-only mount, which is what
 // containers usually get).
@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
 
@@ -21,20 +20,10 @@ import (
 	"moat/sentry/vfs"
 )
 
-// Limits are what the container may use at most; 0: no limit.
-type Limits struct {
-	// Memory, MemoryHigh and Swap are in bytes.
-	Memory, MemoryLow atomic.Uint64
-	// Quota of each Period, in microseconds of CPU time.
-	Quota, Period atomic.Int64
-	// Weight is cpu.weight, 1 to 10000.
-	Weight atomic.Uint64
-}
-
 // Register makes "cgroup2" known to mount(2), and "cgroup" as another name for it.
-func Register(k *kernel.Kernel, l *Limits) {
+func Register(k *kernel.Kernel) {
 	for _, name := range []string{"cgroup", "cgroup2"} {
-		vfs.RegisterFileSystem(name, func(vfs.Context, string, string) (vfs.FileSystem, error) { return New(k, l), nil },
+		vfs.RegisterFileSystem(name, func(ctx vfs.Context, _, _ string) (vfs.FileSystem, error) { return New(k, k.Within(ctx)), nil },
 			kernel.OwnedBy(func(t *kernel.Task) kernel.Owned { return t.Namespaces().Cgroup }))
 	}
 }
@@ -47,8 +36,9 @@ func most(n uint64) string {
 	return strconv.FormatUint(n, 10)
 }
 
-// New returns an instance.
-func New(k *kernel.Kernel, l *Limits) *genfs.FS {
+// New returns an instance that shows the group of who mounts it, in the numbers of his PID namespace.
+func New(k *kernel.Kernel, who kernel.Inhabitant) *genfs.FS {
+	l, ns := who.Cgroup(), who.PIDNamespace()
 	fs := genfs.New("cgroup2", linux.CGROUP_SUPER_MAGIC)
 	fs.Magic = 0x63677270 // CGROUP2_SUPER_MAGIC
 	t := genfs.NewTree(fs)
@@ -59,20 +49,28 @@ func New(k *kernel.Kernel, l *Limits) *genfs.FS {
 		show(name, func(b *bytes.Buffer) { b.WriteString(f() + "\n") })
 	}
 	for name, s := range map[string]string{
-		"cgroup.controllers": "cpu memory pids", "cgroup.subtree_control": "", "cgroup.type": "domain", "cgroup.freeze": "0", "cgroup.max.depth": "max",
-		"cgroup.max.descendants": "max", "cgroup.events": "populated 1\nfrozen 0", "cgroup.stat": "nr_descendants 0\nnr_dying_descendants 0",
+		"cgroup.controllers": "cpu memory pids", "cgroup.subtree_control": "", "cgroup.type": "domain", "cgroup.max.depth": "max",
+		"cgroup.max.descendants": "max", "cgroup.stat": "nr_descendants 0\nnr_dying_descendants 0",
 		"memory.high": "max", "memory.min": "0", "memory.swap.current": "0", "memory.swap.max": "0", "memory.oom.group": "0", "cpu.max.burst": "0",
 	} {
 		t.AddText(name, s+"\n")
 	}
-	show("cgroup.procs", func(b *bytes.Buffer) { list(b, k, false) })
-	show("cgroup.threads", func(b *bytes.Buffer) { list(b, k, true) })
+	show("cgroup.procs", func(b *bytes.Buffer) { list(b, k, l, ns, false) })
+	show("cgroup.threads", func(b *bytes.Buffer) { list(b, k, l, ns, true) })
+	frozen := func() int {
+		if l.Frozen() {
+			return 1
+		}
+		return 0
+	}
+	text("cgroup.freeze", func() string { return strconv.Itoa(frozen()) })
+	text("cgroup.events", func() string { return fmt.Sprintf("populated 1\nfrozen %d", frozen()) })
 	text("memory.max", func() string { return most(l.Memory.Load()) })
 	text("memory.low", func() string { return strconv.FormatUint(l.MemoryLow.Load(), 10) })
 	text("memory.current", func() string { return strconv.FormatUint(k.Memory().Used(), 10) })
 	text("memory.peak", func() string { return strconv.FormatUint(k.Memory().Peak(), 10) })
 	show("memory.events", func(b *bytes.Buffer) {
-		n := k.OOMKills()
+		n := l.OOMKills()
 		fmt.Fprintf(b, "low 0\nhigh 0\nmax %d\noom %d\noom_kill %d\noom_group_kill 0\n", n, n, n)
 	})
 	show("memory.stat", func(b *bytes.Buffer) {
@@ -94,24 +92,20 @@ func New(k *kernel.Kernel, l *Limits) *genfs.FS {
 		return "100"
 	})
 	show("cpu.stat", func(b *bytes.Buffer) {
-		var user, system int64
-		for _, tg := range k.ThreadGroups() {
-			u, s := tg.CPUTimes()
-			user, system = user+u.Microseconds(), system+s.Microseconds()
-		}
+		u, s := k.CPUTimes(l)
+		user, system := u.Microseconds(), s.Microseconds()
 		fmt.Fprintf(b, "usage_usec %d\nuser_usec %d\nsystem_usec %d\nnr_periods 0\nnr_throttled 0\nthrottled_usec 0\n", user+system, user, system)
 	})
-	text("pids.max", func() string { return most(k.MaxTasks()) })
-	text("pids.current", func() string { return strconv.Itoa(k.RootPIDNamespace().NumTasks()) })
+	text("pids.max", func() string { return most(l.MaxTasks.Load()) })
+	text("pids.current", func() string { return strconv.Itoa(l.Tasks()) })
 	fs.SetRoot(t.Dir(nil))
 	return fs
 }
 
 // list prints the processes, or all tasks, in order.
-func list(b *bytes.Buffer, k *kernel.Kernel, tasks bool) {
+func list(b *bytes.Buffer, k *kernel.Kernel, cg *kernel.Cgroup, ns *kernel.PIDNamespace, tasks bool) {
 	var ids []int32
-	ns := k.RootPIDNamespace()
-	for _, tg := range k.ThreadGroups() {
+	for _, tg := range k.Members(cg) {
 		if !tasks {
 			ids = append(ids, tg.PIDIn(ns))
 			continue

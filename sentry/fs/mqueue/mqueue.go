@@ -69,10 +69,7 @@ func Of(ns *kernel.IPCNamespace) *FS {
 // Register makes "mqueue" known to mount(2).
 func Register(k *kernel.Kernel) {
 	vfs.RegisterFileSystem("mqueue", func(ctx vfs.Context, _, _ string) (vfs.FileSystem, error) {
-		if t, ok := ctx.(*kernel.Task); ok {
-			return Of(t.IPC()), nil
-		}
-		return Of(k.RootNamespaces().IPC), nil
+		return Of(k.Within(ctx).Namespaces().IPC), nil
 	}, kernel.OwnedBy(func(t *kernel.Task) kernel.Owned { return t.IPC() }))
 }
 

@@ -70,11 +70,7 @@ func NewInstances(k *kernel.Kernel, opts Options) (*Instances, error) {
 	}
 	in.sys.init(in)
 	vfs.RegisterFileSystem("proc", func(ctx vfs.Context, _, _ string) (vfs.FileSystem, error) {
-		pidns := k.RootPIDNamespace()
-		if t, ok := ctx.(*kernel.Task); ok {
-			pidns = t.PIDNamespace()
-		}
-		return in.New(pidns), nil
+		return in.New(k.Within(ctx).PIDNamespace()), nil
 	}, kernel.OwnedBy(func(t *kernel.Task) kernel.Owned { return t.PIDNamespace() }))
 	return in, nil
 }

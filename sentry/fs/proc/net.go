@@ -58,8 +58,5 @@ func (f *FS) netDir() *genfs.Dir {
 }
 
 func (f *FS) netOf(ctx vfs.Context) *kernel.NetNamespace {
-	if t := task(ctx); t != nil {
-		return t.Namespaces().Net
-	}
-	return f.k.RootNamespaces().Net
+	return f.k.Within(ctx).Namespaces().Net
 }

@@ -110,10 +110,7 @@ func (y *sysctls) init(in *Instances) {
 }
 
 func utsOf(ctx vfs.Context, k *kernel.Kernel) *kernel.UTSNamespace {
-	if t := task(ctx); t != nil {
-		return t.Namespaces().UTS
-	}
-	return k.RootNamespaces().UTS
+	return k.Within(ctx).Namespaces().UTS
 }
 
 func (y *sysctls) kernel(in *Instances) {
@@ -137,11 +134,7 @@ func (y *sysctls) kernel(in *Instances) {
 	y.fixed("kernel/arch", "x86_64")
 	y.ints("kernel/pid_max", strconv.Itoa(kernel.PIDMax), 301, kernel.PIDMax)
 	y.computed("kernel/ns_last_pid", 0o444, func(ctx vfs.Context) string {
-		ns := k.RootPIDNamespace()
-		if t := task(ctx); t != nil {
-			ns = t.PIDNamespace()
-		}
-		return strconv.Itoa(int(ns.LastPID())) + "\n"
+		return strconv.Itoa(int(k.Within(ctx).PIDNamespace().LastPID())) + "\n"
 	}, nil)
 	y.kept("kernel/threads-max", strconv.Itoa(kernel.ThreadsMax), func(s string) (string, error) {
 		n, err := strconv.ParseUint(strings.TrimSpace(s), 0, 64)

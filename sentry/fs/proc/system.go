@@ -206,8 +206,5 @@ func (in *Instances) addSysVIPC(tree *genfs.Tree) {
 }
 
 func ipcOf(ctx vfs.Context, k *kernel.Kernel) *kernel.IPCNamespace {
-	if t := task(ctx); t != nil {
-		return t.Namespaces().IPC
-	}
-	return k.RootNamespaces().IPC
+	return k.Within(ctx).Namespaces().IPC
 }
