@@ -12,7 +12,7 @@ import (
 
 // calls measures single system calls and hand-overs with prog/calls.c. A sandbox is started once for a group of cases.
 func (b *bench) calls() {
-	bin := b.compile("calls")
+	bin := b.compile("calls", "-static")
 	list, err := exec.Command(bin, "--list").Output()
 	check(err)
 	const group = 8

@@ -111,9 +111,9 @@ func (b *bench) each(names []string, fn func(r *runner, name string)) {
 }
 
 // compile makes a static program of a C file beside this one.
-func (b *bench) compile(name string) string {
+func (b *bench) compile(name string, flags ...string) string {
 	out := filepath.Join(b.work, "bin", name)
-	cmd := exec.Command("gcc", "-O2", "-static", "-pthread", "-o", out, "tests/bench/prog/"+name+".c")
+	cmd := exec.Command("gcc", append([]string{"-O2", "-pthread", "-o", out, "tests/bench/prog/" + name + ".c"}, flags...)...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	check(cmd.Run())
 	return out

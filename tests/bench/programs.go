@@ -9,7 +9,7 @@ import (
 )
 
 // program is a whole command whose wall time is measured, with the sandbox' start. It works in the directory $D, which is empty and on the
-// container's root; $S is the shared directory, with what setup left there.
+// container's root; $S is the shared directory, with what setup left there, $B has the programs of prog.
 type program struct{ name, shell string }
 
 // programs are what a user waits for.
@@ -18,6 +18,8 @@ var programs = []program{
 	{"python3 -c pass", "python3 -c pass"},
 	{"python3 loop", `python3 -c 'sum(i*i for i in range(3000000))'`},
 	{"python3 unittest", `cd $S/py && python3 -m unittest -q tests 2>/dev/null`},
+	{"200 threads, one lock", "$B/contend > /dev/null"},
+	{"OpenMP, 8 threads", "$B/omp > /dev/null"},
 	{"gcc 5000 lines", `gcc -O1 -c -o $D/a.o $S/a.c`},
 	{"make -j2 of 60 files", `cp -r $S/proj $D/p && make -s -j2 -C $D/p`},
 	{"sh 300 forks", `i=0; while [ $i -lt 300 ]; do /bin/true; i=$((i+1)); done`},
@@ -68,12 +70,14 @@ func (b *bench) programs() {
 	cmd.Stderr = os.Stderr
 	cmd.Env = append(os.Environ(), "HOME="+b.work)
 	check(cmd.Run())
+	b.compile("contend")
+	bin := filepath.Dir(b.compile("omp", "-fopenmp"))
 	byName := map[string]string{}
 	var names []string
 	for _, p := range programs {
 		names, byName[p.name] = append(names, p.name), p.shell
 	}
-	pre := fmt.Sprintf("export PATH=%q S=%q HOME=%q; D=$(mktemp -d) && export D && (", os.Getenv("PATH"), shared, shared)
+	pre := fmt.Sprintf("export PATH=%q S=%q B=%q HOME=%q; D=$(mktemp -d) && export D && (", os.Getenv("PATH"), shared, bin, shared)
 	b.each(names, func(r *runner, name string) {
 		cmd := r.command("/bin/sh", "-c", pre+byName[name]+"); s=$?; rm -rf $D; exit $s")
 		cmd.Stderr = os.Stderr

@@ -27,7 +27,7 @@ const (
 
 // sandbox measures the sandbox itself: prog/first.c writes one byte, and waits for its standard input to end.
 func (b *bench) sandbox() {
-	bin := b.compile("first")
+	bin := b.compile("first", "-static")
 	b.each([]string{caseStart, casePSS, caseManyStart}, func(r *runner, name string) {
 		n := 1
 		if name == caseManyStart {
