@@ -22,7 +22,7 @@ func init() {
 			if err != nil {
 				return 0, err
 			}
-			return installFD(t, f, a[1].Uint())
+			return t.InstallFD(f, a[1].Uint())
 		}),
 		partial(286, "timerfd_settime", "fd hex ptr ptr", "TFD_TIMER_CANCEL_ON_SET never cancels: the clock is not set", sysTimerfdSettime),
 		full(287, "timerfd_gettime", "fd ptr", sysTimerfdGettime),
@@ -44,7 +44,7 @@ func eventfd(t *kernel.Task, n, flags uint32) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	return installFD(t, f, flags)
+	return t.InstallFD(f, flags)
 }
 
 func timerOf(t *kernel.Task, fd kernel.Arg) (*anon.Timer, *vfs.FileDescription, error) {
@@ -101,7 +101,7 @@ func signalfd(t *kernel.Task, a kernel.Args, flags uint32) (uintptr, error) {
 	}
 	set &^= linux.MakeSignalSet(linux.SIGKILL, linux.SIGSTOP)
 	if a[0].Int() == -1 {
-		return installFD(t, anon.NewSignalFD(t, t, t.ThreadGroup().SignalWaiters(), set, flags), flags)
+		return t.InstallFD(anon.NewSignalFD(t, t, t.ThreadGroup().SignalWaiters(), set, flags), flags)
 	}
 	f, err := t.GetFile(a[0].Int())
 	if err != nil {
@@ -121,7 +121,7 @@ func inotifyInit(t *kernel.Task, flags uint32) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	return installFD(t, f, flags)
+	return t.InstallFD(f, flags)
 }
 
 func withInotify(t *kernel.Task, fd kernel.Arg, fn func(*anon.Inotify) (uintptr, error)) (uintptr, error) {

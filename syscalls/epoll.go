@@ -19,13 +19,13 @@ func init() {
 			if a[0].Int() <= 0 {
 				return 0, unix.EINVAL
 			}
-			return installFD(t, anon.NewEpoll(t), 0)
+			return t.InstallFD(anon.NewEpoll(t), 0)
 		}),
 		full(291, "epoll_create1", "oflags", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			if a[0].Uint()&^uint32(unix.EPOLL_CLOEXEC) != 0 {
 				return 0, unix.EINVAL
 			}
-			return installFD(t, anon.NewEpoll(t), a[0].Uint())
+			return t.InstallFD(anon.NewEpoll(t), a[0].Uint())
 		}),
 		full(233, "epoll_ctl", "fd int fd ptr", sysEpollCtl),
 		full(232, "epoll_wait", "fd ptr int int", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -42,13 +42,6 @@ func init() {
 			return epollMask(t, a[4], a[5].Uint64(), func() (uintptr, error) { return epollWait(t, a, block, deadline) })
 		}),
 	)
-}
-
-// installFD gives f, whose reference it takes over, a descriptor; flags may hold O_CLOEXEC.
-func installFD(t *kernel.Task, f *vfs.FileDescription, flags uint32) (uintptr, error) {
-	defer f.DecRef()
-	fd, err := t.NewFD(f, flags&unix.O_CLOEXEC != 0)
-	return uintptr(fd), err
 }
 
 func sysEpollCtl(t *kernel.Task, a kernel.Args) (uintptr, error) {

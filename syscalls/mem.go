@@ -286,5 +286,5 @@ func sysMemfdCreate(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if flags&unix.MFD_CLOEXEC != 0 {
 		flags = unix.O_CLOEXEC
 	}
-	return installFD(t, f, flags)
+	return t.InstallFD(f, flags)
 }

@@ -57,7 +57,7 @@ func sysMqOpen(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	return installFD(t, f, unix.O_CLOEXEC)
+	return t.InstallFD(f, unix.O_CLOEXEC)
 }
 
 func sysMqUnlink(t *kernel.Task, a kernel.Args) (uintptr, error) {

@@ -79,7 +79,7 @@ func open(t *kernel.Task, dirfd, addr kernel.Arg, o vfs.OpenOptions) (uintptr, e
 	if err != nil {
 		return 0, err
 	}
-	return installFD(t, f, o.Flags)
+	return t.InstallFD(f, o.Flags)
 }
 
 func sysOpenat2(t *kernel.Task, a kernel.Args) (uintptr, error) {

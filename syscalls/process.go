@@ -108,7 +108,7 @@ func sysPidfdOpen(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		}
 		return 0, unix.ENOENT
 	}
-	return installFD(t, kernel.NewPIDFD(t, p, flags), unix.O_CLOEXEC)
+	return t.InstallFD(kernel.NewPIDFD(t, p, flags), unix.O_CLOEXEC)
 }
 
 func sysPidfdGetfd(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -135,7 +135,7 @@ func sysPidfdGetfd(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if file == nil {
 		return 0, unix.EBADF
 	}
-	return installFD(t, file, unix.O_CLOEXEC)
+	return t.InstallFD(file, unix.O_CLOEXEC)
 }
 
 // membarrier(2)'s commands.

@@ -107,7 +107,7 @@ func sysSocket(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	return installFD(t, socket.Open(t, s, flags&unix.O_NONBLOCK), flags)
+	return t.InstallFD(socket.Open(t, s, flags&unix.O_NONBLOCK), flags)
 }
 
 func sysSocketpair(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -229,14 +229,13 @@ func accept(t *kernel.Task, a kernel.Args, flags uint32) (uintptr, error) {
 		return 0, err
 	}
 	nf := socket.Open(t, n, flags&unix.SOCK_NONBLOCK)
-	defer nf.DecRef()
 	if a[1] != 0 {
 		if err := copyOutAddr(t, peer, a[1].Pointer(), a[2].Pointer()); err != nil {
+			nf.DecRef()
 			return 0, err
 		}
 	}
-	fd, err := t.NewFD(nf, flags&unix.SOCK_CLOEXEC != 0)
-	return uintptr(fd), err
+	return t.InstallFD(nf, flags)
 }
 
 func sockName(t *kernel.Task, a kernel.Args, get func(socket.Socket, *kernel.Task) ([]byte, error)) (uintptr, error) {

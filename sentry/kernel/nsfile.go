@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/hostarch"
 
 	"moat/sentry/kernel/auth"
 	"moat/sentry/usermem"
@@ -72,10 +71,7 @@ func (f *NSFile) Ioctl(ctx vfs.Context, _ *vfs.FileDescription, io usermem.IO, r
 		if !isUser {
 			return 0, unix.EINVAL
 		}
-		var b [4]byte
-		hostarch.ByteOrder.PutUint32(b[:], t.UserNamespace().UIDOrOverflow(user.Owner))
-		_, err := io.CopyOut(hostarch.Addr(arg), b[:])
-		return 0, err
+		return 0, usermem.PutUint32(io, arg, t.UserNamespace().UIDOrOverflow(user.Owner))
 	}
 	return 0, unix.ENOTTY
 }
@@ -88,7 +84,5 @@ func (f *NSFile) open(t *Task, object any, typ uint32) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer file.DecRef()
-	fd, err := t.NewFD(file, true)
-	return uintptr(fd), err
+	return t.InstallFD(file, unix.O_CLOEXEC)
 }

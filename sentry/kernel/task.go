@@ -325,3 +325,10 @@ func (t *Task) GetFileOrPath(fd int32) (*vfs.FileDescription, error) {
 func (t *Task) NewFD(f *vfs.FileDescription, cloexec bool) (int32, error) {
 	return t.fdt.NewFD(f, 0, cloexec, t.tg.Limit(linux.RLIMIT_NOFILE).Cur)
 }
+
+// InstallFD is NewFD for f whose reference it takes over; flags may hold O_CLOEXEC.
+func (t *Task) InstallFD(f *vfs.FileDescription, flags uint32) (uintptr, error) {
+	defer f.DecRef()
+	fd, err := t.NewFD(f, flags&unix.O_CLOEXEC != 0)
+	return uintptr(fd), err
+}

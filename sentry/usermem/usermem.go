@@ -22,6 +22,21 @@ type IO interface {
 	Blocks(ar hostarch.AddrRange, at hostarch.AccessType, fn func(bs [][]byte) (uint64, error)) (uint64, error)
 }
 
+// PutUint32 copies a word out to addr, which is an ioctl(2)'s argument; Uint32 copies one in.
+func PutUint32(io IO, addr uintptr, v uint32) error {
+	var b [4]byte
+	hostarch.ByteOrder.PutUint32(b[:], v)
+	_, err := io.CopyOut(hostarch.Addr(addr), b[:])
+	return err
+}
+
+// Uint32 is PutUint32's counterpart.
+func Uint32(io IO, addr uintptr) (uint32, error) {
+	var b [4]byte
+	_, err := io.CopyIn(hostarch.Addr(addr), b[:])
+	return hostarch.ByteOrder.Uint32(b[:]), err
+}
+
 // IOSequence is a sequence of address ranges of one IO: an iovec array.
 // The zero value is an empty sequence.
 type IOSequence struct {

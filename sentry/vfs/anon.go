@@ -4,9 +4,10 @@ import (
 	"strconv"
 	"sync/atomic"
 
+	"moat/sentry/kernel/auth"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"moat/sentry/kernel/auth"
 )
 
 // Files without a name in any tree: anon_inode:[eventfd], pipe:[123], socket:[124]. Each kind of them lives on a kernel mount
@@ -14,12 +15,9 @@ import (
 
 // pseudoFS is such a file system.
 type pseudoFS struct {
-	typ   string
-	magic uint64
-	dev   uint64
-	mnt   *Mount
-	sb    *super
-	root  *pseudoInode
+	FSDefaults
+	KernelMount
+	root *pseudoInode
 }
 
 // anonDev hands out st_dev numbers for file systems without a device.
@@ -29,27 +27,17 @@ var anonDevs atomic.Uint32
 func NewAnonDev() uint64 { return unix.Mkdev(0, anonDevs.Add(1)) }
 
 func newPseudoFS(typ string, magic uint64) *pseudoFS {
-	fs := &pseudoFS{typ: typ, magic: magic, dev: NewAnonDev()}
+	fs := &pseudoFS{FSDefaults: NewFSDefaults(typ, magic)}
 	fs.root = newPseudoInode(fs, unix.S_IFDIR|0o555, 1)
 	sb, err := newSuper(fs)
 	if err != nil {
 		panic("vfs: " + err.Error()) // A fresh inode is not dead.
 	}
-	fs.sb = sb
 	fs.mnt = newMount(sb, sb.root, 0, "none")
 	return fs
 }
 
-func (fs *pseudoFS) Type() string { return fs.typ }
-func (fs *pseudoFS) Root() Inode  { return fs.root }
-func (fs *pseudoFS) StatFS(Context) (linux.Statfs, error) {
-	return linux.Statfs{Type: fs.magic, BlockSize: 4096, NameLength: 255, FragmentSize: 4096}, nil
-}
-func (fs *pseudoFS) Dev() uint64              { return fs.dev }
-func (fs *pseudoFS) MountOptions() string     { return "" }
-func (fs *pseudoFS) CachePolicy() CachePolicy { return CacheNone }
-func (fs *pseudoFS) Sync(Context) error       { return nil }
-func (fs *pseudoFS) Release()                 {}
+func (fs *pseudoFS) Root() Inode { return fs.root }
 
 // pseudoInode is the inode of an anonymous file.
 type pseudoInode struct {
@@ -102,15 +90,6 @@ var (
 
 var pseudoInos atomic.Uint64
 
-// file makes the path of a new anonymous file: a dentry without a parent, with a display name.
-func (fs *pseudoFS) path(inode Inode, name string) Path {
-	attach(inode)
-	d := newDentry(fs.sb, nil, name, inode)
-	d.flags.Or(dUnhashed)
-	fs.mnt.IncRef()
-	return Path{fs.mnt, d}
-}
-
 // KernelMount is a mount of a file system that is in no namespace, for files that only the kernel makes.
 type KernelMount struct{ mnt *Mount }
 
@@ -147,7 +126,7 @@ func (k *KernelMount) NewFile(ctx Context, name string, inode Inode, impl FileIm
 // NewAnonFile returns an open file that /proc/PID/fd shows as anon_inode:NAME ("[eventfd]"); flags are open(2)'s, with
 // access mode.
 func NewAnonFile(ctx Context, name string, impl FileImpl, flags uint32) *FileDescription {
-	return NewFile(ctx.Credentials(), impl, anonFS.path(anonIno, "anon_inode:"+name), flags)
+	return NewFile(ctx.Credentials(), impl, anonFS.Path("anon_inode:"+name, anonIno), flags)
 }
 
 // PseudoPath returns a path with references for a new file of pipefs or sockfs (mode S_IFIFO or S_IFSOCK), which /proc/PID/fd shows as pipe:[INO]. Both
@@ -162,13 +141,8 @@ func PseudoPath(ctx Context, mode uint16) Path {
 	i.uid.Store(uint32(c.FSUID))
 	i.gid.Store(uint32(c.FSGID))
 	i.times.Store(int64(ctx.Now()))
-	return fs.path(i, name+strconv.FormatUint(i.ino, 10)+"]")
+	return fs.Path(name+strconv.FormatUint(i.ino, 10)+"]", i)
 }
 
 // NewPseudoInode returns an inode number of the series that pipes and sockets use (for namespaces, pidfds).
 func NewPseudoInode() uint64 { return pseudoInos.Add(1) }
-
-// NewPseudoFile returns an open file of a kind with a pseudo file system of its own (pipe, socket): see PseudoPath.
-func NewPseudoFile(ctx Context, mode uint16, impl FileImpl, flags uint32) *FileDescription {
-	return NewFile(ctx.Credentials(), impl, PseudoPath(ctx, mode), flags)
-}

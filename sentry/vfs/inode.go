@@ -1,9 +1,10 @@
 package vfs
 
 import (
+	"moat/sentry/kernel/auth"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"moat/sentry/kernel/auth"
 )
 
 // Attr are an inode's attributes, as statx(2) reports them.
@@ -78,6 +79,29 @@ type FileSystem interface {
 	// Release is called after the last mount and the last open file of it are gone.
 	Release()
 }
+
+// FSDefaults is what file systems that the kernel makes up are alike in: statfs(2) says no more than Magic (simple_statfs), their names are not
+// cached, and there is nothing to write back.
+type FSDefaults struct {
+	Name  string
+	Magic uint64
+	dev   uint64
+}
+
+// NewFSDefaults returns those of a new file system.
+func NewFSDefaults(name string, magic uint64) FSDefaults {
+	return FSDefaults{name, magic, NewAnonDev()}
+}
+
+func (fs *FSDefaults) Type() string { return fs.Name }
+func (fs *FSDefaults) Dev() uint64  { return fs.dev }
+func (fs *FSDefaults) StatFS(Context) (linux.Statfs, error) {
+	return linux.Statfs{Type: fs.Magic, BlockSize: 4096, FragmentSize: 4096, NameLength: 255}, nil
+}
+func (*FSDefaults) MountOptions() string     { return "" }
+func (*FSDefaults) CachePolicy() CachePolicy { return CacheNone }
+func (*FSDefaults) Sync(Context) error       { return nil }
+func (*FSDefaults) Release()                 {}
 
 // CachePolicy says what VFS may keep of a file system's names.
 type CachePolicy uint8

@@ -32,13 +32,6 @@ func putWord(dst usermem.IOSequence, v uint64) (int64, error) {
 	return int64(n), err
 }
 
-func putInt(io usermem.IO, addr uintptr, v int32) error {
-	var b [4]byte
-	le.PutUint32(b[:], uint32(v))
-	_, err := io.CopyOut(hostarch.Addr(addr), b[:])
-	return err
-}
-
 const (
 	oCloexec  = unix.O_CLOEXEC
 	oNonblock = unix.O_NONBLOCK

@@ -220,7 +220,7 @@ func (in *Inotify) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, r
 	in.mu.Lock()
 	n := in.bytes
 	in.mu.Unlock()
-	return 0, putInt(io, arg, int32(n))
+	return 0, usermem.PutUint32(io, arg, uint32(n))
 }
 
 // Release implements vfs.FileImpl.

@@ -271,7 +271,7 @@ func openPtmxNode(ctx vfs.Context, d *vfs.Dentry, flags uint32) (vfs.FileImpl, e
 }
 
 // openPeer is TIOCGPTPEER: it opens the slave as flags say, by no path, and returns the descriptor.
-func (p *Pty) openPeer(ctx vfs.Context, fd *vfs.FileDescription, flags uint32) (uintptr, error) {
+func (p *Pty) openPeer(ctx vfs.Context, flags uint32) (uintptr, error) {
 	t, ok := ctx.(*kernel.Task)
 	if !ok {
 		return 0, unix.ENOTTY
@@ -288,7 +288,5 @@ func (p *Pty) openPeer(ctx vfs.Context, fd *vfs.FileDescription, flags uint32) (
 	if err != nil {
 		return 0, err
 	}
-	defer f.DecRef()
-	n, err := t.NewFD(f, flags&unix.O_CLOEXEC != 0)
-	return uintptr(n), err
+	return t.InstallFD(f, flags)
 }

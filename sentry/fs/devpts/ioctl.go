@@ -1,8 +1,6 @@
 package devpts
 
 import (
-	"encoding/binary"
-
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -17,17 +15,17 @@ func (m *master) Ioctl(ctx vfs.Context, fd *vfs.FileDescription, io usermem.IO, 
 	p := m.p
 	switch req {
 	case linux.TIOCGPTN:
-		return 0, putUint32(io, arg, p.n)
+		return 0, usermem.PutUint32(io, arg, p.n)
 	case linux.TIOCSPTLCK:
-		v, err := getUint32(io, arg)
+		v, err := usermem.Uint32(io, arg)
 		if err != nil {
 			return 0, err
 		}
 		return 0, p.locking(func() { p.locked = v != 0 })
 	case 0x80045439: // TIOCGPTLCK
-		return 0, putUint32(io, arg, p.flag(&p.locked))
+		return 0, usermem.PutUint32(io, arg, p.flag(&p.locked))
 	case linux.TIOCPKT:
-		v, err := getUint32(io, arg)
+		v, err := usermem.Uint32(io, arg)
 		if err != nil {
 			return 0, err
 		}
@@ -37,9 +35,9 @@ func (m *master) Ioctl(ctx vfs.Context, fd *vfs.FileDescription, io usermem.IO, 
 			}
 		})
 	case linux.TIOCGPKT:
-		return 0, putUint32(io, arg, p.flag(&p.packet))
+		return 0, usermem.PutUint32(io, arg, p.flag(&p.packet))
 	case linux.TIOCGPTPEER:
-		return p.openPeer(ctx, fd, uint32(arg))
+		return p.openPeer(ctx, uint32(arg))
 	case 0x40045436: // TIOCSIG
 		if arg < 1 || arg > 64 {
 			return 0, unix.EINVAL
@@ -95,22 +93,21 @@ func (p *Pty) ioctl(ctx vfs.Context, fd *vfs.FileDescription, io usermem.IO, req
 		p.mu.Lock()
 		z := p.size
 		p.mu.Unlock()
-		b := make([]byte, 8)
-		for i, v := range [...]uint16{z.Row, z.Col, z.Xpixel, z.Ypixel} {
-			binary.LittleEndian.PutUint16(b[2*i:], v)
-		}
+		b := make([]byte, z.SizeBytes())
+		z.MarshalBytes(b)
 		_, err := io.CopyOut(hostarch.Addr(arg), b)
 		return 0, err
 	case linux.TIOCSWINSZ:
-		var b [8]byte
-		if _, err := io.CopyIn(hostarch.Addr(arg), b[:]); err != nil {
+		var z linux.Winsize
+		b := make([]byte, z.SizeBytes())
+		if _, err := io.CopyIn(hostarch.Addr(arg), b); err != nil {
 			return 0, err
 		}
-		le := binary.LittleEndian
-		p.resize(linux.Winsize{Row: le.Uint16(b[0:]), Col: le.Uint16(b[2:]), Xpixel: le.Uint16(b[4:]), Ypixel: le.Uint16(b[6:])})
+		z.UnmarshalBytes(b)
+		p.resize(z)
 		return 0, nil
 	case linux.TIOCINQ:
-		return 0, putUint32(io, arg, p.inQueue(isMaster))
+		return 0, usermem.PutUint32(io, arg, p.inQueue(isMaster))
 	case linux.TIOCOUTQ:
 		p.mu.Lock()
 		n := len(p.tty.out)
@@ -118,7 +115,7 @@ func (p *Pty) ioctl(ctx vfs.Context, fd *vfs.FileDescription, io usermem.IO, req
 		if isMaster {
 			n = 0
 		}
-		return 0, putUint32(io, arg, uint32(n))
+		return 0, usermem.PutUint32(io, arg, uint32(n))
 	case unix.TCFLSH:
 		return 0, p.flush(arg, isMaster)
 	case unix.TCXONC:
@@ -128,17 +125,17 @@ func (p *Pty) ioctl(ctx vfs.Context, fd *vfs.FileDescription, io usermem.IO, req
 	case linux.TIOCEXCL, linux.TIOCNXCL:
 		return 0, p.locking(func() { p.excl = req == linux.TIOCEXCL })
 	case linux.TIOCGEXCL:
-		return 0, putUint32(io, arg, p.flag(&p.excl))
+		return 0, usermem.PutUint32(io, arg, p.flag(&p.excl))
 	case linux.TIOCGETD:
-		return 0, putUint32(io, arg, 0)
+		return 0, usermem.PutUint32(io, arg, 0)
 	case linux.TIOCSETD:
-		v, err := getUint32(io, arg)
+		v, err := usermem.Uint32(io, arg)
 		if err == nil && v != 0 {
 			err = unix.EINVAL
 		}
 		return 0, err
 	case linux.TIOCGDEV:
-		return 0, putUint32(io, arg, uint32(p.Device()))
+		return 0, usermem.PutUint32(io, arg, uint32(p.Device()))
 	case linux.TIOCSTI, linux.TIOCVHANGUP:
 		return 0, unix.EIO // dev.tty.legacy_tiocsti is 0
 	}
@@ -169,9 +166,9 @@ func (p *Pty) jobIoctl(t *kernel.Task, fd *vfs.FileDescription, io usermem.IO, r
 		if err != nil {
 			return 0, err
 		}
-		return 0, putUint32(io, arg, uint32(n))
+		return 0, usermem.PutUint32(io, arg, uint32(n))
 	case linux.TIOCSPGRP:
-		v, err := getUint32(io, arg)
+		v, err := usermem.Uint32(io, arg)
 		if err != nil {
 			return 0, err
 		}
@@ -181,7 +178,7 @@ func (p *Pty) jobIoctl(t *kernel.Task, fd *vfs.FileDescription, io usermem.IO, r
 		if err != nil {
 			return 0, err
 		}
-		return 0, putUint32(io, arg, uint32(n))
+		return 0, usermem.PutUint32(io, arg, uint32(n))
 	}
 	return 0, unix.ENOTTY
 }
@@ -274,31 +271,18 @@ func termiosLen(two bool) int {
 
 // encodeTermios makes a struct termios, or termios2.
 func encodeTermios(c *linux.KernelTermios, two bool) []byte {
-	b := make([]byte, termiosLen(two))
-	le := binary.LittleEndian
-	le.PutUint32(b[0:], c.InputFlags)
-	le.PutUint32(b[4:], c.OutputFlags)
-	le.PutUint32(b[8:], c.ControlFlags)
-	le.PutUint32(b[12:], c.LocalFlags)
-	b[16] = c.LineDiscipline
-	copy(b[17:], c.ControlCharacters[:])
-	if two {
-		le.PutUint32(b[36:], c.InputSpeed)
-		le.PutUint32(b[40:], c.OutputSpeed)
-	}
-	return b
+	b := make([]byte, c.SizeBytes())
+	c.MarshalBytes(b)
+	return b[:termiosLen(two)]
 }
 
 // decodeTermios reads what encodeTermios makes. A pty has 8 bits and no parity whatever is asked for (pty_set_termios).
 func decodeTermios(c *linux.KernelTermios, b []byte, two bool) {
-	le := binary.LittleEndian
-	c.InputFlags, c.OutputFlags, c.LocalFlags = le.Uint32(b[0:]), le.Uint32(b[4:]), le.Uint32(b[12:])
-	c.ControlFlags = le.Uint32(b[8:])&^(unix.CSIZE|unix.PARENB) | unix.CS8 | unix.CREAD
-	c.LineDiscipline = b[16]
-	copy(c.ControlCharacters[:], b[17:])
-	if two {
-		c.InputSpeed, c.OutputSpeed = le.Uint32(b[36:]), le.Uint32(b[40:])
-	} else if s, ok := speeds[c.ControlFlags&unix.CBAUD]; ok {
+	all := encodeTermios(c, true)
+	copy(all, b)
+	c.UnmarshalBytes(all)
+	c.ControlFlags = c.ControlFlags&^(unix.CSIZE|unix.PARENB) | unix.CS8 | unix.CREAD
+	if s, ok := speeds[c.ControlFlags&unix.CBAUD]; ok && !two {
 		c.InputSpeed, c.OutputSpeed = s, s
 	}
 }
@@ -306,17 +290,4 @@ func decodeTermios(c *linux.KernelTermios, b []byte, two bool) {
 var speeds = map[uint32]uint32{
 	unix.B0: 0, unix.B300: 300, unix.B1200: 1200, unix.B2400: 2400, unix.B4800: 4800, unix.B9600: 9600, unix.B19200: 19200, unix.B38400: 38400,
 	unix.B57600: 57600, unix.B115200: 115200, unix.B230400: 230400,
-}
-
-func getUint32(io usermem.IO, addr uintptr) (uint32, error) {
-	var b [4]byte
-	_, err := io.CopyIn(hostarch.Addr(addr), b[:])
-	return binary.LittleEndian.Uint32(b[:]), err
-}
-
-func putUint32(io usermem.IO, addr uintptr, v uint32) error {
-	var b [4]byte
-	binary.LittleEndian.PutUint32(b[:], v)
-	_, err := io.CopyOut(hostarch.Addr(addr), b[:])
-	return err
 }

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"moat/sentry/kernel/auth"
@@ -28,18 +27,16 @@ import (
 
 // FS is a file system of generated files.
 type FS struct {
-	Name    string
-	Magic   uint64
+	vfs.FSDefaults
 	Options string
 	root    vfs.Inode
-	dev     uint64
 	born    vfs.Time
 	inos    uint64
 }
 
 // New returns a file system without files; see SetRoot.
 func New(name string, magic uint64) *FS {
-	return &FS{Name: name, Magic: magic, dev: vfs.NewAnonDev(), born: vfs.Time(time.Now().UnixNano())}
+	return &FS{FSDefaults: vfs.NewFSDefaults(name, magic), born: vfs.Time(time.Now().UnixNano())}
 }
 
 // SetRoot sets the root directory, before the file system is mounted.
@@ -51,31 +48,11 @@ func (fs *FS) NextIno() uint64 {
 	return fs.inos
 }
 
-// Type implements vfs.FileSystem.
-func (fs *FS) Type() string { return fs.Name }
-
 // Root implements vfs.FileSystem.
 func (fs *FS) Root() vfs.Inode { return fs.root }
 
-// StatFS implements vfs.FileSystem.
-func (fs *FS) StatFS(vfs.Context) (linux.Statfs, error) {
-	return linux.Statfs{Type: fs.Magic, BlockSize: 4096, FragmentSize: 4096, NameLength: 255}, nil
-}
-
-// Dev implements vfs.FileSystem.
-func (fs *FS) Dev() uint64 { return fs.dev }
-
 // MountOptions implements vfs.FileSystem.
 func (fs *FS) MountOptions() string { return fs.Options }
-
-// CachePolicy implements vfs.FileSystem.
-func (fs *FS) CachePolicy() vfs.CachePolicy { return vfs.CacheNone }
-
-// Sync implements vfs.FileSystem.
-func (fs *FS) Sync(vfs.Context) error { return nil }
-
-// Release implements vfs.FileSystem.
-func (fs *FS) Release() {}
 
 // Base is the common part of all inodes.
 type Base struct {

@@ -11,45 +11,22 @@ import (
 
 // FS is what the files are on: nothing that can be mounted.
 type FS struct {
+	vfs.FSDefaults
 	root inode
-	dev  uint64
 	mnt  *vfs.KernelMount
 }
 
 // NewFS makes it.
 func NewFS() (*FS, error) {
-	fs := &FS{dev: vfs.NewAnonDev()}
+	fs := &FS{FSDefaults: vfs.NewFSDefaults("hostfd", linux.PIPEFS_MAGIC)}
 	fs.root = inode{fs: fs, mode: unix.S_IFDIR | 0o555, ino: 1}
 	var err error
 	fs.mnt, err = vfs.NewKernelMount(fs)
 	return fs, err
 }
 
-// Type implements vfs.FileSystem.
-func (fs *FS) Type() string { return "hostfd" }
-
 // Root implements vfs.FileSystem.
 func (fs *FS) Root() vfs.Inode { return &fs.root }
-
-// StatFS implements vfs.FileSystem.
-func (fs *FS) StatFS(vfs.Context) (linux.Statfs, error) {
-	return linux.Statfs{Type: linux.PIPEFS_MAGIC, BlockSize: 4096, NameLength: 255, FragmentSize: 4096}, nil
-}
-
-// Dev implements vfs.FileSystem.
-func (fs *FS) Dev() uint64 { return fs.dev }
-
-// MountOptions implements vfs.FileSystem.
-func (fs *FS) MountOptions() string { return "" }
-
-// CachePolicy implements vfs.FileSystem.
-func (fs *FS) CachePolicy() vfs.CachePolicy { return vfs.CacheNone }
-
-// Sync implements vfs.FileSystem.
-func (fs *FS) Sync(vfs.Context) error { return nil }
-
-// Release implements vfs.FileSystem.
-func (fs *FS) Release() {}
 
 // inode is a File's inode. It belongs to the container's first user, whoever it is outside.
 type inode struct {

@@ -41,7 +41,7 @@ type Attr struct{ MaxMsg, MsgSize int64 }
 
 // FS is the queues of an IPC namespace.
 type FS struct {
-	dev  uint64
+	vfs.FSDefaults
 	root *directory
 	km   *vfs.KernelMount
 	inos atomic.Uint64
@@ -57,7 +57,7 @@ type slot struct{}
 // Of is the instance of ns.
 func Of(ns *kernel.IPCNamespace) *FS {
 	return ns.Slot(slot{}, func() any {
-		fs := &FS{dev: vfs.NewAnonDev(), queues: map[string]*Queue{}, bytes: map[auth.KUID]int64{}}
+		fs := &FS{FSDefaults: vfs.NewFSDefaults("mqueue", magic), queues: map[string]*Queue{}, bytes: map[auth.KUID]int64{}}
 		fs.inos.Store(1)
 		fs.root = &directory{inode: inode{fs: fs, ino: 1}}
 		fs.root.init(vfs.CreateOptions{Mode: unix.S_IFDIR | 0o1777}, vfs.Background().Now())
@@ -73,18 +73,8 @@ func Register(k *kernel.Kernel) {
 	}, kernel.OwnedBy(func(t *kernel.Task) kernel.Owned { return t.IPC() }))
 }
 
-func (fs *FS) Type() string                 { return "mqueue" }
-func (fs *FS) Root() vfs.Inode              { return fs.root }
-func (fs *FS) Dev() uint64                  { return fs.dev }
-func (fs *FS) MountOptions() string         { return "" }
-func (fs *FS) CachePolicy() vfs.CachePolicy { return vfs.CacheNone }
-func (fs *FS) Sync(vfs.Context) error       { return nil }
-func (fs *FS) Release()                     {}
-
-// StatFS implements vfs.FileSystem.
-func (fs *FS) StatFS(vfs.Context) (linux.Statfs, error) {
-	return linux.Statfs{Type: magic, BlockSize: 4096, FragmentSize: 4096, NameLength: 255}, nil
-}
+// Root implements vfs.FileSystem.
+func (fs *FS) Root() vfs.Inode { return fs.root }
 
 // opener is a task that makes a queue by mq_open(3), with attributes.
 type opener struct {

@@ -1,11 +1,9 @@
 package pipe
 
 import (
-	"moat/sentry/usermem"
 	"moat/sentry/vfs"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -86,11 +84,4 @@ func (e *end) enter(ctx vfs.Context, nonblock bool) error {
 			return err
 		}
 	}
-}
-
-func putInt(io usermem.IO, addr uintptr, v int32) error {
-	var b [4]byte
-	hostarch.ByteOrder.PutUint32(b[:], uint32(v))
-	_, err := io.CopyOut(hostarch.Addr(addr), b[:])
-	return err
 }

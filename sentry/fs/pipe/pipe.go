@@ -422,7 +422,7 @@ func (e *end) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, req ui
 	e.p.mu.Lock()
 	n := e.p.n
 	e.p.mu.Unlock()
-	return 0, putInt(io, arg, int32(n))
+	return 0, usermem.PutUint32(io, arg, uint32(n))
 }
 
 // Readiness implements vfs.FileImpl.

@@ -211,21 +211,21 @@ func pathLink(get func(ctx vfs.Context) (vfs.Path, error)) (func(vfs.Context) (s
 }
 
 func cwdLink(s subject) (func(vfs.Context) (string, error), func(vfs.Context) (vfs.Path, error)) {
+	return s.ownPath(true)
+}
+
+func rootLink(s subject) (func(vfs.Context) (string, error), func(vfs.Context) (vfs.Path, error)) {
+	return s.ownPath(false)
+}
+
+func (s subject) ownPath(wantCwd bool) (func(vfs.Context) (string, error), func(vfs.Context) (vfs.Path, error)) {
 	return pathLink(func(vfs.Context) (vfs.Path, error) {
 		root, cwd, ok := s.t.Paths()
 		if !ok {
 			return vfs.Path{}, unix.ENOENT
 		}
-		root.DecRef()
-		return cwd, nil
-	})
-}
-
-func rootLink(s subject) (func(vfs.Context) (string, error), func(vfs.Context) (vfs.Path, error)) {
-	return pathLink(func(vfs.Context) (vfs.Path, error) {
-		root, cwd, ok := s.t.Paths()
-		if !ok {
-			return vfs.Path{}, unix.ENOENT
+		if wantCwd {
+			root, cwd = cwd, root
 		}
 		cwd.DecRef()
 		return root, nil

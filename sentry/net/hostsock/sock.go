@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"moat/sentry/fs/hostfd"
@@ -197,7 +196,7 @@ func (s *sock) Ioctl(ctx vfs.Context, _ *vfs.FileDescription, io usermem.IO, req
 	}
 	v, err := unix.IoctlGetInt(s.fd, uint(req))
 	if err == nil {
-		_, err = io.CopyOut(hostarch.Addr(arg), []byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)})
+		err = usermem.PutUint32(io, arg, uint32(v))
 	}
 	return 0, err
 }

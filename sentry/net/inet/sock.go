@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
@@ -356,8 +355,7 @@ func (s *sock) Ioctl(ctx vfs.Context, _ *vfs.FileDescription, io usermem.IO, req
 		}
 		n = max(v, 0)
 	}
-	_, err := io.CopyOut(hostarch.Addr(arg), le32(uint32(n)))
-	return 0, err
+	return 0, usermem.PutUint32(io, arg, uint32(n))
 }
 
 var _ socket.Socket = (*sock)(nil)

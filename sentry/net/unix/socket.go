@@ -19,7 +19,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -282,9 +281,7 @@ func (s *sock) Ioctl(ctx vfs.Context, _ *vfs.FileDescription, io usermem.IO, req
 	default:
 		return socket.NetDevice(ctx, s.ns, io, req, arg)
 	}
-	b := []byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)}
-	_, err := io.CopyOut(hostarch.Addr(arg), b)
-	return 0, err
+	return 0, usermem.PutUint32(io, arg, uint32(n))
 }
 
 // GetOption implements socket.Socket.
