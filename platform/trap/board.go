@@ -38,9 +38,12 @@ type board struct {
 	home atomic.Int32
 	// gap is the mean of looks in vain for an event while there is a crowd, times 16. hold is how many hand-overs are still to pass without polling for it, held how many
 	// that were last.
-	gap, hold, held atomic.Int32
+	gap  atomic.Int32
+	hold atomic.Int32
+	held atomic.Int32
 	// owed is a thread that was told to run and must be woken: one whose call blocks meanwhile may be told to do it. handed is one of which another was told that.
-	owed, handed atomic.Pointer[thread]
+	owed   atomic.Pointer[thread]
+	handed atomic.Pointer[thread]
 	// offs counts the threads that are kept off a CPU.
 	offs atomic.Int32
 	// pairs counts the pairs on each CPU.

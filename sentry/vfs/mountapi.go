@@ -108,6 +108,9 @@ type MountAttr struct {
 	Propagation uint64
 }
 
+// flags are those that x gets.
+func (a *MountAttr) flags(x *Mount) uint32 { return x.flags.Load()&^a.Clear | a.Set }
+
 // SetMountAttr is mount_setattr(2): all mounts at p (and below, if rec) change, or none.
 func SetMountAttr(ctx Context, p Path, a MountAttr, rec bool) error {
 	ns, err := namespaceOf(ctx)
@@ -125,10 +128,9 @@ func SetMountAttr(ctx Context, p Path, a MountAttr, rec bool) error {
 		all = all[:0]
 		m.walkLocked(func(x *Mount) { all = append(all, x) })
 	}
-	flags := func(x *Mount) uint32 { return x.flags.Load()&^a.Clear | a.Set }
 	var held []*Mount
 	for _, x := range all {
-		if !x.mayChangeLocked(flags(x)) {
+		if !x.mayChangeLocked(a.flags(x)) {
 			err = unix.EPERM
 		} else if a.Set&unix.ST_RDONLY != 0 && x.flags.Load()&unix.ST_RDONLY == 0 {
 			held = append(held, x)
@@ -142,7 +144,7 @@ func SetMountAttr(ctx Context, p Path, a MountAttr, rec bool) error {
 	}
 	for _, x := range all {
 		if err == nil {
-			x.flags.Store(flags(x))
+			x.flags.Store(a.flags(x))
 			x.propagateLocked(a.Propagation)
 		}
 	}
