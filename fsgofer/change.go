@@ -275,6 +275,14 @@ func timespec(ns int64) unix.Timespec {
 	return unix.Timespec{Sec: sec, Nsec: rem}
 }
 
+// xattrNamed is xattrTarget for a request about one xattr, if it is one of those that a guest may see or change.
+func (s *Server) xattrNamed(r *wire.XattrReq, change bool) (*handle, error) {
+	if !xattrAllowed(r.Name, change) {
+		return nil, unix.EOPNOTSUPP
+	}
+	return s.xattrTarget(&r.Ref, change)
+}
+
 // xattrTarget returns the file of a request about xattrs. A symlink has none that a guest may touch.
 func (s *Server) xattrTarget(r *wire.Ref, change bool) (*handle, error) {
 	e, err := s.resolve(r, change)
@@ -298,10 +306,7 @@ func xattrAllowed(name string, change bool) bool {
 }
 
 func (s *Server) getXattr(r *wire.XattrReq) (wire.Message, int, error) {
-	if !xattrAllowed(r.Name, false) {
-		return nil, -1, unix.EOPNOTSUPP
-	}
-	e, err := s.xattrTarget(&r.Ref, false)
+	e, err := s.xattrNamed(r, false)
 	if err != nil {
 		return nil, -1, err
 	}
@@ -312,10 +317,7 @@ func (s *Server) getXattr(r *wire.XattrReq) (wire.Message, int, error) {
 }
 
 func (s *Server) setXattr(r *wire.XattrReq) (wire.Message, int, error) {
-	if !xattrAllowed(r.Name, true) {
-		return nil, -1, unix.EOPNOTSUPP
-	}
-	e, err := s.xattrTarget(&r.Ref, true)
+	e, err := s.xattrNamed(r, true)
 	if err != nil {
 		return nil, -1, err
 	}
@@ -324,10 +326,7 @@ func (s *Server) setXattr(r *wire.XattrReq) (wire.Message, int, error) {
 }
 
 func (s *Server) removeXattr(r *wire.XattrReq) (wire.Message, int, error) {
-	if !xattrAllowed(r.Name, true) {
-		return nil, -1, unix.EOPNOTSUPP
-	}
-	e, err := s.xattrTarget(&r.Ref, true)
+	e, err := s.xattrNamed(r, true)
 	if err != nil {
 		return nil, -1, err
 	}

@@ -37,10 +37,7 @@ type taskClock struct {
 
 func (c taskClock) Now() int64 {
 	user, sys := c.t.CPUTimes()
-	if c.user {
-		return int64(user)
-	}
-	return int64(user + sys)
+	return cpuTime(user, sys, c.user)
 }
 
 func (taskClock) Until(d int64) time.Duration { return cpuUntil(d, 1) }
@@ -52,14 +49,18 @@ type groupClock struct {
 
 func (c groupClock) Now() int64 {
 	user, sys := c.tg.CPUTimes()
-	if c.user {
-		return int64(user)
-	}
-	return int64(user + sys)
+	return cpuTime(user, sys, c.user)
 }
 
 func (c groupClock) Until(d int64) time.Duration {
 	return cpuUntil(d, min(c.tg.NumTasks(), c.tg.Kernel().NumCPUs()))
+}
+
+func cpuTime(user, sys time.Duration, userOnly bool) int64 {
+	if userOnly {
+		return int64(user)
+	}
+	return int64(user + sys)
 }
 
 // cpuUntil is how long n running threads take at least to use d of CPU time. Linux looks at each tick, 4 ms.

@@ -6,9 +6,10 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"moat/sentry/kernel"
 	"moat/sentry/linuxerr"
+
+	"golang.org/x/sys/unix"
 )
 
 // Table is the system call table that boot hands to the kernel. With an output set it also prints the calls of straced tasks, as strace(1) does: one
@@ -101,7 +102,7 @@ func (tb *Table) Exit(t *kernel.Task, nr uintptr, a kernel.Args, ret uintptr, er
 		b = appendArg(b, t, sig, i, a, n)
 	}
 	b = append(b, ") = "...)
-	b = appendResult(b, sig, ret, err)
+	b = appendResult(b, ret, err)
 	b = append(b, " <"...)
 	b = strconv.AppendFloat(b, d.Seconds(), 'f', 6, 64)
 	b = append(b, '>')
@@ -133,7 +134,7 @@ func describe(nr uintptr) (string, []string) {
 }
 
 // appendResult prints what the call returned: a number, an address for calls that return one, or an error.
-func appendResult(b []byte, sig []string, ret uintptr, err error) []byte {
+func appendResult(b []byte, ret uintptr, err error) []byte {
 	if err == nil {
 		if ret > 1<<31 && int64(ret) > 0 {
 			return appendHex(b, uint64(ret))

@@ -1,9 +1,10 @@
 package mm
 
 import (
+	"moat/sentry/memmap/spans"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"moat/sentry/memmap/spans"
 )
 
 const (
@@ -31,7 +32,7 @@ func (mm *MemoryManager) MAdvise(c Caller, addr hostarch.Addr, length uint64, ad
 	}
 	switch advice {
 	case madvPopulateRead, madvPopulateWrite:
-		return mm.madvPopulate(c, start, end, advice == madvPopulateWrite)
+		return mm.madvPopulate(start, end, advice == madvPopulateWrite)
 	case unix.MADV_REMOVE:
 		return mm.madvRemove(start, end)
 	}
@@ -145,7 +146,7 @@ func (mm *MemoryManager) zap(start, end uint64) {
 	}
 }
 
-func (mm *MemoryManager) madvPopulate(c Caller, start, end uint64, write bool) error {
+func (mm *MemoryManager) madvPopulate(start, end uint64, write bool) error {
 	at := hostarch.Read
 	if write {
 		at = hostarch.Write
@@ -255,7 +256,7 @@ func (mm *MemoryManager) MInCore(addr hostarch.Addr, length uint64, vec []byte) 
 	start, end := uint64(addr), uint64(addr)+pageUp(length)
 	mm.mu.RLock()
 	defer mm.mu.RUnlock()
-	if _, ok := mm.covered(start, end); !ok {
+	if !mm.covered(start, end) {
 		return unix.ENOMEM
 	}
 	for i := range vec {

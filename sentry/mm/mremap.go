@@ -1,10 +1,11 @@
 package mm
 
 import (
+	"moat/sentry/memmap/spans"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"moat/sentry/memmap/spans"
 )
 
 // MRemap is mremap(2), with the checks of mm/mremap.c in their order.
@@ -192,7 +193,7 @@ func (mm *MemoryManager) move(old, oldLen, newLen, to uint64, flags uint32) (uin
 	if v.id != nil {
 		v.id.IncRef()
 	}
-	mm.movePMAs(old, oldLen, to, &v)
+	mm.movePMAs(old, oldLen, to)
 	switch {
 	case dontUnmap:
 		// The old mapping stays, empty; locks move along (mm/mremap.c).
@@ -213,7 +214,7 @@ func (mm *MemoryManager) move(old, oldLen, newLen, to uint64, flags uint32) (uin
 	return to, nil
 }
 
-func (mm *MemoryManager) movePMAs(old, oldLen, to uint64, v *vma) {
+func (mm *MemoryManager) movePMAs(old, oldLen, to uint64) {
 	if oldLen == 0 {
 		return
 	}

@@ -3,9 +3,10 @@ package mm
 import (
 	"sync/atomic"
 
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/memmap"
 	"moat/sentry/memmap/spans"
+
+	"gvisor.dev/gvisor/pkg/hostarch"
 )
 
 // pma is a run of pages behind a part of a mapping. Its range is the span's. It holds one reference to each page.
@@ -104,10 +105,10 @@ func (mm *MemoryManager) mergePMA(it spans.Iter) spans.Iter {
 }
 
 // insertPMA adds a run and queues its mapping. It takes over the reference to the pages.
-func (mm *MemoryManager) insertPMA(start, end uint64, p pma, foreign bool) spans.Iter {
+func (mm *MemoryManager) insertPMA(start, end uint64, p pma, foreign bool) {
 	mm.account(&p, int64(end-start))
 	mm.mapRun(start, end, &p, foreign)
-	return mm.mergePMA(mm.pmas.Insert(spans.Span[pma]{Start: start, End: end, Val: p}))
+	mm.mergePMA(mm.pmas.Insert(spans.Span[pma]{Start: start, End: end, Val: p}))
 }
 
 func (mm *MemoryManager) mapRun(start, end uint64, p *pma, foreign bool) {

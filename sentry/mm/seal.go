@@ -13,7 +13,7 @@ func (mm *MemoryManager) MSeal(addr hostarch.Addr, length uint64) error {
 	}
 	mm.mu.Lock()
 	defer mm.unlock()
-	if _, ok := mm.covered(start, end); !ok {
+	if !mm.covered(start, end) {
 		return unix.ENOMEM
 	}
 	for it := mm.vmas.Find(start); mm.vmas.Ok(it) && mm.vmas.At(it).Start < end; it = mm.vmas.Next(it) {

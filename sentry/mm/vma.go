@@ -1,11 +1,12 @@
 package mm
 
 import (
+	"moat/sentry/memmap"
+	"moat/sentry/memmap/spans"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"moat/sentry/memmap"
-	"moat/sentry/memmap/spans"
 )
 
 // vmaFlags are a mapping's properties besides its permissions (VM_*).
@@ -177,15 +178,14 @@ func (mm *MemoryManager) removeVMAs(start, end uint64, unmap bool) {
 	}
 }
 
-// covered reports whether [start, end) is mapped without a hole, and returns the position of its first mapping.
-func (mm *MemoryManager) covered(start, end uint64) (spans.Iter, bool) {
-	first := mm.vmas.Find(start)
-	for it := first; mm.vmas.Ok(it) && mm.vmas.At(it).Start <= start; it = mm.vmas.Next(it) {
+// covered reports whether [start, end) is mapped without a hole.
+func (mm *MemoryManager) covered(start, end uint64) bool {
+	for it := mm.vmas.Find(start); mm.vmas.Ok(it) && mm.vmas.At(it).Start <= start; it = mm.vmas.Next(it) {
 		if start = mm.vmas.At(it).End; start >= end {
-			return first, true
+			return true
 		}
 	}
-	return first, false
+	return false
 }
 
 func addrRange(start, end uint64) hostarch.AddrRange {

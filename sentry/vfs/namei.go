@@ -302,27 +302,26 @@ func (d *Dentry) lookup(ctx Context, name string) (*Dentry, error) {
 			if err != unix.ENOENT || d.sb.policy != CacheForever {
 				return nil, err
 			}
-			c, _ := d.enter(name, nil, false)
+			c := d.enter(name, nil, false)
 			c.DecRef()
 			return nil, unix.ENOENT
 		}
 		if !attach(inode) {
 			continue
 		}
-		c, _ := d.enter(name, inode, false)
-		return c, nil
+		return d.enter(name, inode, false), nil
 	}
 	return nil, unix.ESTALE
 }
 
 // enter makes a dentry for name with an attached inode (nil: negative) and caches it as the policy says. A dentry that
 // was cached first wins, unless replace says that name is new. It returns a reference.
-func (d *Dentry) enter(name string, inode Inode, replace bool) (c *Dentry, fresh bool) {
+func (d *Dentry) enter(name string, inode Inode, replace bool) *Dentry {
 	name = strings.Clone(name) // not a part of some long path
-	c = newDentry(d.sb, d, name, inode)
+	c := newDentry(d.sb, d, name, inode)
 	if d.sb.policy == CacheNone {
 		c.flags.Or(dUnhashed)
-		return c, true
+		return c
 	}
 	d.dir.mu.Lock()
 	if old := d.dir.children[name]; old != nil {
@@ -331,7 +330,7 @@ func (d *Dentry) enter(name string, inode Inode, replace bool) (c *Dentry, fresh
 			d.dir.mu.Unlock()
 			c.flags.Or(dUnhashed)
 			c.DecRef()
-			return old, false
+			return old
 		}
 		old.IncRef()
 		d.unhashLocked(old)
@@ -339,7 +338,7 @@ func (d *Dentry) enter(name string, inode Inode, replace bool) (c *Dentry, fresh
 	}
 	d.hashLocked(name, c)
 	d.dir.mu.Unlock()
-	return c, true
+	return c
 }
 
 // Resolve walks path from start (used if path is relative) and returns what it names, with references. flags are

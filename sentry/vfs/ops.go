@@ -21,7 +21,7 @@ func (d *Dentry) added(name string, inode Inode) (*Dentry, error) {
 	if !attach(inode) {
 		return nil, unix.ESTALE
 	}
-	c, _ := d.enter(name, inode, true)
+	c := d.enter(name, inode, true)
 	notifyDir(d, InCreate, 0, name, isDir(inode))
 	return c, nil
 }

@@ -82,7 +82,7 @@ func (in *Instances) New(pidns *kernel.PIDNamespace) *FS {
 	f.NextIno()
 	tree := genfs.NewTree(f.FS)
 	in.addSystem(f, tree)
-	in.sys.add(f, tree)
+	in.sys.add(tree)
 	f.net = f.netDir()
 	var cs []genfs.Child
 	cs = append(cs, tree.Children()...)
@@ -107,9 +107,9 @@ func (p pids) Find(ctx vfs.Context, name string) (vfs.Inode, error) {
 	f := p.f
 	switch name {
 	case "self":
-		return f.selfLink(ctx, false), nil
+		return f.selfLink(false), nil
 	case "thread-self":
-		return f.selfLink(ctx, true), nil
+		return f.selfLink(true), nil
 	}
 	n, ok := number(name)
 	if !ok {
@@ -169,8 +169,8 @@ func taskIno(tid int32, thread bool, index int) uint64 {
 	return ino
 }
 
-// selfLink is /proc/self or /proc/thread-self, as ctx sees it.
-func (f *FS) selfLink(ctx vfs.Context, thread bool) vfs.Inode {
+// selfLink is /proc/self or /proc/thread-self.
+func (f *FS) selfLink(thread bool) vfs.Inode {
 	ino := uint64(selfIno)
 	if thread {
 		ino++

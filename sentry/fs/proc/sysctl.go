@@ -306,7 +306,7 @@ func (y *sysctls) net() {
 }
 
 // add enters all of them in an instance's tree. Who may write is the mode's business: root, with the capabilities of the machine's owner.
-func (y *sysctls) add(f *FS, tree *genfs.Tree) {
+func (y *sysctls) add(tree *genfs.Tree) {
 	for i := range y.list {
 		s := &y.list[i]
 		file := tree.AddFile("sys/"+s.path, s.perm, func(ctx vfs.Context, b *bytes.Buffer) error {

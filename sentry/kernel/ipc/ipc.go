@@ -158,23 +158,29 @@ func (r *registry[T]) find(id int32) (T, error) {
 	return o, nil
 }
 
-// at returns the object with index idx (SEM_STAT and its like), and the highest index in use.
-func (r *registry[T]) at(idx int32) (T, int32, error) {
+// lookup is find, or with byIndex finds by the index id (SEM_STAT and its like).
+func (r *registry[T]) lookup(id int32, byIndex bool) (o T, err error) {
+	if !byIndex {
+		return r.find(id)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var found T
-	var zero T
-	top := int32(0)
-	for id, o := range r.byID {
-		if id%maxIDs == idx {
-			found = o
+	for n, o := range r.byID {
+		if n%maxIDs == id {
+			return o, nil
 		}
+	}
+	return o, unix.EINVAL
+}
+
+// top is the highest index in use.
+func (r *registry[T]) top() (top int32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id := range r.byID {
 		top = max(top, id%maxIDs)
 	}
-	if found == zero {
-		return found, top, unix.EINVAL
-	}
-	return found, top, nil
+	return top
 }
 
 // forget takes o out of the tables; its key is free at once.

@@ -5,9 +5,10 @@ import (
 	"sync"
 	"time"
 
+	"moat/sentry/kernel/auth"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"moat/sentry/kernel/auth"
 )
 
 // Queues are the message queues of a namespace.
@@ -211,10 +212,7 @@ type QueueState struct {
 
 // Stat is IPC_STAT, or MSG_STAT if byIndex; perm says that it needs permission.
 func (r *Queues) Stat(a Actor, id int32, byIndex, perm bool) (QueueState, error) {
-	q, err := r.find(id)
-	if byIndex {
-		q, _, err = r.at(id)
-	}
+	q, err := r.lookup(id, byIndex)
 	if err != nil {
 		return QueueState{}, err
 	}
@@ -237,6 +235,5 @@ func (r *Queues) Usage() (queues, msgs, bytes, top int32) {
 		bytes += int32(q.bytes)
 		q.mu.Unlock()
 	}
-	_, top, _ = r.at(-1)
-	return queues, msgs, bytes, top
+	return queues, msgs, bytes, r.top()
 }

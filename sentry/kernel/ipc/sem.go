@@ -5,9 +5,10 @@ import (
 	"sync"
 	"time"
 
+	"moat/sentry/kernel/auth"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"moat/sentry/kernel/auth"
 )
 
 // Semaphores are the semaphore sets of a namespace.
@@ -243,10 +244,7 @@ func (r *Semaphores) clearUndo(s *SemSet, num int) {
 
 // Find returns the set with identifier id, or with index id if byIndex (SEM_STAT); perm says that reading it needs permission.
 func (r *Semaphores) Find(a Actor, id int32, byIndex, perm bool) (*SemSet, error) {
-	s, err := r.find(id)
-	if byIndex {
-		s, _, err = r.at(id)
-	}
+	s, err := r.lookup(id, byIndex)
 	if err != nil {
 		return nil, err
 	}
@@ -266,8 +264,7 @@ func (r *Semaphores) Usage() (sets, sems, top int32) {
 		sets++
 		sems += int32(len(s.sems))
 	}
-	_, top, _ = r.at(-1)
-	return sets, sems, top
+	return sets, sems, r.top()
 }
 
 // Remove is IPC_RMID.

@@ -5,10 +5,11 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
 	"moat/sentry/kernel/auth"
 	"moat/sentry/memory"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 // Segments are the shared memory segments of a namespace.
@@ -211,10 +212,7 @@ type SegmentState struct {
 
 // Stat is IPC_STAT, or SHM_STAT if byIndex.
 func (r *Segments) Stat(a Actor, id int32, byIndex, perm bool) (SegmentState, error) {
-	s, err := r.find(id)
-	if byIndex {
-		s, _, err = r.at(id)
-	}
+	s, err := r.lookup(id, byIndex)
 	if err != nil {
 		return SegmentState{}, err
 	}
@@ -235,6 +233,5 @@ func (r *Segments) Usage() (segs int32, bytes, resident uint64, top int32) {
 		bytes += s.Shared.Size()
 		resident += s.Resident()
 	}
-	_, top, _ = r.at(-1)
-	return segs, bytes, resident, top
+	return segs, bytes, resident, r.top()
 }

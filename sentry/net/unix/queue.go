@@ -232,7 +232,7 @@ func (s *sock) sendPacket(ctx vfs.Context, m *socket.Message, st state, peer *so
 	}
 	s.mu.Unlock()
 	if s.dgram() {
-		if err := peer.admits(s, st == connected && len(m.Addr) == 0); err != nil {
+		if err := peer.admits(s); err != nil {
 			if err == unix.ECONNREFUSED && len(m.Addr) == 0 {
 				s.setPeer(nil)
 			}
@@ -247,7 +247,7 @@ func (s *sock) sendPacket(ctx vfs.Context, m *socket.Message, st state, peer *so
 }
 
 // admits says whether a datagram of from's may be queued now.
-func (s *sock) admits(from *sock, connected bool) error {
+func (s *sock) admits(from *sock) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
