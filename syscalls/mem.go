@@ -123,14 +123,14 @@ func sysMmap(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return 0, err
 		}
 		defer f.DecRef()
-		if flags&unix.MAP_HUGETLB != 0 || o.Length == 0 {
+		if flags&unix.MAP_HUGETLB != 0 {
 			return 0, unix.EINVAL
+		}
+		if err := t.MemoryManager().MayPlace(&o); err != nil {
+			return 0, err
 		}
 		if err := mapType(flags, true, &o); err != nil {
 			return 0, err
-		}
-		if o.Fixed && o.Addr&(hostarch.PageSize-1) != 0 {
-			return 0, unix.EINVAL
 		}
 		if err := f.ConfigureMMap(t, &o); err != nil {
 			return 0, err
@@ -144,6 +144,9 @@ func sysMmap(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	} else {
 		if flags&unix.MAP_HUGETLB != 0 {
 			return 0, unix.ENOMEM
+		}
+		if err := t.MemoryManager().MayPlace(&o); err != nil {
+			return 0, err
 		}
 		if err := mapType(flags, false, &o); err != nil {
 			return 0, err

@@ -17,8 +17,12 @@ func init() {
 }
 
 func makePipe(t *kernel.Task, addr kernel.Arg, flags uint32) (uintptr, error) {
-	if flags&^uint32(unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_DIRECT) != 0 {
+	const notification = unix.O_EXCL // O_NOTIFICATION_PIPE
+	if flags&^uint32(unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_DIRECT|notification) != 0 {
 		return 0, unix.EINVAL
+	}
+	if flags&notification != 0 {
+		return 0, unix.ENOPKG // as without CONFIG_WATCH_QUEUE
 	}
 	r, w := pipe.New(t, flags)
 	defer r.DecRef()

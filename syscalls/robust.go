@@ -2,7 +2,6 @@ package syscalls
 
 import (
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
 
 	"moat/sentry/kernel"
@@ -24,7 +23,7 @@ func sysGetRobustList(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	if o.ThreadGroup() != t.ThreadGroup() && !t.Credentials().HasCap(linux.CAP_SYS_PTRACE) {
+	if !t.MayAccess(o, false) {
 		return 0, unix.EPERM
 	}
 	if err := t.CopyOutUint64(a[2].Pointer(), robustHeadSize); err != nil {

@@ -83,10 +83,11 @@ func copyOutAddr(t *kernel.Task, b []byte, addr, lenAddr hostarch.Addr) error {
 	if int32(n) < 0 {
 		return unix.EINVAL
 	}
-	if _, err := t.CopyOut(addr, b[:min(len(b), int(n))]); err != nil {
-		return unix.EFAULT
+	if err := t.CopyOutUint32(lenAddr, uint32(len(b))); err != nil {
+		return err
 	}
-	return t.CopyOutUint32(lenAddr, uint32(len(b)))
+	_, err = t.CopyOut(addr, b[:min(len(b), int(n))])
+	return err
 }
 
 // sockType splits SOCK_NONBLOCK and SOCK_CLOEXEC, which are O_NONBLOCK and O_CLOEXEC, off a type.

@@ -353,7 +353,12 @@ func sysCopyFileRange(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, unix.EFBIG
 	}
 	n = min(n, math.MaxInt64-from, math.MaxInt64-to)
-	if in.Inode() == out.Inode() && from < to+n && to < from+n {
+	if st, err := in.Stat(t); err != nil {
+		return 0, err
+	} else {
+		n = min(n, max(0, st.Size-from))
+	}
+	if n > 0 && in.Inode() == out.Inode() && from < to+n && to < from+n {
 		return 0, unix.EINVAL
 	}
 	c, err := m.move(uint64(n))

@@ -121,7 +121,7 @@ func putStatx(t *kernel.Task, buf kernel.Arg, p vfs.Path, a *vfs.Attr, want uint
 		attrs |= attrMountRoot
 	}
 	st := linux.Statx{Mask: mask, Blksize: uint32(a.Blksize), Attributes: attrs, Nlink: a.Nlink, UID: ns.UIDOrOverflow(a.UID), GID: ns.GIDOrOverflow(a.GID),
-		Mode: a.Mode, Ino: a.Ino, Size: uint64(a.Size), Blocks: uint64(a.Blocks), AttributesMask: a.AttributesMask | attrMountRoot,
+		Mode: a.Mode, Ino: a.Ino, Size: uint64(a.Size), Blocks: uint64(a.Blocks), AttributesMask: a.AttributesMask | attrMountRoot | unix.STATX_ATTR_AUTOMOUNT | unix.STATX_ATTR_DAX,
 		Atime: linux.NsecToStatxTimestamp(int64(a.Atime)), Btime: linux.NsecToStatxTimestamp(int64(a.Btime)),
 		Ctime: linux.NsecToStatxTimestamp(int64(a.Ctime)), Mtime: linux.NsecToStatxTimestamp(int64(a.Mtime)),
 		RdevMajor: unix.Major(a.Rdev), RdevMinor: unix.Minor(a.Rdev), DevMajor: unix.Major(dev), DevMinor: unix.Minor(dev), MntID: p.Mount.ID()}

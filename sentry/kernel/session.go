@@ -90,7 +90,7 @@ func (tg *ThreadGroup) isSessionLeader() bool {
 
 // Setpgid is setpgid(2) by t.
 func (t *Task) Setpgid(pid, pgid int32) error {
-	if pgid < 0 {
+	if pgid < 0 || pgid == 0 && pid < 0 {
 		return unix.EINVAL
 	}
 	k := t.k

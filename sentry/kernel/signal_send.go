@@ -149,7 +149,7 @@ func (tg *ThreadGroup) prepareLocked(t *Task, sig linux.Signal, force bool) bool
 
 // ignoredLocked is sig_ignored: a blocked signal is never ignored, since its handler may change by the time it is unblocked.
 func (tg *ThreadGroup) ignoredLocked(t *Task, sig linux.Signal, force bool) bool {
-	if signal.Has(t.mask(), sig) || signal.Has(t.waitSet, sig) || t.tracing.Load() != nil && sig != linux.SIGKILL {
+	if signal.Has(t.mask(), sig) || t.tracing.Load() != nil && sig != linux.SIGKILL {
 		return false // nor is one that a tracer is to see
 	}
 	h := tg.handlers.get(sig).Handler

@@ -152,6 +152,13 @@ func (mm *MemoryManager) madvPopulate(start, end uint64, write bool) error {
 		at = hostarch.Write
 	}
 	for start < end {
+		mm.mu.RLock()
+		sp := mm.vmas.Lookup(start)
+		unreadable := sp != nil && !write && !sp.Val.perms.Read
+		mm.mu.RUnlock()
+		if unreadable {
+			return unix.EINVAL // also if its pages are readable because they are writable
+		}
 		n, err := mm.populate(start, min(end, start+maxAround), at, true)
 		start += n
 		switch err {

@@ -174,6 +174,27 @@ func (mm *MemoryManager) place(opts *memmap.MMapOpts, n uint64) (uint64, error) 
 	return addr, nil
 }
 
+// MayPlace checks the place that opts ask for, which comes before what is to be mapped there.
+func (mm *MemoryManager) MayPlace(opts *memmap.MMapOpts) error {
+	n := pageUp(opts.Length)
+	switch {
+	case opts.Length == 0:
+		return unix.EINVAL
+	case n == 0:
+		return unix.ENOMEM
+	}
+	mm.mu.RLock()
+	defer mm.mu.RUnlock()
+	if !opts.Fixed && !opts.FixedNoReplace {
+		if n > uint64(mm.lim.End-mm.lim.Start) {
+			return unix.ENOMEM
+		}
+		return nil
+	}
+	_, err := mm.place(opts, n)
+	return err
+}
+
 // mappedIn is the number of mapped bytes in [start, end).
 func (mm *MemoryManager) mappedIn(start, end uint64) (n uint64) {
 	for it := mm.vmas.Find(start); mm.vmas.Ok(it) && mm.vmas.At(it).Start < end; it = mm.vmas.Next(it) {

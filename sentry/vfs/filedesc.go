@@ -108,6 +108,17 @@ func (fd *FileDescription) Seekable() bool { return fd.seekable }
 // Nonblocking reports O_NONBLOCK.
 func (fd *FileDescription) Nonblocking() bool { return fd.flags.Load()&unix.O_NONBLOCK != 0 }
 
+// mayDirect reports whether F_SETFL may set O_DIRECT: on a pipe, or on a file that was opened by a name, which a memfd was not.
+func (fd *FileDescription) mayDirect() bool {
+	switch fd.Inode().Mode() & unix.S_IFMT {
+	case unix.S_IFIFO, unix.S_IFBLK:
+		return true
+	case unix.S_IFREG:
+		return !fd.path.Dentry.IsRoot()
+	}
+	return false
+}
+
 // SetStatusFlags is F_SETFL: only O_APPEND, O_ASYNC, O_DIRECT, O_NOATIME and O_NONBLOCK change.
 func (fd *FileDescription) SetStatusFlags(ctx Context, flags uint32) error {
 	const settable = unix.O_APPEND | unix.O_ASYNC | unix.O_DIRECT | unix.O_NOATIME | unix.O_NONBLOCK
@@ -119,6 +130,9 @@ func (fd *FileDescription) SetStatusFlags(ctx Context, flags uint32) error {
 		}
 		if set&^old&unix.O_NOATIME != 0 && !ownerOrCapable(ctx, fd.Inode()) {
 			return unix.EPERM
+		}
+		if set&unix.O_DIRECT != 0 && !fd.mayDirect() {
+			return unix.EINVAL
 		}
 		if err := fd.impl.SetFlags(ctx, old, set); err != nil {
 			return err

@@ -349,9 +349,6 @@ func (fd *FileDescription) Allocate(ctx Context, mode uint32, off, length int64)
 	if !fd.Writable() {
 		return unix.EBADF
 	}
-	if mode&^uint32(unix.FALLOC_FL_KEEP_SIZE) != 0 && fd.flags.Load()&unix.O_APPEND != 0 {
-		return unix.EPERM
-	}
 	switch fd.Inode().Mode() & unix.S_IFMT {
 	case unix.S_IFIFO:
 		return unix.ESPIPE
@@ -364,7 +361,7 @@ func (fd *FileDescription) Allocate(ctx Context, mode uint32, off, length int64)
 	if off > math.MaxInt64-length {
 		return unix.EFBIG
 	}
-	if limit := ctx.FileSizeLimit(); uint64(off+length) > limit && mode&unix.FALLOC_FL_KEEP_SIZE == 0 {
+	if limit := ctx.FileSizeLimit(); uint64(off+length) > limit && mode&^uint32(unix.FALLOC_FL_ZERO_RANGE) == 0 {
 		ctx.SendSIGXFSZ()
 		return unix.EFBIG
 	}

@@ -79,7 +79,7 @@ func (e *executor) stop() {
 }
 
 // patience is how long a program may take.
-const patience = 40 * time.Second
+const patience = 2 * time.Minute
 
 // A call that sleeps for hasty waits, perhaps: programs are compared with it first, and again with steady if they differ.
 const hasty, steady = 1 * time.Millisecond, 25 * time.Millisecond

@@ -86,7 +86,7 @@ func (i *inode) Attr(vfs.Context) (vfs.Attr, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return vfs.Attr{Ino: i.ino, Mode: i.Mode(), Nlink: i.nlink, UID: i.uid, GID: i.gid, Rdev: i.rdev, Blksize: memory.PageSize,
-		Atime: i.atime, Mtime: i.mtime, Ctime: i.ctime, Btime: i.btime}, nil
+		AttributesMask: unix.STATX_ATTR_APPEND | unix.STATX_ATTR_IMMUTABLE | unix.STATX_ATTR_NODUMP, Atime: i.atime, Mtime: i.mtime, Ctime: i.ctime, Btime: i.btime}, nil
 }
 
 // SetAttr implements vfs.Inode. SetSize is regular's.

@@ -532,6 +532,10 @@ func (f *file) Allocate(ctx vfs.Context, mode uint32, off, length int64) error {
 	if end > maxSize {
 		return unix.EFBIG
 	}
+	if end > ctx.FileSizeLimit() { // whether the size changes or not (inode_newsize_ok)
+		ctx.SendSIGXFSZ()
+		return unix.EFBIG
+	}
 	if seals&unix.F_SEAL_GROW != 0 && int64(end) > r.size.Load() {
 		return unix.EPERM
 	}

@@ -3,6 +3,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/select.h>
+#include <sys/socket.h>
 #include <sys/xattr.h>
 #include <linux/openat2.h>
 
@@ -77,7 +78,34 @@ static void anonymous(void) {
 	R(fcntl(p[0], F_OFD_SETLK, &l));
 	R(fcntl(p[0], F_ADD_SEALS, 2));
 	R(fcntl(p[1], F_ADD_SEALS, 2));
-	close(e), close(p[0]), close(p[1]);
+	H("O_DIRECT by fcntl");
+	int m = memfd_create("m", 0), s = socket(AF_UNIX, SOCK_STREAM, 0), d = open(".", O_RDONLY);
+	R(fcntl(e, F_SETFL, O_DIRECT | O_NONBLOCK));
+	V(fcntl(e, F_GETFL) & O_NONBLOCK);
+	R(fcntl(p[0], F_SETFL, O_DIRECT));
+	R(fcntl(s, F_SETFL, O_DIRECT));
+	R(fcntl(m, F_SETFL, O_DIRECT));
+	H("fallocate");
+	ftruncate(m, 4096);
+	R(fallocate(m, FALLOC_FL_INSERT_RANGE, 1L << 40, 4096));
+	R(fcntl(m, F_SETFL, O_APPEND));
+	R(fallocate(m, FALLOC_FL_COLLAPSE_RANGE, 0, 4096));
+	signal(SIGXFSZ, SIG_IGN);
+	struct rlimit old, few = {8192, 8192};
+	getrlimit(RLIMIT_FSIZE, &old);
+	few.rlim_max = old.rlim_max;
+	setrlimit(RLIMIT_FSIZE, &few);
+	R(fallocate(m, FALLOC_FL_KEEP_SIZE, 8192, 4096));
+	setrlimit(RLIMIT_FSIZE, &old);
+	H("copying from the end");
+	int f = open("f", O_RDWR);
+	loff_t at = 10;
+	V(copy_file_range(f, &at, f, 0, 63, 0));
+	R(SC(pipe2, p, 0x80));
+	struct statx sx;
+	statx(m, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &sx);
+	P("statx knows %llx of a memfd", (long long)sx.stx_attributes_mask);
+	close(m), close(s), close(d), close(f), close(e), close(p[0]), close(p[1]);
 }
 
 static void vectors(void) {

@@ -32,5 +32,19 @@ int main(void) {
 	munmap(p + 8192, 4096);
 	char *q = mremap(p + 4096, 4096, 65536, MREMAP_MAYMOVE, (void *)0x7000000000);
 	P("moved %d, to the address %d", q != MAP_FAILED && q != p + 4096, q == (void *)0x7000000000);
+	H("the place of a mapping comes before what is mapped");
+	int z[2];
+	pipe(z);
+	R(mmap(p, 4096, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, z[0], 0));
+	R(mmap(p, 4096, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, z[1], 0));
+	R(mmap(p, -4096L, PROT_READ, MAP_PRIVATE, z[0], 0));
+	R(mmap(p, -1L, PROT_READ, MAP_SHARED, z[0], 0));
+	R(mmap(p, -4096L, PROT_READ, MAP_SHARED, z[0], 8192));
+	R(mmap(p, -4096L, PROT_READ, MAP_SHARED_VALIDATE | MAP_ANONYMOUS, -1, 0));
+	R(mmap(p + 1, 4096, PROT_READ, MAP_SHARED_VALIDATE | MAP_SYNC | MAP_FIXED, z[0], 0));
+	R(mmap(p, 0, PROT_READ, MAP_SHARED, z[0], 0));
+	char *w = mmap(0, 8192, PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	R(madvise(w, 8192, 22));
+	R(madvise(w, 8192, 23));
 	return 0;
 }

@@ -83,5 +83,38 @@ int main(void) {
 	}
 	wait(0);
 	kill(c, SIGKILL), wait(0);
+	R(setpgid(-1, 0));
+	H("sigtimedwait and a signal that is ignored by default");
+	sigset_t set;
+	sigemptyset(&set), sigaddset(&set, SIGURG);
+	c = fork();
+	if (!c) {
+		usleep(20000);
+		kill(getppid(), SIGURG);
+		_exit(0);
+	}
+	struct timespec tenth = {0, 100000000};
+	V(sigtimedwait(&set, 0, &tenth));
+	sigprocmask(SIG_BLOCK, &set, 0);
+	kill(getpid(), SIGURG);
+	P("blocked: %d", sigtimedwait(&set, 0, &tenth) == SIGURG);
+	wait(0);
+	H("robust lists of those that one may trace");
+	c = fork();
+	if (!c) {
+		pause();
+		_exit(0);
+	}
+	void *head;
+	size_t len;
+	if (!fork()) {
+		setresuid(0, 1000, -1);
+		R(SC(get_robust_list, c, &head, &len));
+		setresuid(1000, 1000, 1000);
+		R(SC(get_robust_list, c, &head, &len));
+		_exit(0);
+	}
+	wait(0);
+	kill(c, SIGKILL), wait(0);
 	return 0;
 }

@@ -40,5 +40,11 @@ int main(void) {
 	pair("flags", AF_UNIX, SOCK_STREAM | 0x100, 0);
 	R(SC(socketpair, 0, SOCK_STREAM, 0, BAD));
 	R(SC(socketpair, AF_UNIX, SOCK_STREAM, 0, BAD));
+	H("the length of an address is told first");
+	int v[2];
+	socketpair(AF_UNIX, SOCK_STREAM, 0, v);
+	socklen_t n = 100;
+	R(getpeername(v[0], BAD, &n));
+	P("%u", n);
 	return 0;
 }

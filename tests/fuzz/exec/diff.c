@@ -311,9 +311,13 @@ static void make(struct call *c) {
 	faulted[0] = 0;
 	long r = nr >= 1000 ? extra(nr, a) : syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 	int e = errno;
-	if (nr == SYS_fork || nr == SYS_vfork)
-		if (!r)
-			_exit(3);
+	if ((nr == SYS_fork || nr == SYS_vfork) && !r)
+		_exit(3);
+	// A process that was killed, or another that got a signal, is given the time to show it.
+	if (!r && (nr == SYS_kill || nr == SYS_tkill || nr == SYS_tgkill || nr == SYS_pidfd_send_signal || nr == SYS_rt_sigqueueinfo || nr == SYS_rt_tgsigqueueinfo)) {
+		struct timespec t = {0, sh->quiet * 500L};
+		syscall(SYS_nanosleep, &t, 0);
+	}
 	c->ret = r;
 	if (r == -1 && e)
 		put(c, "%s", errname(e));
@@ -540,6 +544,10 @@ static void control(void) {
 				}
 		}
 	}
+	long since = now_us();
+	for (int a = 0; a < ACTORS; a++) // those that have done their part sleep when they have taken all signals
+		if (waits[a] < 0 && !gone[a])
+			settled(a, sh->n + 1, since);
 	for (int a = 0; a < ACTORS; a++)
 		if (sh->sigs[a][0])
 			put(&sh->call[sh->n - 1], " signals %d%s", a, sh->sigs[a]);
