@@ -48,10 +48,11 @@ oci: deps build
 	./scripts/deps.sh docker.io iproute2 podman
 	MOAT_DOCKER=1 MOAT_PODMAN=1 MOAT_LONG=1 $(GO) test -count=1 -timeout 30m -v ./tests/oci
 
-# moat's shim under a containerd that is started by hand: installs it from Debian.
+# moat's shim under a containerd that is started by hand: installs it from Debian, and builds crictl and critest from the Go module proxy.
 containerd: deps build shim
-	./scripts/deps.sh containerd iproute2
-	MOAT_CONTAINERD=1 $(GO) test -count=1 -timeout 20m -v -run TestContainerd ./tests/oci
+	./scripts/deps.sh containerd containernetworking-plugins iproute2 procps
+	./scripts/crictl.sh
+	MOAT_CONTAINERD=1 $(GO) test -count=1 -timeout 40m -v -run 'TestContainerd|TestCRI' ./tests/oci
 
 # Other people's tests of OCI runtimes, on moat and, where they are installed, on runc and crun; what fails must be in tests/oci/suites/known.txt.
 oci-suites: deps build

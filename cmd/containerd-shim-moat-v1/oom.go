@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -39,8 +40,8 @@ type answers struct {
 
 func (a *answers) Read(p []byte) (int, error) { return a.LimitedReader.Read(p) }
 
-// watch starts to wait for want of memory in the container whose directory is dir; lack is called for each time, at most once a second.
-func watch(dir string, lack func()) (*watcher, error) {
+// watch starts to wait for want of memory in container id, whose sandbox's directory is dir; lack is called for each time, at most once a second.
+func watch(dir, id string, lack func()) (*watcher, error) {
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err
@@ -52,7 +53,7 @@ func watch(dir string, lack func()) (*watcher, error) {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, "control.sock"), err)
 	}
 	w := &watcher{conn: conn, exited: make(chan struct{}), done: make(chan struct{})}
-	go w.run(filepath.Base(dir), lack)
+	go w.run(id, lack)
 	return w, nil
 }
 
@@ -61,13 +62,13 @@ func (w *watcher) run(id string, lack func()) {
 	a := &answers{io.LimitedReader{R: w.conn}, w.conn}
 	c := jsonrpc.NewClient(a)
 	defer c.Close()
-	args := struct {
+	question := struct {
 		ID   string
 		Seen uint64
 	}{ID: id}
-	for kills := uint64(0); ; args.Seen = kills {
+	for kills := uint64(0); ; question.Seen = kills {
 		a.N = maxAnswer
-		if err := c.Call("Sandbox.AwaitOOM", &args, &kills); err != nil || kills <= args.Seen {
+		if err := c.Call("Sandbox.AwaitOOM", &question, &kills); err != nil || kills <= question.Seen {
 			return
 		}
 		lack()
@@ -91,7 +92,7 @@ func (w *watcher) finish() {
 // watchMemory publishes an event each time that the container's processes are killed for want of memory.
 func (s *service) watchMemory(c *container) {
 	var err error
-	c.memory, err = watch(filepath.Join(c.runc.Root, c.id), func() {
+	c.memory, err = watch(filepath.Join(c.runc.Root, cmp.Or(c.sandbox, c.id)), c.id, func() {
 		s.publisher.Publish(namespaces.WithNamespace(context.Background(), s.namespace), runtime.TaskOOMEventTopic, &events.TaskOOM{ContainerID: c.id})
 	})
 	if err != nil {

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -19,6 +22,7 @@ import (
 	runctask "github.com/containerd/containerd/runtime/v2/runc/task"
 	"github.com/containerd/containerd/runtime/v2/shim"
 	runc "github.com/containerd/go-runc"
+	"github.com/containerd/log"
 	"github.com/containerd/ttrpc"
 )
 
@@ -45,6 +49,8 @@ const restDelay = 2 * time.Second
 type container struct {
 	id   string
 	runc *runc.Runc
+	// sandbox is the id of the container whose sandbox this one is in; "": it has one of its own.
+	sandbox string
 	// execs are the ids of Exec that were not deleted; service.mu guards them.
 	execs  map[string]bool
 	memory *watcher
@@ -109,11 +115,24 @@ func (s *service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 		return nil, err
 	}
 	c := &container{id: r.ID, runc: s.moat(o, r.Bundle), execs: make(map[string]bool)}
+	if err := c.readState(); err != nil {
+		log.L.WithError(err).WithField("id", c.id).Error("the container's state cannot be read")
+	}
 	s.watchMemory(c)
 	s.mu.Lock()
 	s.containers[r.ID] = c
 	s.mu.Unlock()
 	return res, nil
+}
+
+// readState learns what moat has made of the annotations.
+func (c *container) readState() error {
+	b, err := os.ReadFile(filepath.Join(c.runc.Root, c.id, "state.json"))
+	if err != nil {
+		return err
+	}
+	st := struct{ Sandbox *string }{&c.sandbox}
+	return json.Unmarshal(b, &st)
 }
 
 // moat is the command line of a container with these options.

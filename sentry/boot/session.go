@@ -370,10 +370,10 @@ func (c *Session) Usage(id *string, u *Usage) error {
 	return c.s.with(*id, func(b *container) { *u = b.usage() })
 }
 
-// AwaitOOM returns when more than Seen processes of a container have been killed for want of memory, and says how many.
+// AwaitOOM returns how many processes of a container were killed for want of memory, once that is more than Seen or the container has ended.
 func (c *Session) AwaitOOM(a *AwaitOOMArgs, kills *uint64) error {
 	defer c.s.answering.Add(1)
-	return c.s.with(a.ID, func(b *container) { *kills = b.k.AwaitOOM(b.cg, a.Seen, c.gone) })
+	return c.s.with(a.ID, func(b *container) { *kills = b.k.AwaitOOM(b.cg, a.Seen, b.init.tg.Done(), c.gone) })
 }
 
 // Stacks answers with the stacks of all goroutines.

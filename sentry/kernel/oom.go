@@ -24,8 +24,8 @@ type oomKiller struct {
 // OOMKills is the number of processes that were killed for want of memory (/proc/vmstat oom_kill).
 func (k *Kernel) OOMKills() uint64 { return k.oom.kills.Load() }
 
-// AwaitOOM returns cg's OOMKills once that is more than seen, or stop is closed.
-func (k *Kernel) AwaitOOM(cg *Cgroup, seen uint64, stop <-chan struct{}) uint64 {
+// AwaitOOM returns cg's OOMKills once that is more than seen, or ended or stop is closed.
+func (k *Kernel) AwaitOOM(cg *Cgroup, seen uint64, ended, stop <-chan struct{}) uint64 {
 	for {
 		k.oom.mu.Lock()
 		news, n := k.oom.news, cg.OOMKills()
@@ -35,6 +35,8 @@ func (k *Kernel) AwaitOOM(cg *Cgroup, seen uint64, stop <-chan struct{}) uint64 
 		}
 		select {
 		case <-news:
+		case <-ended:
+			return n
 		case <-stop:
 			return n
 		}

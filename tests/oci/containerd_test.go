@@ -31,8 +31,8 @@ type containerd struct {
 
 const boxImage = "docker.io/library/box:latest"
 
-// newContainerd starts one and imports the image "box"; config is added to its configuration.
-func newContainerd(t *testing.T, namespace, config string) *containerd {
+// newContainerd starts one and imports the image "box"; what config returns is added to its configuration.
+func newContainerd(t *testing.T, namespace string, config func(dir string) string) *containerd {
 	t.Helper()
 	if os.Getenv("MOAT_CONTAINERD") == "" {
 		t.Skip("needs containerd: MOAT_CONTAINERD=1, or make containerd")
@@ -50,7 +50,14 @@ func newContainerd(t *testing.T, namespace, config string) *containerd {
 	d.holder = holdNamespaces(t, "-m", "-n")
 	t.Cleanup(d.close)
 	conf := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\n[grpc]\n  address = %q\n[debug]\n  level = \"debug\"\n", d.at("root"), d.at("state"), d.at("s"))
-	if err := os.WriteFile(d.at("config.toml"), []byte(conf+config), 0o644); err != nil {
+	if config != nil {
+		conf += config(d.dir)
+	}
+	err = os.WriteFile(d.at("config.toml"), []byte(conf), 0o644)
+	if err == nil {
+		_, err = install.Containerd(d.at("config.toml"), "moat", moat)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	d.inside("ip", "link", "set", "lo", "up").Run()
@@ -258,7 +265,7 @@ func (d *containerd) close() {
 }
 
 func TestContainerd(t *testing.T) {
-	d := newContainerd(t, fmt.Sprintf("moat-test-%d", os.Getpid()), "")
+	d := newContainerd(t, fmt.Sprintf("moat-test-%d", os.Getpid()), nil)
 	// All events, for the tests to wait for.
 	c := d.command("events")
 	f, err := os.Create(d.at("events"))
