@@ -15,7 +15,6 @@ func init() {
 	const (
 		gone     = "not in Linux any more, or never was"
 		host     = "changes the host"
-		keys     = "kernel key rings are not namespaced"
 		uring    = "io_uring: a large surface for little; programs fall back"
 		modules  = "no kernel modules"
 		aio      = "Linux AIO; programs fall back to threads"
@@ -51,9 +50,6 @@ func init() {
 		absent(215, "epoll_wait_old", gone),
 		absent(236, "vserver", gone),
 		refused(246, "kexec_load", host, unix.EPERM),
-		absent(248, "add_key", keys),
-		absent(249, "request_key", keys),
-		absent(250, "keyctl", keys),
 		absent(298, "perf_event_open", "hardware counters belong to the host"),
 		refused(300, "fanotify_init", "watching whole file systems needs the host's CAP_SYS_ADMIN", unix.EPERM),
 		refused(301, "fanotify_mark", "see fanotify_init", unix.EBADF),

@@ -13,7 +13,7 @@ import (
 
 func init() {
 	register(
-		partial(72, "fcntl", "fd fcntl hex", "leases, dnotify and read/write hints give EINVAL", sysFcntl),
+		partial(72, "fcntl", "fd fcntl hex", "no dnotify (EINVAL, as without CONFIG_DNOTIFY): inotify has taken its place", sysFcntl),
 		full(73, "flock", "fd hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			switch op := a[1].Int() &^ unix.LOCK_NB; {
 			case op == unix.LOCK_SH, op == unix.LOCK_EX, op == unix.LOCK_UN, op&32 != 0:
@@ -85,7 +85,26 @@ func sysFcntl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	case unix.F_SETOWN, unix.F_GETOWN, unix.F_SETOWN_EX, unix.F_GETOWN_EX, unix.F_SETSIG, unix.F_GETSIG:
 		return owner(t, f, fd, cmd, a[2])
 	case unix.F_GETLEASE:
-		return unix.F_UNLCK, nil
+		return uintptr(f.Lease()), nil
+	case unix.F_SETLEASE:
+		if a[2].Uint() > unix.F_UNLCK {
+			return 0, unix.EINVAL
+		}
+		if err := f.SetLease(t, int16(a[2])); err != nil || a[2].Uint() == unix.F_UNLCK || f.AsyncOwner() != nil {
+			return 0, err
+		}
+		return 0, setOwner(t, f, fd, kernel.ScopeGroup, t.PID())
+	case unix.F_GET_RW_HINT:
+		return 0, t.CopyOutUint64(a[2].Pointer(), f.WriteHint())
+	case unix.F_SET_RW_HINT:
+		h, err := t.CopyInUint64(a[2].Pointer())
+		if err != nil {
+			return 0, err
+		}
+		if h > 5 /* RWH_WRITE_LIFE_EXTREME */ {
+			return 0, unix.EINVAL
+		}
+		return 0, f.SetWriteHint(t, h)
 	case unix.F_GETPIPE_SZ, unix.F_SETPIPE_SZ:
 		p, ok := f.Impl().(vfs.PipeSizer)
 		if !ok {

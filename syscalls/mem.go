@@ -31,7 +31,7 @@ func init() {
 			return 0, t.MemoryManager().MSync(a[0].Pointer(), a[1].Uint64(), a[2].Int())
 		}),
 		full(27, "mincore", "ptr size ptr", sysMincore),
-		partial(28, "madvise", "ptr size madvise", "no guard pages (MADV_GUARD_INSTALL), no merging, no poisoning", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+		partial(28, "madvise", "ptr size madvise", "no merging (MADV_MERGEABLE does nothing, as with /sys/kernel/mm/ksm/run 0), no poisoning (EINVAL, as without CONFIG_MEMORY_FAILURE)", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return 0, t.MemoryManager().MAdvise(t.MMCaller(), a[0].Pointer(), a[1].Uint64(), a[2].Int())
 		}),
 		full(149, "mlock", "ptr size", func(t *kernel.Task, a kernel.Args) (uintptr, error) {

@@ -20,8 +20,15 @@ func init() {
 		absent(468, "file_getattr", "too new to be needed"),
 		absent(469, "file_setattr", "too new to be needed"),
 		absent(139, "sysfs", "obsolete; /proc/filesystems tells"),
-		absent(179, "quotactl", "no quotas"),
-		absent(443, "quotactl_fd", "no quotas"),
+		partial(179, "quotactl", "hex path int ptr", "no file system is mounted from a block device: ENOTBLK, ENODEV", sysQuotactl),
+		partial(443, "quotactl_fd", "fd hex int ptr", "no file system has quotas: ENOSYS, as for those without on Linux", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			return withFile(t, a[0], func(*vfs.FileDescription) error {
+				if a[1]&0xff >= quotaTypes {
+					return unix.EINVAL
+				}
+				return unix.ENOSYS
+			})
+		}),
 		absent(167, "swapon", "no swap: the sandbox's memory is the host's to swap"),
 		absent(168, "swapoff", "no swap: the sandbox's memory is the host's to swap"),
 	)
@@ -67,6 +74,26 @@ func sysMount(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	}
 	return withPath(t, cwdArg, a[1], vfs.Follow, func(p vfs.Path) error {
 		return vfs.DoMount(t, source, p, fstype, flags, data)
+	})
+}
+
+const quotaTypes = 3 // MAXQUOTAS
+
+func sysQuotactl(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	const qSync = 0x800001
+	switch {
+	case a[0]&0xff >= quotaTypes:
+		return 0, unix.EINVAL
+	case a[1] == 0 && a[0].Uint()>>8 == qSync:
+		return 0, nil
+	case a[1] == 0:
+		return 0, unix.ENODEV
+	}
+	return withPath(t, cwdArg, a[1], vfs.Follow, func(p vfs.Path) error {
+		if p.Inode().Mode()&unix.S_IFMT != unix.S_IFBLK {
+			return unix.ENOTBLK
+		}
+		return unix.ENODEV
 	})
 }
 

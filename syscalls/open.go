@@ -27,8 +27,8 @@ func init() {
 		full(32, "dup", "fd", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return dup(t, a[0].Int(), 0, false) }),
 		full(33, "dup2", "fd fd", sysDup2),
 		full(292, "dup3", "fd fd oflags", sysDup3),
-		partial(303, "name_to_handle_at", "dirfd path ptr ptr hex", "no file system has file handles: EOPNOTSUPP", notSupported),
-		partial(304, "open_by_handle_at", "fd ptr oflags", "no file system has file handles: EPERM without CAP_DAC_READ_SEARCH, else ESTALE", sysOpenByHandle),
+		partial(303, "name_to_handle_at", "dirfd path ptr ptr hex", "no file system has file handles (EOPNOTSUPP, as for Linux's procfs): they would have to outlive what the gofer has open", notSupported),
+		partial(304, "open_by_handle_at", "fd ptr oflags", "see name_to_handle_at: EPERM without CAP_DAC_READ_SEARCH, else ESTALE", sysOpenByHandle),
 	)
 }
 

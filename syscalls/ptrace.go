@@ -1,17 +1,19 @@
 package syscalls
 
 import (
-	"moat/platform"
-	"moat/sentry/kernel"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/marshal/primitive"
+	"moat/platform"
+	"moat/sentry/kernel"
+	"moat/sentry/kernel/signal"
 )
 
 func init() {
-	register(partial(101, "ptrace", "int pid ptr ptr", "no hardware breakpoints, PTRACE_SYSEMU, PTRACE_O_TRACESECCOMP and PTRACE_O_SUSPEND_SECCOMP", sysPtrace))
+	register(partial(101, "ptrace", "int pid ptr ptr", "debug registers read as 0 and cannot be set (EINVAL): on trap nobody traces the host's threads (gdb: set can-use-hw-watchpoints 0); no PTRACE_SYSEMU, PTRACE_O_TRACESECCOMP, PTRACE_O_SUSPEND_SECCOMP, which serve other sandboxes (EIO, EINVAL)", sysPtrace))
 }
 
 // Requests of ptrace(2).
@@ -33,6 +35,10 @@ const (
 const (
 	regsSize   = 27 * 8
 	fpRegsSize = 512
+	// fpSoftware is where the part of the floating-point state begins that the processor leaves alone.
+	fpSoftware = 464
+	// fpHeaderSize is the size of what follows the legacy state: which components are in use.
+	fpHeaderSize = 64
 	// debugRegs is where struct user has the debug registers; userSize is its size.
 	debugRegs, userSize = 848, 928
 )
@@ -98,7 +104,7 @@ func ptraceStopped(t, o *kernel.Task, req int32, addr, data kernel.Arg) (uintptr
 	case ptGetRegs, ptSetRegs:
 		return 0, regs(t, o, p, regsSize, req == ptSetRegs)
 	case ptGetFPRegs, ptSetFPRegs:
-		return 0, fpRegs(t, o, p, fpRegsSize, req == ptSetFPRegs)
+		return 0, fpRegs(t, o, p, fpRegsSize, false, req == ptSetFPRegs)
 	case ptGetRegSet, ptSetRegSet:
 		return 0, regSet(t, o, addr.Uint64(), p, req == ptSetRegSet)
 	case ptGetEventMsg:
@@ -198,42 +204,46 @@ func setRegs(o *kernel.Task, b *[regsSize]byte) error {
 	return nil
 }
 
-// fpRegs copies the floating-point state: the legacy 512 bytes of it, or as much of the whole as fits in n.
-func fpRegs(t, o *kernel.Task, p hostarch.Addr, n int, set bool) error {
-	if !set {
-		var b []byte
-		err := t.TraceRequest(o, func() error {
-			s, err := o.FPState()
-			if err != nil {
-				return unix.EIO
-			}
-			b = append(b, s[:min(n, len(s))]...)
-			return nil
-		})
-		if err == nil {
-			_, err = t.CopyOut(p, b)
-		}
-		return err
-	}
+// fpRegs copies the first n bytes of the floating-point state; xstate says of which register set: the legacy 512 bytes, or the whole.
+func fpRegs(t, o *kernel.Task, p hostarch.Addr, n int, xstate, set bool) error {
 	b := make([]byte, n)
-	if _, err := t.CopyIn(p, b); err != nil {
-		return err
+	if set {
+		if _, err := t.CopyIn(p, b); err != nil {
+			return err
+		}
 	}
-	return t.TraceRequest(o, func() error {
+	err := t.TraceRequest(o, func() error {
 		s, err := o.FPState()
 		if err != nil {
 			return unix.EIO
 		}
-		s = append([]byte(nil), s...)
+		// The part that the processor leaves alone has notes of the host's signal frame. A register set has the mask of features there.
+		notes, features := slices.Clone(s[fpSoftware:fpRegsSize]), signal.Features(s)
+		s = slices.Clone(s)
+		if !set {
+			clear(s[fpSoftware:fpRegsSize])
+			if xstate {
+				hostarch.ByteOrder.PutUint64(s[fpSoftware:], features)
+			}
+			copy(b, s)
+			return nil
+		}
 		copy(s, b)
-		if len(b) == fpRegsSize && len(s) >= fpRegsSize+8 {
-			s[fpRegsSize] |= 3 // x87 and SSE are no longer in their initial state
+		copy(s[fpSoftware:], notes)
+		if h := s[fpRegsSize:min(len(s), fpRegsSize+fpHeaderSize)]; !xstate && len(h) > 0 {
+			h[0] |= 3 // x87 and SSE are no longer in their initial state
+		} else if xstate && len(h) == fpHeaderSize && (hostarch.ByteOrder.Uint64(h)&^features != 0 || slices.Max(h[8:]) != 0) {
+			return unix.EINVAL
 		}
 		if o.SetFPState(s) != nil {
 			return unix.EINVAL
 		}
 		return nil
 	})
+	if err == nil && !set {
+		_, err = t.CopyOut(p, b)
+	}
+	return err
 }
 
 // regSet is PTRACE_GETREGSET and PTRACE_SETREGSET: data is an iovec, whose length becomes what was copied.
@@ -256,8 +266,8 @@ func regSet(t, o *kernel.Task, kind uint64, p hostarch.Addr, set bool) error {
 		}); err != nil {
 			return err
 		}
-		if set && size != full {
-			return unix.EINVAL
+		if set && size%8 == 0 && size < full {
+			return unix.EFAULT
 		}
 	default:
 		if err := t.TraceRequest(o, func() error { return nil }); err != nil {
@@ -273,7 +283,7 @@ func regSet(t, o *kernel.Task, kind uint64, p hostarch.Addr, set bool) error {
 	if kind == ntPRStatus {
 		err = regs(t, o, base, n, set)
 	} else {
-		err = fpRegs(t, o, base, n, set)
+		err = fpRegs(t, o, base, n, kind == ntXState, set)
 	}
 	if err != nil {
 		return err

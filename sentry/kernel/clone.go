@@ -8,6 +8,7 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/kernel/auth"
+	"moat/sentry/kernel/keys"
 	"moat/sentry/linuxerr"
 	"moat/sentry/mm"
 	"moat/sentry/vfs"
@@ -194,6 +195,7 @@ func (c *Task) inherit(t *Task, a *CloneArgs) {
 	q.affinity.Store(p.affinity.Load())
 	q.tscFault.Store(p.tscFault.Load())
 	q.thpDisable.Store(p.thpDisable.Load())
+	c.rings = t.k.keys.Fork(keys.Caller{Rings: &t.rings, Credentials: t.Credentials()}, a.Flags&linux.CLONE_THREAD != 0)
 	c.seccomp.Store(t.seccomp.Load())
 	c.straced.Store(t.straced.Load())
 }
@@ -218,6 +220,7 @@ func (c *Task) abandon() {
 	ctx := vfs.WithCredentials(c.Credentials())
 	c.fdt.DecRef(ctx)
 	c.fs.decRef()
+	c.k.keys.Exit(&c.rings)
 	if c.ns.Mount != nil {
 		c.ns.Mount.DecRef()
 	}

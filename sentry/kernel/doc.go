@@ -17,6 +17,9 @@
 //	  ThreadGroup.sigMu (leaf-callable) pending signals, masks, group stop, exit code of one thread group
 //	    SignalHandlers.mu  the actions (shared by CLONE_SIGHAND)
 //	    users.mu           counts per user
+//	sigios.sending      held while SIGIO of files is sent, which takes tasksMu; a task takes it with nothing else held, at the end of a call
+//	  sigios.mu (leaf-callable)
+//	keys.Store.mu       key rings (leaf)
 //	Task.mu             what other tasks may look at: name, files, namespaces, fs context pointers (leaf; held for copying only)
 //	ThreadGroup.limitsMu   resource limits (leaf)
 //	Cgroup.mu          whether a control group is frozen (leaf)

@@ -110,6 +110,7 @@ func (t *Task) Exec(a *ExecArgs) error {
 	t.execSignals()
 	t.install(n)
 	t.fdt.CloseOnExec(t)
+	t.k.keys.Exec(&t.rings)
 	t.k.tasksMu.Lock()
 	t.tg.execed = true
 	t.tg.exitSignal = linux.SIGCHLD

@@ -49,6 +49,7 @@ func (t *Task) exit() {
 	t.final()
 	ns := t.ns.IPC
 	t.releaseFiles()
+	k.keys.Exit(&t.rings)
 	k.tasksMu.Lock()
 	tg.live--
 	last := tg.live == 0

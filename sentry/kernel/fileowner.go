@@ -1,6 +1,9 @@
 package kernel
 
 import (
+	"sync"
+	"sync/atomic"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"moat/sentry/kernel/auth"
@@ -39,32 +42,45 @@ func (o *FileOwner) ID(t *Task) int32 {
 	return o.pid.In(t.PIDNamespace())
 }
 
-// SendSIGIO implements vfs.AsyncOwner (fs/fcntl.c send_sigio). It is called with a wait queue locked, perhaps under tasksMu, so the signal is
-// sent from another goroutine.
-func (o *FileOwner) SendSIGIO(sig int32, fd int32, band uint32) {
-	info := &linux.SignalInfo{Signo: int32(linux.SIGIO), Code: linux.SI_KERNEL}
-	if sig != 0 {
-		info.Signo = sig
-		info.Code = pollCode(band)
-		info.SetBand(int64(band))
-		info.SetFD(uint32(fd))
-	}
-	go o.send(info)
+// sigios are the signals that SendSIGIO has yet to send.
+type sigios struct {
+	// sending is held while signals are sent, before mu.
+	sending sync.Mutex
+	mu      sync.Mutex
+	list    []func() // +checklocks:mu
+	count   atomic.Int32
 }
 
-// pollCode is si_code: POLL_IN = 1, POLL_OUT, POLL_MSG, POLL_ERR, POLL_PRI, POLL_HUP.
-func pollCode(band uint32) int32 {
-	switch {
-	case band&unix.POLLIN != 0:
-		return 1
-	case band&unix.POLLOUT != 0:
-		return 2
-	case band&unix.POLLERR != 0:
-		return 4
-	case band&unix.POLLPRI != 0:
-		return 5
+// SendSIGIO implements vfs.AsyncOwner (fs/fcntl.c send_sigio). It is called with a wait queue locked, perhaps under tasksMu, so the signal is
+// sent later: by the task whose call it is, before that returns, or by another goroutine.
+func (o *FileOwner) SendSIGIO(sig int32, fd int32, reason int32) {
+	info := &linux.SignalInfo{Signo: int32(linux.SIGIO), Code: linux.SI_KERNEL}
+	if sig != 0 {
+		bands := [...]int64{vfs.PollIn: 0x41, vfs.PollOut: 0x304, vfs.PollMsg: 0x441, vfs.PollErr: 0x8, vfs.PollPri: 0x82, vfs.PollHup: 0x18}
+		info.Signo, info.Code = sig, reason
+		info.SetBand(bands[reason])
+		info.SetFD(uint32(fd))
 	}
-	return 6
+	s := &o.k.sigios
+	s.mu.Lock()
+	s.list = append(s.list, func() { o.send(info) })
+	s.count.Add(1)
+	s.mu.Unlock()
+	go s.flush()
+}
+
+// flush sends what there is.
+func (s *sigios) flush() {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	s.mu.Lock()
+	l := s.list
+	s.list = nil
+	s.mu.Unlock()
+	for _, send := range l {
+		send()
+	}
+	s.count.Add(-int32(len(l)))
 }
 
 // may is sigio_perm.

@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/platform"
 	"moat/sentry/kernel/auth"
+	"moat/sentry/kernel/keys"
 	"moat/sentry/loader"
 	"moat/sentry/memory"
 	"moat/sentry/mm"
@@ -74,6 +75,8 @@ type Kernel struct {
 	rootCgroup *Cgroup
 	nsSeq      atomic.Uint64
 	users      userTable
+	keys       *keys.Store
+	sigios     sigios
 	start      time.Time
 
 	// tasksMu guards the process tree; see doc.go.
@@ -96,6 +99,7 @@ func New(c Config) (*Kernel, error) {
 		numCPUs: c.NumCPUs, rootUserNS: c.UserNS, rootCgroup: &Cgroup{}, start: time.Now(), done: make(chan struct{}), oom: oomKiller{news: make(chan struct{})}}
 	k.strace.Store(c.Strace)
 	k.threadsMax.Store(ThreadsMax)
+	k.keys = keys.NewStore()
 	if k.log == nil {
 		k.log = zap.NewNop()
 	}
@@ -145,6 +149,9 @@ func (k *Kernel) Memory() *memory.File { return k.memory }
 
 // Log is the kernel's log.
 func (k *Kernel) Log() *zap.Logger { return k.log }
+
+// Keys are all keys of key rings.
+func (k *Kernel) Keys() *keys.Store { return k.keys }
 
 // RootUserNamespace is all containers' outermost user namespace.
 func (k *Kernel) RootUserNamespace() *auth.UserNamespace { return k.rootUserNS }

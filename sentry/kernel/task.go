@@ -7,6 +7,7 @@ import (
 
 	"moat/platform"
 	"moat/sentry/kernel/auth"
+	"moat/sentry/kernel/keys"
 	"moat/sentry/kernel/signal"
 	"moat/sentry/mm"
 	"moat/sentry/vfs"
@@ -76,6 +77,8 @@ type Task struct {
 	ns   Namespaces
 	// notes are functions given to RunAtBoundary.
 	notes []func(*Task)
+	// rings are t's key rings.
+	rings keys.Rings
 	// user is counted against RLIMIT_NPROC.
 	user atomic.Pointer[User]
 
@@ -271,6 +274,9 @@ func (t *Task) RobustList() hostarch.Addr { return hostarch.Addr(t.robustList.Lo
 
 // SetRobustList is set_robust_list(2).
 func (t *Task) SetRobustList(a hostarch.Addr) { t.robustList.Store(uint64(a)) }
+
+// Rings are t's key rings, for Kernel.Keys.
+func (t *Task) Rings() *keys.Rings { return &t.rings }
 
 // SetClearTID is set_tid_address(2).
 func (t *Task) SetClearTID(a hostarch.Addr) { t.clearTID = a }

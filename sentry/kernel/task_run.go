@@ -140,6 +140,9 @@ func (t *Task) doSyscall() {
 	} else if fn != nil {
 		ret, err = fn(t, args)
 	}
+	if t.k.sigios.count.Load() != 0 {
+		t.k.sigios.flush()
+	}
 	if t.regsReplaced {
 		t.regsReplaced = false
 		return

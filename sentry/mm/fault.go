@@ -31,7 +31,10 @@ func (mm *MemoryManager) faultLocked(c Caller, page uint64, at hostarch.AccessTy
 		return err
 	}
 	v := &sp.Val
-	eff := effective(v.perms)
+	if v.flags&vmGuard != 0 {
+		return ErrMapErr
+	}
+	eff := v.can()
 	if !at.Any() {
 		if !eff.Any() {
 			return ErrAccErr
@@ -61,7 +64,7 @@ func (mm *MemoryManager) faultLocked(c Caller, page uint64, at hostarch.AccessTy
 
 // guess decides what kind of access an unknown one was.
 func (mm *MemoryManager) guess(sp *spans.Span[vma], page uint64, repeat bool) (hostarch.AccessType, error) {
-	eff := effective(sp.Val.perms)
+	eff := sp.Val.can()
 	run := mm.pmas.Lookup(page)
 	if run == nil || !run.Val.perms.Read {
 		if sp.Val.anonymous() && eff.Write {
@@ -119,7 +122,7 @@ func (mm *MemoryManager) growStack(c Caller, it spans.Iter, page uint64) bool {
 	}
 	if p, ok := mm.vmas.Prev(it); ok {
 		prev := mm.vmas.At(p)
-		if prev.Val.flags&vmGrowsDown == 0 && effective(prev.Val.perms).Any() && page-prev.End < stackGuardGap {
+		if prev.Val.flags&vmGrowsDown == 0 && prev.Val.can().Any() && page-prev.End < stackGuardGap {
 			return false
 		}
 	}

@@ -55,7 +55,7 @@ func (mm *MemoryManager) shareForFork() {
 		if mm.pmas.Ok(pit) && mm.pmas.At(pit).End <= sp.Start {
 			pit = mm.pmas.Find(sp.Start)
 		}
-		at := effective(v.perms)
+		at := v.can()
 		at.Write = false
 		from, to := uint64(0), uint64(0)
 		for ; mm.pmas.Ok(pit) && mm.pmas.At(pit).Start < sp.End; pit = mm.pmas.Next(pit) {

@@ -32,7 +32,7 @@ func (mm *MemoryManager) FutexKey(addr hostarch.Addr, private bool) (FutexKey, e
 	}
 	mm.mu.RLock()
 	sp := mm.vmas.Lookup(a)
-	if sp == nil || !effective(sp.Val.perms).Read {
+	if sp == nil || !sp.Val.can().Read {
 		mm.mu.RUnlock()
 		// A stack may grow to it; otherwise EFAULT.
 		if _, err := mm.LoadUint32(addr); err != nil {

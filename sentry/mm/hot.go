@@ -59,7 +59,7 @@ func (mm *MemoryManager) splitHot() (runs []uint64) {
 	}
 	for _, a := range mm.hot.take() {
 		sp, run := mm.vmas.Lookup(a), mm.pmas.Lookup(a)
-		if sp == nil || !sp.Val.private() || sp.Val.flags&(vmDontFork|vmWipeOnFork) != 0 || run == nil || !run.Val.anon || !effective(sp.Val.perms).Write {
+		if sp == nil || !sp.Val.private() || sp.Val.flags&(vmDontFork|vmWipeOnFork) != 0 || run == nil || !run.Val.anon || !sp.Val.can().Write {
 			continue
 		}
 		if run.Val.perms.Write && mm.users.Load() > 1 {

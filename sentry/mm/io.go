@@ -141,8 +141,8 @@ func (mm *MemoryManager) copyFault(addr uint64, n int, at hostarch.AccessType, f
 	if err != nil {
 		return err
 	}
-	if !effective(sp.Val.perms).SupersetOf(at) {
-		if flags&copyForce != 0 {
+	if !sp.Val.can().SupersetOf(at) {
+		if flags&copyForce != 0 && sp.Val.flags&vmGuard == 0 {
 			return errForce
 		}
 		return ErrAccErr

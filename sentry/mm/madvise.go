@@ -64,7 +64,8 @@ func knownAdvice(a int32) bool {
 	case unix.MADV_NORMAL, unix.MADV_RANDOM, unix.MADV_SEQUENTIAL, unix.MADV_WILLNEED, unix.MADV_DONTNEED, unix.MADV_FREE, unix.MADV_REMOVE,
 		unix.MADV_DONTFORK, unix.MADV_DOFORK, unix.MADV_MERGEABLE, unix.MADV_UNMERGEABLE, unix.MADV_HUGEPAGE, unix.MADV_NOHUGEPAGE,
 		unix.MADV_DONTDUMP, unix.MADV_DODUMP, unix.MADV_WIPEONFORK, unix.MADV_KEEPONFORK, unix.MADV_COLD, unix.MADV_PAGEOUT,
-		madvPopulateRead, madvPopulateWrite, madvDontNeedLock, madvCollapse:
+		madvPopulateRead, madvPopulateWrite, madvDontNeedLock, madvCollapse,
+		madvGuardInstall, madvGuardRemove:
 		return true
 	}
 	return false
@@ -87,6 +88,20 @@ func (mm *MemoryManager) adviseVMA(it spans.Iter, start, end uint64, advice int3
 		}
 		mm.zap(s, e)
 		return it, nil
+	case madvGuardInstall:
+		if v.lock != unlocked || v.flags&vmSpecial != 0 {
+			return it, unix.EINVAL
+		}
+		if v.flags&vmSealed != 0 && v.anonymous() && !v.perms.Write {
+			return it, unix.EPERM
+		}
+		mm.zap(s, e)
+		flags |= vmGuard
+	case madvGuardRemove:
+		if v.flags&vmSpecial != 0 {
+			return it, unix.EINVAL
+		}
+		flags &^= vmGuard
 	case unix.MADV_FREE:
 		if !v.anonymous() || v.lock != unlocked {
 			return it, unix.EINVAL
@@ -228,7 +243,10 @@ func (mm *MemoryManager) populate(start, end uint64, at hostarch.AccessType, str
 	if sp == nil {
 		return 0, ErrMapErr
 	}
-	eff := effective(sp.Val.perms)
+	if sp.Val.flags&vmGuard != 0 {
+		return 0, unix.EFAULT
+	}
+	eff := sp.Val.can()
 	if !at.Any() {
 		at = hostarch.Read
 		if eff.Write && sp.Val.private() {

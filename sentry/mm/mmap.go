@@ -140,7 +140,7 @@ func (mm *MemoryManager) mapLocked(c Caller, opts *memmap.MMapOpts, v vma, n uin
 func (mm *MemoryManager) mapAhead(start, end uint64) {
 	sp := mm.vmas.Lookup(start)
 	wide, ok := sp.Val.mappable.(memmap.Wide)
-	if !ok || !wide.TranslatesWide() || !effective(sp.Val.perms).Read {
+	if !ok || !wide.TranslatesWide() || !sp.Val.can().Read {
 		return
 	}
 	if sp.Val.perms.Write {

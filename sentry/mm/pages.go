@@ -152,7 +152,7 @@ func (mm *MemoryManager) fillSegments(sp *spans.Span[vma]) {
 		return
 	}
 	for it := mm.vmas.Find(start); mm.vmas.Ok(it) && mm.vmas.At(it).Start < end; it = mm.vmas.Next(it) {
-		if o := mm.vmas.At(it); o.Start != sp.Start && mm.pmas.Free(o.Start, o.End) && effective(o.Val.perms).Read {
+		if o := mm.vmas.At(it); o.Start != sp.Start && mm.pmas.Free(o.Start, o.End) && o.Val.can().Read {
 			o.Val.filling = true
 			mm.mapAhead(o.Start, o.End)
 			o.Val.filling = false

@@ -50,7 +50,7 @@ func (r *rssCounters) total() int64 { return r.anon.Load() + r.file.Load() + r.s
 
 // pagePerms is how a page may be mapped for a vma's permissions.
 func (p *pma) pagePerms(v *vma) hostarch.AccessType {
-	at := effective(v.perms)
+	at := v.can()
 	if p.anon {
 		at.Write = at.Write && !p.cow
 		return at

@@ -27,6 +27,7 @@ const (
 	vmProgram // MMapOpts.Program
 	vmSealed  // mseal(2)
 	vmSpecial // vDSO and vvar: may not be moved in part or written
+	vmGuard   // MADV_GUARD_INSTALL: nobody may touch it
 )
 
 // lockMode is whether and how a mapping is locked (mlock(2)).
@@ -72,6 +73,14 @@ func (v *vma) sharedWritable() bool { return !v.private() && v.maxPerms.Write }
 func effective(at hostarch.AccessType) hostarch.AccessType {
 	at.Read = at.Read || at.Write || at.Execute
 	return at
+}
+
+// can is what may be done with the pages of v.
+func (v *vma) can() hostarch.AccessType {
+	if v.flags&vmGuard != 0 {
+		return hostarch.NoAccess
+	}
+	return effective(v.perms)
 }
 
 // fileRange translates a range of addresses in the vma that starts at start.

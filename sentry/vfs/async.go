@@ -7,8 +7,8 @@ import (
 
 // AsyncOwner is who receives a file's SIGIO (F_SETOWN): a task, a process or a process group.
 type AsyncOwner interface {
-	// SendSIGIO sends sig (0: SIGIO without siginfo) with si_fd and si_band. It must not block.
-	SendSIGIO(sig int32, fd int32, band uint32)
+	// SendSIGIO sends sig (0: SIGIO without siginfo) with si_fd and, for the reason why (POLL_*), si_code and si_band. It must not block.
+	SendSIGIO(sig int32, fd int32, reason int32)
 }
 
 // asyncState is O_ASYNC's part of a file; guarded by fileExt.mu.
@@ -85,7 +85,29 @@ func (fd *FileDescription) sigio(mask waiter.EventMask) {
 	e.mu.Lock()
 	a := e.async
 	e.mu.Unlock()
-	if a.owner != nil && fd.flags.Load()&unix.O_ASYNC != 0 {
-		a.owner.SendSIGIO(a.sig, a.fd, mask.ToLinux())
+	if a.owner == nil || fd.flags.Load()&unix.O_ASYNC == 0 {
+		return
 	}
+	reason := int32(PollHup)
+	switch {
+	case mask&waiter.ReadableEvents != 0:
+		reason = PollIn
+	case mask&waiter.WritableEvents != 0:
+		reason = PollOut
+	case mask&waiter.EventErr != 0:
+		reason = PollErr
+	case mask&waiter.EventPri != 0:
+		reason = PollPri
+	}
+	a.owner.SendSIGIO(a.sig, a.fd, reason)
 }
+
+// Reasons for SIGIO: si_code's POLL_*.
+const (
+	PollIn = iota + 1
+	PollOut
+	PollMsg
+	PollErr
+	PollPri
+	PollHup
+)

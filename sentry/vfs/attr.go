@@ -138,6 +138,9 @@ func Truncate(ctx Context, p Path, size int64) error {
 		return err
 	}
 	defer putWrite(i)
+	if err := breakLeases(ctx, i, unix.O_WRONLY); err != nil {
+		return err
+	}
 	if err := truncateInode(ctx, i, size); err != nil {
 		return err
 	}

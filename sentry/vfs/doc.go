@@ -17,6 +17,7 @@
 //	      dentryCache.mu
 //	    inodeState.mu              held over Inode.Evict
 //	FileDescription.offMu          before locks of file systems
+//	FSContext.mu                   an fsopen(2) file; then mountMu, and the locks of the file system that it makes
 //	mountMu                        the shape of mount trees; then dirState.mu
 //	FDTable.mu                     a leaf
 //	lockContext.mu, then blockedMu
@@ -28,5 +29,6 @@
 // # Invariants
 //
 // Dentry.inode never changes. A directory has one hashed Dentry. The children of a Dentry with dDeleted are empty but for negative ones.
+// A mount that is locked stays where it is for as long as its parent: what it covers is never seen in its namespace.
 // Inodes embed InodeDefaults, where VFS keeps what it knows of a file: locks, watches, writers, FIFO state.
 package vfs

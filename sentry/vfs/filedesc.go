@@ -28,6 +28,7 @@ type FileDescription struct {
 	wroteMount bool
 	wroteInode bool
 	denied     bool
+	reads      bool // counted as a reader of the inode
 	// locked: a lock was taken through it, to be dropped at the end.
 	locked atomic.Bool
 
@@ -184,10 +185,18 @@ func (fd *FileDescription) release() {
 	if fd.denied {
 		allowWrite(fd.Inode())
 	}
+	if fd.reads {
+		fd.Inode().vfsState().readers.Add(-1)
+	}
 	if fd.wroteMount {
 		fd.path.Mount.endWrite()
 	}
 	fd.path.DecRef()
+}
+
+func (fd *FileDescription) countReader() {
+	fd.reads = true
+	fd.Inode().vfsState().readers.Add(1)
 }
 
 // AddReleaseHook has fn called when fd is released, unless RemoveReleaseHook(key) comes first.

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +30,10 @@ type lockContext struct {
 	whole []FileLock
 	// +checklocks:mu
 	records []FileLock
+	// +checklocks:mu
+	leases []lease
+	// leased: there are leases.
+	leased atomic.Bool
 	// changed is closed when a lock goes; nil while nobody waits.
 	// +checklocks:mu
 	changed chan struct{}
@@ -276,6 +281,8 @@ func (fd *FileDescription) dropLocks() {
 	mine := func(x FileLock) bool { return x.owner == any(fd) }
 	c.whole = slices.DeleteFunc(c.whole, mine)
 	c.records = slices.DeleteFunc(c.records, mine)
+	c.leases = slices.DeleteFunc(c.leases, func(l lease) bool { return l.fd == fd })
+	c.leased.Store(len(c.leases) > 0)
 	c.wakeLocked()
 }
 

@@ -277,6 +277,9 @@ func openFile(ctx Context, p Path, flags uint32, trunc bool) (_ *FileDescription
 		}
 		wroteInode = true
 	}
+	if err := breakLeases(ctx, inode, flags); err != nil {
+		return nil, err
+	}
 	if trunc {
 		if err := truncateInode(ctx, inode, 0); err != nil {
 			return nil, err
@@ -296,6 +299,9 @@ func openFile(ctx Context, p Path, flags uint32, trunc bool) (_ *FileDescription
 	}
 	fd := NewFile(ctx.Credentials(), impl, p.IncRef(), flags)
 	fd.wroteMount, fd.wroteInode = wroteMount, wroteInode
+	if typ == unix.S_IFREG && !wroteInode {
+		fd.countReader()
+	}
 	fd.notify(InOpen)
 	return fd, nil
 }
@@ -313,13 +319,18 @@ func OpenExec(ctx Context, p Path) (*FileDescription, error) {
 	if err := denyWrite(inode); err != nil {
 		return nil, err
 	}
-	impl, err := inode.Open(ctx, p.Dentry, unix.O_RDONLY)
+	var impl FileImpl
+	err := breakLeases(ctx, inode, unix.O_RDONLY)
+	if err == nil {
+		impl, err = inode.Open(ctx, p.Dentry, unix.O_RDONLY)
+	}
 	if err != nil {
 		allowWrite(inode)
 		return nil, err
 	}
 	fd := NewFile(ctx.Credentials(), impl, p.IncRef(), unix.O_RDONLY)
 	fd.denied = true
+	fd.countReader()
 	fd.notify(InOpen)
 	return fd, nil
 }

@@ -19,12 +19,16 @@ type inodeState struct {
 	// writers is i_writecount: > 0 files open for writing, < 0 running executables.
 	writers atomic.Int32
 	ext     atomic.Pointer[inodeExt]
+	// readers counts files of a regular file that are open for reading only (i_readcount).
+	readers atomic.Int32
 }
 
 // inodeExt is the rarely used part of inodeState, made at first use and kept for the inode's life.
 type inodeExt struct {
 	locks lockContext
 	watch watchSet
+	// writeHint is F_SET_RW_HINT's.
+	writeHint atomic.Uint64
 
 	mu sync.Mutex
 	// special is FIFO state or a bound socket.
@@ -113,3 +117,17 @@ func denyWrite(i Inode) error {
 }
 
 func allowWrite(i Inode) { i.vfsState().writers.Add(1) }
+
+// WriteHint is F_GET_RW_HINT, for the inode of fd.
+func (fd *FileDescription) WriteHint() uint64 {
+	return fd.Inode().vfsState().extension().writeHint.Load()
+}
+
+// SetWriteHint is F_SET_RW_HINT: EPERM. The caller has checked the value.
+func (fd *FileDescription) SetWriteHint(ctx Context, h uint64) error {
+	if !ownerOrCapable(ctx, fd.Inode()) {
+		return unix.EPERM
+	}
+	fd.Inode().vfsState().extension().writeHint.Store(h)
+	return nil
+}

@@ -100,7 +100,14 @@ static void leases(void) {
 	pid_t c = CHILD(RN("child reads", open("ls", O_RDONLY)); RN("child writes, non-blocking", open("ls", O_WRONLY | O_NONBLOCK)); RN("child truncates", truncate("ls", 0)));
 	for (int i = 0; i < 100 && !conf_got; i++)
 		sleep_ms(2);
-	P("SIGIO %d, lease %d", conf_got > 0, fcntl(r, F_GETLEASE)), V(fcntl(r, F_SETLEASE, F_UNLCK)), P("%s", wait_for(c));
+	int got = conf_got, lease = fcntl(r, F_GETLEASE), gone = fcntl(r, F_SETLEASE, F_UNLCK);
+	P("%s", wait_for(c)), P("SIGIO %d, lease %d, given up %d", got > 0, lease, gone);
+	H("a lease for writing, and signals that tell which");
+	int w = open("ls", O_RDWR);
+	conf_got = 0, V(fcntl(r, F_SETLEASE, F_RDLCK)), close(r), V(fcntl(w, F_SETLEASE, F_WRLCK)), V(fcntl(w, F_SETSIG, SIGUSR2)), V(fcntl(w, F_GETOWN) == getpid()), catch(SIGUSR2, 0);
+	P("%s", wait_for(CHILD(RN("child reads, non-blocking", open("ls", O_RDONLY | O_NONBLOCK)); RN("again", open("ls", O_RDONLY | O_NONBLOCK)); R(access("ls", R_OK)); R(open("ls", O_PATH) < 0); V(fcntl(open("ls", O_PATH), F_GETLEASE)); RN("truncates", alarm(1) + truncate("ls", 0)))));
+	P("%d: signal %d code %d fd %d band %lx", conf_got > 0, conf_sig, conf_info.si_code, conf_info.si_fd == w, conf_info.si_band), V(fcntl(w, F_GETLEASE)), V(fcntl(w, F_SETLEASE, F_WRLCK)), V(fcntl(w, F_SETLEASE, F_RDLCK)), V(fcntl(w, F_SETLEASE, F_UNLCK)), V(fcntl(w, F_GETLEASE));
+	P("%s", wait_for(CHILD(if (getuid()) _exit(0); chown("ls", 5, 5); setuid(65534); V(fcntl(open("ls", O_RDONLY), F_SETLEASE, F_RDLCK)))));
 }
 
 static void seals(void) {
