@@ -11,8 +11,9 @@ import (
 )
 
 // Bound is how many lines of trusted code, without comments and blank lines, there may be. The design asked for 45,000, which the kernel, the
-// files and the platforms fill by themselves; the network with its three kinds, the OCI verbs and the rest of the table come on top.
-const Bound = 62000
+// files and the platforms fill by themselves; the network with its three kinds, the OCI verbs, pods
+// and the rest of the table (the mount calls by descriptor, key rings, leases) come on top.
+const Bound = 63500
 
 // Package is one directory.
 type Package struct {
