@@ -94,12 +94,7 @@ func (t *Task) checkClone(a *CloneArgs) error {
 		has(linux.CLONE_PARENT) && t.tg.unkillable,
 		has(linux.CLONE_THREAD) && (a.Flags&(linux.CLONE_NEWUSER|linux.CLONE_NEWPID) != 0 || t.ns.PIDForChildren != t.PIDNamespace()),
 		has(linux.CLONE_PIDFD | linux.CLONE_DETACHED),
-		has(linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM),
-		has(cloneNewTime | linux.CLONE_VM),
-		has(cloneNewTime | linux.CLONE_THREAD):
-		return unix.EINVAL
-	}
-	if a.Flags&linux.CLONE_VM != 0 && a.Flags&linux.CLONE_VFORK == 0 && t.ns.Time != t.ns.TimeForChildren {
+		has(linux.CLONE_NEWIPC | linux.CLONE_SYSVSEM):
 		return unix.EINVAL
 	}
 	if t.nprocExceeded(t.user.Load()) {

@@ -66,9 +66,8 @@ func (t *Task) copyNamespaces(flags uint64, creds *auth.Credentials) (Namespaces
 		mo, bo := n.TimeForChildren.Offsets()
 		n.TimeForChildren = &TimeNamespace{nsID: k.newNSID(user), monotonic: mo, boottime: bo}
 	}
-	if flags&linux.CLONE_THREAD == 0 && n.Time != n.TimeForChildren {
-		n.TimeForChildren.freeze()
-		n.Time = n.TimeForChildren
+	if flags&linux.CLONE_VM == 0 {
+		n.enterTime()
 	}
 	var paths []vfs.Path
 	if n.Mount != nil && flags&linux.CLONE_NEWNS != 0 {
@@ -129,7 +128,7 @@ func (t *Task) Unshare(flags uint64) error {
 	}
 	if flags&(cloneNS|linux.CLONE_NEWUSER) != 0 {
 		// The caller itself stays in its PID and time namespaces: its children go into the new ones.
-		ns, paths, err := t.copyNamespaces(flags|linux.CLONE_THREAD, creds)
+		ns, paths, err := t.copyNamespaces(flags|linux.CLONE_VM, creds)
 		if err != nil {
 			return err
 		}
@@ -151,8 +150,15 @@ func (t *Task) Unshare(flags uint64) error {
 	return nil
 }
 
-// setNamespaces installs ns, which holds a reference to its mount namespace, in place of t's; paths are the root and working directory in another
-// mount namespace.
+// enterTime makes the time namespace for children the task's own: a child's, or one that executes a program (timens_on_fork). Who shares memory with
+// another stays in its time.
+func (n *Namespaces) enterTime() {
+	if n.Time != n.TimeForChildren {
+		n.TimeForChildren.freeze()
+		n.Time = n.TimeForChildren
+	}
+}
+
 // unshareFiles gives t a table of descriptors of its own.
 func (t *Task) unshareFiles() {
 	if !t.fdt.Shared() {
@@ -165,6 +171,8 @@ func (t *Task) unshareFiles() {
 	old.DecRef(t)
 }
 
+// setNamespaces installs ns, which holds a reference to its mount namespace, in place of t's; paths are the root and working directory in another
+// mount namespace.
 func (t *Task) setNamespaces(ns Namespaces, paths []vfs.Path) {
 	if paths != nil {
 		t.fs.set(paths[0], paths[1], true)

@@ -49,9 +49,6 @@ func (w *walker) begin(ctx Context, start Path, path string, flags uint32) error
 		if flags&ResolveBeneath != 0 {
 			return unix.EXDEV
 		}
-		if flags&ResolveNoXdev != 0 && w.root.Mount != start.Mount {
-			return unix.EXDEV
-		}
 		start = w.root
 	}
 	w.at = start.IncRef()

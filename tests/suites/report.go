@@ -76,24 +76,38 @@ func (r *report) compare(ks []*known) (unexplained int) {
 
 func (r *report) table() string {
 	var b strings.Builder
-	b.WriteString("| runtime | units | passed | failed | skipped | units not whole | pass on the host and not here |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	b.WriteString("| runtime | units | passed | failed | skipped | units not whole | pass on the host and not here | passed in the units that all ran whole |\n" +
+		"| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	for _, rt := range allRuntimes {
 		rs := r.all[rt]
 		if len(rs) == 0 {
 			continue
 		}
 		var c counts
-		broken := 0
-		for _, o := range rs {
+		broken, common := 0, 0
+		for u, o := range rs {
 			n := o.count()
+			if r.everywhere(u) {
+				common += n.ok
+			}
 			c.ok, c.failed, c.skipped = c.ok+n.ok, c.failed+n.failed, c.skipped+n.skipped
 			if o.Broken != "" {
 				broken++
 			}
 		}
-		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %d |\n", rt, len(rs), c.ok, c.failed, c.skipped, broken, len(r.differences[rt]))
+		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %d | %d |\n", rt, len(rs), c.ok, c.failed, c.skipped, broken, len(r.differences[rt]), common)
 	}
 	return b.String()
+}
+
+// everywhere reports whether all runtimes that have results have whole ones of a unit.
+func (r *report) everywhere(unit string) bool {
+	for _, rs := range r.all {
+		if o, ran := rs[unit]; len(rs) > 0 && (!ran || o.Broken != "") {
+			return false
+		}
+	}
+	return true
 }
 
 // list has what differs, a line each.

@@ -35,7 +35,8 @@ if [ -d dev/mqueue ]; then mount -t mqueue mqueue dev/mqueue; fi
 pivot_root . mnt
 umount -l mnt
 ip link set lo up
-exec "$@"`
+# What no sandbox may do to the host: set its clock, load modules, reboot.
+exec setpriv --bounding-set=-sys_time,-sys_module,-sys_boot "$@"`
 
 func findRuntimes(names []string, moat, runsc string) (rs []runtime, err error) {
 	for _, n := range names {
@@ -76,7 +77,7 @@ func (r *runtime) run(prefix []string, s *suite, u unit, logs string) (outcome, 
 	if u.timeout == 0 {
 		u.timeout = longest
 	}
-	argv := slices.Concat(prefix, []string{"timeout", "--signal=KILL", fmt.Sprint(u.timeout.Seconds())}, r.argv,
+	argv := slices.Concat(prefix, []string{"timeout", "--signal=KILL", fmt.Sprint(u.timeout.Seconds()), "setpriv", "--pdeathsig=KILL"}, r.argv,
 		[]string{"sh", "-c", "mount -t tmpfs -o mode=1777 tmp /tmp; cd " + u.dir + " || exit 99\n" + u.script})
 	file := filepath.Join(logs, strings.ReplaceAll(u.name, "/", "_")+".log")
 	if err := os.MkdirAll(logs, 0o755); err != nil {

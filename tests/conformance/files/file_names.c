@@ -151,6 +151,8 @@ static void opens(void) {
 	R(openat2_(d, "link", 0, 0, RESOLVE_BENEATH, 24));
 	R(openat2_(AT_FDCWD, "/proc/self/root", 0, 0, RESOLVE_NO_MAGICLINKS, 24));
 	R(openat2_(AT_FDCWD, "/proc/self/stat", 0, 0, RESOLVE_NO_XDEV, 24));
+	int proc = open("/proc", O_RDONLY); // an absolute path begins at the root, wherever the directory is
+	V(openat2_(proc, "/", O_RDONLY, 0, RESOLVE_NO_XDEV, 24) >= 0); V(openat2_(proc, "/bin", O_RDONLY, 0, RESOLVE_NO_XDEV, 24) >= 0); R(openat2_(proc, "/proc", O_RDONLY, 0, RESOLVE_NO_XDEV, 24)); R(openat2_(proc, "..", O_RDONLY, 0, RESOLVE_NO_XDEV, 24));
 	R(openat2_(d, "file", 0, 0, RESOLVE_IN_ROOT | RESOLVE_BENEATH, 24));
 	R(openat2_(d, "file", O_TRUNC | O_WRONLY, 0, RESOLVE_CACHED, 24));
 }

@@ -2,6 +2,7 @@
 // users: root ordinary
 #include "conf.h"
 #include <linux/mount.h>
+#include <linux/sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/statvfs.h>
@@ -31,6 +32,36 @@ static void unshares(void) {
 	V(ioctl(n, 0xb703)), P("%d", ioctl(n, 0xb703) == CLONE_NEWUTS), R(ioctl(n, 0xb701) < 0 ? -1 : 0), R(ioctl(n, 0xb702) < 0 ? -1 : 0), R(ioctl(n, 0xb704, &(int){0})), R(ioctl(open("/proc/self/ns/user", O_RDONLY), 0xb704, &(int){0})), R(ioctl(open("/proc/self/ns/user", O_RDONLY), 0xb702) < 0 ? -1 : 0), R(ioctl(open("/proc/self/ns/pid", O_RDONLY), 0xb702) < 0 ? -1 : 0);
 	char b[64];
 	V(readlink("/proc/self/ns/uts", b, 64) > 5), P("%.5s", b), V(sethostname("abc", 3)), V(sethostname("abc", -1)), V(sethostname("abc", 65)), V(SC(sethostname, BAD, 3)), V(SC(setdomainname, BAD, 3)), V(SC(setdomainname, "x", 65)), V(sethostname("", 0));
+}
+
+// times: who shares memory stays in the time namespace, a new program enters that of its children.
+static int stay(void *v) {
+	return nsino("time") == *(ino_t *)v;
+}
+static void times_(void) {
+	static char stack[65536];
+	ino_t own = nsino("time");
+	int st;
+	struct clone_args a = {.flags = CLONE_NEWTIME, .exit_signal = SIGCHLD};
+	pid_t p = SC(clone3, &a, sizeof a);
+	if (!p)
+		_exit(nsino("time") == own);
+	VN("CLONE_NEWTIME", p < 0 ? -errno : (waitpid(p, &st, 0), WEXITSTATUS(st)));
+	VN("unshare", E(unshare(CLONE_NEWTIME))), VN("stays", nsino("time") == own);
+	p = clone(stay, stack + sizeof stack, CLONE_VM | SIGCHLD, &own);
+	VN("CLONE_VM", p < 0 ? -errno : (waitpid(p, &st, 0), WEXITSTATUS(st)));
+	p = clone(stay, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, &own);
+	VN("CLONE_VFORK", p < 0 ? -errno : (waitpid(p, &st, 0), WEXITSTATUS(st)));
+	if (!(p = vfork())) {
+		char now[32];
+		sprintf(now, "%ld", (long)own);
+		execl("/bin/sh", "sh", "-c", "test $(stat -L -c %i /proc/$$/ns/time) = $0", now, NULL), _exit(99);
+	}
+	VN("exec", (waitpid(p, &st, 0), WEXITSTATUS(st)));
+	p = fork();
+	if (!p)
+		_exit(nsino("time") == own);
+	VN("fork", (waitpid(p, &st, 0), WEXITSTATUS(st)));
 }
 
 static void pids(void) {
@@ -74,4 +105,4 @@ static void mounts(void) {
 	mkdir("mv/old", 0755), R(SC(pivot_root, "none", "mv")), R(SC(pivot_root, "b", "mv/old")), R(SC(pivot_root, "mv", "b")), R(SC(pivot_root, "f", "f")), R(SC(pivot_root, "/", "/")), R(SC(pivot_root, "a", "a")), R(SC(pivot_root, "mv", "mv/old")), R(chdir("/")), R(access("/in", 0)), R(access("/old/bin", 0)), R(umount2("/old", MNT_DETACH)), R(access("/old/bin", 0));
 }
 
-int main(void) { sub(unshares), sub(pids), sub(users), sub(mounts); }
+int main(void) { sub(unshares), sub(times_), sub(pids), sub(users), sub(mounts); }
