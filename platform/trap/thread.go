@@ -186,6 +186,9 @@ func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 			t.entered(regs.Orig_rax)
 			return platform.Event{Kind: platform.EventSyscall}, nil
 		}
+		if spin > 0 && t.board.crowded() {
+			t.board.vain(4 * crowdLooks)
+		}
 		if err := t.locate(); err != nil {
 			return platform.Event{}, err
 		}
@@ -221,8 +224,19 @@ func (t *thread) entered(nr uint64) {
 		k = kinds[nr]
 	}
 	t.wakes = k == waking
-	if t.polls && k == plain {
-		t.board.passPoll(t)
+	if k == plain {
+		t.long()
+	}
+}
+
+// long says that what t is about to do may take long: another polls meanwhile, and for a crowd it is as good as looks in vain.
+func (t *thread) long() {
+	b := t.board
+	if b.crowded() && b.hold.Load() == 0 {
+		b.vain(4 * crowdLooks)
+	}
+	if t.polls {
+		b.passPoll(t)
 	}
 }
 

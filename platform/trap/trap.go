@@ -31,7 +31,7 @@
 // have to wake the host's is woken by the guest thread whose call blocks next, on its own CPU and without an interrupt to it, or else by the poller a microsecond later, which
 // also sees to it that a guest has done what it was told. A ping-pong of two processes through pipes takes two host calls of each guest a round trip and none of the
 // sentry, which is the host's own time but for four hand-overs. With more guest threads than CPUs one CPU is for the poller and
-// the guests share the others as long as it finds an event every 5 us; where calls are rarer nobody polls: a guest thread then wakes
+// the guests share the others as long as it finds an event every 5 us that is soon answered; where calls are rarer or long nobody polls: a guest thread then wakes
 // the watchman of its CPU, and one wake serves all that have events by then.
 //
 // Tried and left: a futex for each thread with an OS thread of the sentry's behind it (each blocking call then wakes two threads of the runtime's);
