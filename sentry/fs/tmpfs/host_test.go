@@ -186,6 +186,9 @@ func (m moat) mkdir(path string, mode uint32) error {
 func (m moat) rmdir(path string) error  { return vfs.Rmdir(m.e, m.e.cwd, path) }
 func (m moat) unlink(path string) error { return vfs.Unlink(m.e, m.e.cwd, path) }
 func (m moat) rename(a, b string, flags uint) error {
+	if err := vfs.RenameFlags(uint32(flags)); err != nil {
+		return err
+	}
 	return vfs.Rename(m.e, m.e.cwd, a, m.e.cwd, b, uint32(flags))
 }
 func (m moat) link(a, b string, flags int) error {
