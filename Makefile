@@ -45,7 +45,7 @@ soak: deps
 	MOAT_SOAK=$(MINUTES) MOAT_SOAK_SECONDS=$(SECONDS) MOAT_STRESSORS="$(STRESSORS)" MOAT_PLATFORMS="$(firstword $(PLATFORMS))" $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./tests/workloads
 # moat as Docker's runtime: installs Docker from Debian and starts a daemon of its own by hand. The long tests of the verbs, too.
 oci: deps build
-	./scripts/deps.sh docker.io iproute2 podman
+	./scripts/deps.sh docker.io iproute2 iptables podman dnsmasq-base
 	MOAT_DOCKER=1 MOAT_PODMAN=1 MOAT_LONG=1 $(GO) test -count=1 -timeout 30m -v ./tests/oci
 
 # moat's shim under a containerd that is started by hand: installs it from Debian, and builds crictl and critest from the Go module proxy.

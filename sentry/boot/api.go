@@ -73,6 +73,8 @@ type Config struct {
 	// or "host": the sockets are the host's, and Links only shown.
 	Network string
 	Links   []inet.Link
+	// Loop leads to a name server on the namespace's lo; its descriptor is the last. It may be nil.
+	Loop    *inet.HostLoop
 	LinksFD int
 	// Pcap is the descriptor of a file for what the links carry; 0: none.
 	Pcap int

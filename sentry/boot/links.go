@@ -21,9 +21,16 @@ func addLinks(c *Config, s *inet.Stack) error {
 	}
 	var fds []int
 	if c.Network != "host" {
+		n := len(c.Links)
+		if c.Loop != nil {
+			n++
+		}
 		var err error
-		if fds, err = receiveFiles(c.LinksFD, len(c.Links)); err != nil {
+		if fds, err = receiveFiles(c.LinksFD, n); err != nil {
 			return err
+		}
+		if c.Loop != nil {
+			c.Loop.FD = fds[n-1]
 		}
 	}
 	for i := range c.Links {
@@ -35,7 +42,7 @@ func addLinks(c *Config, s *inet.Stack) error {
 	if c.Pcap > 0 {
 		pcap = os.NewFile(uintptr(c.Pcap), "pcap")
 	}
-	return s.AddLinks(c.Links, pcap)
+	return s.AddLinks(c.Links, c.Loop, pcap)
 }
 
 // netDevs are the interfaces that the container begins with, for sysfs.

@@ -45,13 +45,16 @@ func startDocker(t *testing.T) *docker {
 		d.sock = "unix://" + d.dir + "/s"
 		at := func(s string) string { return filepath.Join(d.dir, s) }
 		log, err := os.Create(at("log"))
+		if err == nil {
+			err = os.WriteFile(at("moat-host"), []byte("#!/bin/sh\nexec "+moat+` --network=host "$@"`), 0o755)
+		}
 		if err != nil {
 			theDocker.err = err
 			return
 		}
 		defer log.Close()
 		d.cmd = exec.Command("unshare", "-n", "-m", "bash", "-c", daemonScript, "dockerd", "-H", d.sock, "--exec-root", at("exec"), "--pidfile", at("pid"),
-			"--data-root", at("data"), "--add-runtime", "moat="+moat, "--default-runtime", "moat", "--iptables=false", "--ip6tables=false", "--bridge=none")
+			"--data-root", at("data"), "--add-runtime", "moat="+moat, "--add-runtime", "moat-host="+at("moat-host"), "--default-runtime", "moat", "--bip", "10.99.0.1/24")
 		d.cmd.Stdout, d.cmd.Stderr = log, log
 		d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 		if theDocker.err = d.cmd.Start(); theDocker.err != nil {
@@ -172,7 +175,7 @@ func TestDocker(t *testing.T) {
 		})
 	}
 	for name, f := range map[string]func(*testing.T, *docker){"errors": dockerErrors, "life": dockerLife, "exec": dockerExec, "files": dockerFiles,
-		"restart": dockerRestart, "oom": dockerOOM, "terminal": dockerTerminal, "build": dockerBuild, "attach": dockerAttach, "health": dockerHealth} {
+		"restart": dockerRestart, "oom": dockerOOM, "terminal": dockerTerminal, "build": dockerBuild, "attach": dockerAttach, "health": dockerHealth, "network": dockerNetwork} {
 		t.Run(name, func(t *testing.T) { f(t, d) })
 	}
 }

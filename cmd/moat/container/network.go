@@ -7,7 +7,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -18,7 +22,9 @@ import (
 // addresses, so that the host's kernel does not answer for the sandbox.
 type Network struct {
 	Links []inet.Link
-	// files are the packet sockets of Links, in order.
+	// Loop leads to Docker's name server on lo, if there is one.
+	Loop *inet.HostLoop
+	// files are the packet sockets of Links, in order, and Loop's.
 	files []*os.File
 	// addrs and routes are what was taken away, and ns where.
 	addrs  map[int][]netlink.Addr
@@ -121,7 +127,7 @@ func (s *Sandbox) sendNetwork(o *Options) error {
 		}
 	}
 	defer o.Network.closeFiles()
-	o.Config.Links = o.Network.Links
+	o.Config.Links, o.Config.Loop = o.Network.Links, o.Network.Loop
 	return o.Network.send(s.links)
 }
 
@@ -138,12 +144,34 @@ func (s *Sandbox) showNetwork(o *Options) error {
 	if unix.Fstat(int(ns.Fd()), &theirs) == nil && unix.Stat("/proc/self/ns/net", &mine) == nil && theirs.Ino == mine.Ino {
 		err = show() // who may not enter namespaces is in this one
 	} else {
-		err = inNamespace(ns, show)
+		err = inNamespace(ns, func() error {
+			if err := setSysctls(o.Config.Spec); err != nil {
+				return err
+			}
+			return show()
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("interfaces: %w", err)
 	}
 	o.Config.Links = n.Links
+	return nil
+}
+
+// setSysctls sets those of a container's network for the host's kernel, in the caller's network namespace.
+func setSysctls(spec *specs.Spec) error {
+	if spec.Linux == nil {
+		return nil
+	}
+	for name, v := range spec.Linux.Sysctl {
+		path := strings.ReplaceAll(name, ".", "/")
+		if !strings.HasPrefix(path, "net/") || !filepath.IsLocal(path) {
+			continue
+		}
+		if err := os.WriteFile("/proc/sys/"+path, []byte(v), 0); err != nil {
+			return fmt.Errorf("linux.sysctl: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -172,12 +200,68 @@ func (n *Network) send(conn *os.File) error {
 }
 
 func (n *Network) open() error {
-	return n.eachLink(func(l netlink.Link) error {
+	err := n.eachLink(func(l netlink.Link) error {
 		if len(l.Attrs().HardwareAddr) != 6 {
 			return nil
 		}
 		return n.take(l)
 	})
+	if err == nil && len(n.Links) > 0 {
+		if err = n.openLoop(); err != nil {
+			err = fmt.Errorf("the way to the name server on lo: %w", err)
+		}
+	}
+	return err
+}
+
+// openLoop finds the sockets of Docker's name server, which it has put into the namespace, and opens a way to them: the container is 192.0.0.8/29 to the kernel,
+// and what the server asks elsewhere leaves from 192.0.0.9; both by lo.
+func (n *Network) openLoop() error {
+	u, t := boundTo("udp"), boundTo("tcp")
+	if u == 0 && t == 0 {
+		return nil
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err == nil {
+		err = os.WriteFile("/proc/sys/net/ipv4/conf/lo/route_localnet", []byte("1"), 0)
+	}
+	if err != nil {
+		return err
+	}
+	index := lo.Attrs().Index
+	host := net.IPNet{IP: inet.LoopHost[:], Mask: net.CIDRMask(32, 32)}
+	if err := netlink.AddrReplace(lo, &netlink.Addr{IPNet: &host}); err != nil {
+		return fmt.Errorf("address %v: %w", &host, err)
+	}
+	for _, r := range []*netlink.Route{
+		{LinkIndex: index, Dst: &net.IPNet{IP: inet.LoopGuests[:], Mask: net.CIDRMask(29, 32)}, Scope: netlink.SCOPE_LINK},
+		{LinkIndex: index, Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, Src: host.IP, Scope: netlink.SCOPE_LINK},
+	} {
+		if err := netlink.RouteReplace(r); err != nil {
+			return fmt.Errorf("route to %v: %w", r.Dst, err)
+		}
+	}
+	f, _, err := packetSocket(index, unix.ETH_P_IP, false)
+	if err == nil {
+		n.Loop, n.files = &inet.HostLoop{UDP: u, TCP: t}, append(n.files, f)
+	}
+	return err
+}
+
+// boundTo is the port of the socket of a protocol that is bound to 127.0.0.11 in the caller's network namespace; 0: there is none.
+func boundTo(protocol string) uint16 {
+	b, err := os.ReadFile("/proc/thread-self/net/" + protocol)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		f := append(strings.Fields(line), "", "", "")
+		if port, ok := strings.CutPrefix(f[1], "0B00007F:"); ok && strings.HasSuffix(f[2], ":0000") {
+			n, _ := strconv.ParseUint(port, 16, 16) // the kernel's own
+			return uint16(n)
+		}
+	}
+	return 0
 }
 
 // eachLink calls f for the interfaces beside lo that are up.
@@ -238,7 +322,7 @@ func (n *Network) take(link netlink.Link) error {
 	if err != nil {
 		return err
 	}
-	f, gso, err := packetSocket(l.Index)
+	f, gso, err := packetSocket(l.Index, unix.ETH_P_ALL, true)
 	if err != nil {
 		return err
 	}
@@ -289,8 +373,8 @@ func route(r *netlink.Route) (t inet.Route, ok bool) {
 	return t, !t.Dst.Addr().IsMulticast()
 }
 
-// packetSocket opens a packet socket on an interface. gso says whether it carries struct virtio_net_hdr.
-func packetSocket(index int) (f *os.File, gso bool, err error) {
+// packetSocket opens a packet socket on an interface for packets of a protocol (ETH_P_*). gso says whether it carries struct virtio_net_hdr, if vnet asks for it.
+func packetSocket(index int, protocol uint16, vnet bool) (f *os.File, gso bool, err error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, false, fmt.Errorf("packet socket: %w", err)
@@ -301,7 +385,7 @@ func packetSocket(index int) (f *os.File, gso bool, err error) {
 			f.Close()
 		}
 	}()
-	gso = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1) == nil
+	gso = vnet && unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1) == nil
 	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
 		return nil, false, fmt.Errorf("PACKET_IGNORE_OUTGOING: %w", err)
 	}
@@ -311,8 +395,8 @@ func packetSocket(index int) (f *os.File, gso bool, err error) {
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[1], size) // as much as the host allows
 		}
 	}
-	const all = unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8 // in network order
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index}); err != nil {
+	network := protocol<<8 | protocol>>8 // its byte order
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: network, Ifindex: index}); err != nil {
 		return nil, false, fmt.Errorf("bind the packet socket: %w", err)
 	}
 	return f, gso, nil

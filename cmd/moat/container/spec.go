@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"moat/sentry/boot"
 )
@@ -130,6 +131,12 @@ func (o *Options) applyNamespaces(list []specs.LinuxNamespace) error {
 		f, err := os.Open(n.Path)
 		if err != nil {
 			return fmt.Errorf("linux.namespaces[%d].path: %w", i, err)
+		}
+		var theirs, mine unix.Stat_t
+		if unix.Fstat(int(f.Fd()), &theirs) == nil && unix.Stat("/proc/self/ns/net", &mine) == nil && theirs.Ino == mine.Ino && theirs.Dev == mine.Dev {
+			f.Close()
+			have[n.Type] = false // the caller's own, as Docker names the host's
+			continue
 		}
 		o.netNS = f
 	}

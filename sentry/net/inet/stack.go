@@ -49,6 +49,8 @@ type Stack struct {
 	conf Config
 	once sync.Once
 	net  *stack.Stack
+	// loop is the way to a name server on the host's lo, nil if there is none.
+	loop *HostLoop
 	// host makes the sockets if it is not nil; the netstack is then only what the tables show.
 	host *hostsock.Net
 
@@ -78,9 +80,10 @@ func New(c Config) *Stack {
 	return s
 }
 
-// AddLinks gives the stack interfaces beside lo, which answer their neighbours from now on. What they carry is written to pcap if that is not nil. It takes
-// over the descriptors, and is called while the host may still be asked for more than the filter allows.
-func (s *Stack) AddLinks(links []Link, pcap *os.File) error {
+// AddLinks gives the stack interfaces beside lo, which answer their neighbours from now on. What they carry is written to pcap if that is not nil; loop may be
+// nil. It takes over the descriptors, and is called while the host may still be asked for more than the filter allows, before anything else uses the stack.
+func (s *Stack) AddLinks(links []Link, loop *HostLoop, pcap *os.File) error {
+	s.loop = loop
 	return s.addLinks(s.tcpip(), links, pcap)
 }
 
@@ -125,7 +128,13 @@ func (s *Stack) build() {
 		_ = n.SetNetworkProtocolOption(p, &ttl)
 	}
 	// The options above are constants within netstack's bounds, and so are the loopback's: none of them can fail.
-	_ = n.CreateNICWithOptions(loNIC, loopback.New(), stack.NICOptions{Name: "lo", Disabled: !s.conf.LoopbackUp, DeliverLinkPackets: true})
+	lo := loopback.New()
+	if s.loop != nil {
+		if l, err := newLoopLink(lo, s.loop, s); err == nil {
+			lo = l
+		}
+	}
+	_ = n.CreateNICWithOptions(loNIC, lo, stack.NICOptions{Name: "lo", Disabled: !s.conf.LoopbackUp, DeliverLinkPackets: true})
 	s.net = n
 	if s.conf.LoopbackUp {
 		s.loopbackAddresses()
