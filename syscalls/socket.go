@@ -249,8 +249,12 @@ func sockName(t *kernel.Task, a kernel.Args, get func(socket.Socket, *kernel.Tas
 	})
 }
 
-// maxOption bounds the value of an option.
-const maxOption = 4096
+// maxOption bounds the value of an option, maxTable that of iptables' table, and maxAsked what it is asked with.
+const (
+	maxOption = 4096
+	maxTable  = 1<<20 + 96
+	maxAsked  = 84
+)
 
 func sysSetsockopt(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	return withSocket(t, a[0], func(s socket.Socket) error {
@@ -258,11 +262,15 @@ func sysSetsockopt(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		if n < 0 {
 			return unix.EINVAL
 		}
-		val := make([]byte, min(n, maxOption))
+		level, name := a[1].Int(), a[2].Int()
+		bound := int32(maxOption)
+		if level == linux.SOL_IP && name == linux.IPT_SO_SET_REPLACE && t.Credentials().HasCapIn(linux.CAP_NET_ADMIN, t.Net().UserNamespace()) {
+			bound = maxTable
+		}
+		val := make([]byte, min(n, bound))
 		if _, err := t.CopyIn(a[3].Pointer(), val); err != nil {
 			return err
 		}
-		level, name := a[1].Int(), a[2].Int()
 		err := error(unix.ENOPROTOOPT)
 		if level == linux.SOL_SOCKET {
 			err = s.Base().SetOption(t, name, val)
@@ -290,7 +298,13 @@ func sysGetsockopt(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		if level == linux.SOL_SOCKET {
 			val, err = s.Base().GetOption(name)
 		}
-		if err == unix.ENOPROTOOPT {
+		if asker, ok := s.(socket.Asker); ok && level == linux.SOL_IP && name >= linux.IPT_SO_GET_INFO && name <= linux.IPT_SO_GET_REVISION_TARGET {
+			arg := make([]byte, min(n, maxAsked))
+			if _, err := t.CopyIn(a[3].Pointer(), arg); err != nil {
+				return err
+			}
+			val, err = asker.AskOption(t, level, name, arg)
+		} else if err == unix.ENOPROTOOPT {
 			val, err = s.GetOption(t, level, name, int(n))
 		}
 		if err != nil {

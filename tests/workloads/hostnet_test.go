@@ -156,3 +156,41 @@ func TestUserNetwork(t *testing.T) {
 		}
 	}
 }
+
+// TestIPTables: iptables' rules of IPv4 as sidecars set them: REDIRECT of what is not the sidecar's own, and what it was for; DNAT, DROP, REJECT, chains. What is
+// not carried is refused.
+func TestIPTables(t *testing.T) {
+	need(t, "iptables-legacy", "python3", "setpriv")
+	checks(t, time.Minute, `set -e
+		i=iptables-legacy
+		$i -t nat -N OUT; $i -t nat -A OUTPUT -p tcp -j OUT
+		$i -t nat -A OUT -m owner --uid-owner 1337 -j RETURN
+		$i -t nat -A OUT -p tcp --dport 8888 -m comment --comment sidecar -j REDIRECT --to-ports 15001
+		$i -t nat -A OUT -d 10.1.2.3/32 -p tcp --dport 80 -j DNAT --to-destination 127.0.0.1:15001
+		$i -A INPUT -p tcp --dport 7777 -j DROP; $i -A OUTPUT -p tcp --dport 7778 -j REJECT
+		[ "$($i -t nat -S OUT | tail -1)" = "-A OUT -d 10.1.2.3/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 127.0.0.1:15001" ]
+		iptables-legacy-save > /tmp/rules; $i -F; [ "$($i -S | wc -l)" = 3 ]; iptables-legacy-restore < /tmp/rules; [ "$($i -S | wc -l)" = 5 ]
+		! $i -t mangle -L 2>/dev/null; ! $i -A INPUT -p tcp -m multiport --dports 1,2 -j ACCEPT 2>/dev/null
+		! $i -t nat -A OUT -j OUT 2>/dev/null
+		! setpriv --bounding-set -net_admin $i -L 2>/dev/null
+		cat > /tmp/c.py <<-END
+		import socket, struct, sys, threading
+		def serve(port):
+		    l = socket.socket(); l.setsockopt(1, 2, 1); l.bind(("127.0.0.1", port)); l.listen()
+		    def run():
+		        while True:
+		            c, _ = l.accept()
+		            try: p, a = struct.unpack("!2xH4s8x", c.getsockopt(0, 80, 16)); who = "%s:%d" % (socket.inet_ntoa(a), p)
+		            except OSError: who = "nobody"
+		            c.sendall(("%d for %s" % (port, who)).encode()); c.close()
+		    threading.Thread(target=run, daemon=True).start()
+		serve(int(sys.argv[1]))
+		for to in sys.argv[2:]:
+		    a, _, p = to.partition(":")
+		    try: print(socket.create_connection((a, int(p)), 1).recv(100).decode())
+		    except OSError as e: print(type(e).__name__)
+		END
+		python3 /tmp/c.py 15001 127.0.0.1:8888 127.0.0.1:7777 127.0.0.1:7778
+		setpriv --reuid 1337 --clear-groups python3 /tmp/c.py 8888 127.0.0.1:8888`,
+		"15001 for 127.0.0.1:8888\nTimeoutError\nConnectionRefusedError\n8888 for nobody")
+}

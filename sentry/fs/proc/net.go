@@ -15,6 +15,7 @@ var netFiles = []struct{ name, head string }{
 	{"icmp", "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             \n"},
 	{"if_inet6", ""},
 	{"igmp", "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n"},
+	{"ip_tables_names", ""},
 	{"ipv6_route", ""},
 	{"netlink", "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n"},
 	{"netstat", ""},

@@ -104,6 +104,9 @@ func (s *sock) isKept(level, name int32) bool { return s.keptInt(level, name) > 
 
 // SetOption implements socket.Socket.
 func (s *sock) SetOption(t *kernel.Task, level, name int32, val []byte) error {
+	if level == linux.SOL_IP && (name == linux.IPT_SO_SET_REPLACE || name == linux.IPT_SO_SET_ADD_COUNTERS) {
+		return s.setTable(t, name, val)
+	}
 	val = append([]byte(nil), val...)
 	if err := s.setOption(t, s.endpoint(), level, name, val); err != nil {
 		return err

@@ -153,6 +153,12 @@ func (s *sock) getSpecial(ep tcpip.Endpoint, level, name int32) (b []byte, handl
 		return b, true, err
 	case level == linux.SOL_IP && name == linux.IP_OPTIONS:
 		return nil, true, nil
+	case level == linux.SOL_IP && name == linux.SO_ORIGINAL_DST && s.tcp():
+		var o tcpip.OriginalDestinationOption
+		if err := ep.GetSockOpt(&o); err != nil {
+			return nil, true, unix.ENOENT // no connection that was translated
+		}
+		return format(unix.AF_INET, tcpip.FullAddress(o)), true, nil
 	case level == linux.SOL_ICMPV6 && name == 1 && s.base.Type == unix.SOCK_RAW:
 		var f tcpip.ICMPv6Filter
 		err := errno(ep.GetSockOpt(&f))

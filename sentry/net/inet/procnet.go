@@ -27,7 +27,8 @@ func ProcNet() map[string]func(ns *kernel.NetNamespace, b *bytes.Buffer) {
 	}
 	return map[string]func(*kernel.NetNamespace, *bytes.Buffer){
 		"dev": with(procDev), "route": with(procRoute), "arp": with(procARP), "if_inet6": with(procIf6), "ipv6_route": with(procRoute6),
-		"snmp": with(procSNMP), "snmp6": with(procSNMP6), "netstat": with(procNetstat), "sockstat": with(procSockstat), "sockstat6": with(procSockstat6),
+		"ip_tables_names": with(func(_ *Stack, b *bytes.Buffer) { b.WriteString("nat\nfilter\n") }),
+		"snmp":            with(procSNMP), "snmp6": with(procSNMP6), "netstat": with(procNetstat), "sockstat": with(procSockstat), "sockstat6": with(procSockstat6),
 		"tcp": list(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP), "tcp6": list(unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP),
 		"udp": list(unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_UDP), "udp6": list(unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDP),
 		"icmp": list(unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_ICMP), "raw": list(unix.AF_INET, unix.SOCK_RAW, -1),

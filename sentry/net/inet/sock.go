@@ -28,8 +28,9 @@ type base = socket.Base
 type sock struct {
 	vfs.Waitable
 	base
-	st *Stack
-	ns *kernel.NetNamespace
+	gid uint32 // of who made the socket (auth.KGID)
+	st  *Stack
+	ns  *kernel.NetNamespace
 	// ep is replaced when a TCP socket is disconnected, for which netstack's endpoints cannot be used again.
 	ep atomic.Pointer[tcpip.Endpoint]
 	// rdShut and wrShut are shutdown(2)'s.
@@ -124,7 +125,7 @@ func (s *sock) init(t *kernel.Task, family, typ, protocol int32, trans tcpip.Tra
 	}
 	s.base.Init(family, typ, protocol)
 	s.base.Hooks = s
-	s.base.UID = uint32(t.Credentials().FSUID)
+	s.base.UID, s.gid = uint32(t.Credentials().FSUID), uint32(t.Credentials().FSGID)
 	ep, err := s.newEndpoint(trans)
 	if err != nil {
 		return nil, err
@@ -145,6 +146,20 @@ func netProto(family int32) tcpip.NetworkProtocolNumber {
 }
 
 func (s *sock) newEndpoint(trans tcpip.TransportProtocolNumber) (tcpip.Endpoint, error) {
+	ep, err := s.makeEndpoint(trans)
+	if err == nil {
+		ep.SetOwner(s)
+	}
+	return ep, err
+}
+
+// KUID implements tcpip.PacketOwner, for the packet filter.
+func (s *sock) KUID() uint32 { return s.base.UID }
+
+// KGID implements tcpip.PacketOwner.
+func (s *sock) KGID() uint32 { return s.gid }
+
+func (s *sock) makeEndpoint(trans tcpip.TransportProtocolNumber) (tcpip.Endpoint, error) {
 	n := s.st.tcpip()
 	if s.base.Type != unix.SOCK_RAW {
 		ep, err := n.NewEndpoint(trans, netProto(s.base.Family), s.Waiters)

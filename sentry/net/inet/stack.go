@@ -6,7 +6,7 @@
 // be connected anew, options that are kept, bounds.
 //
 // Locks: sock.mu guards a socket's own state and is not held over calls of netstack that deliver packets (Write, Connect, Close). Stack.mu guards the lists of
-// sockets and is a leaf. Waiter queues are notified by netstack, without locks of this package.
+// sockets and the tables of iptables; only netstack's lock of its tables is taken under it. Waiter queues are notified by netstack, without locks of this package.
 //
 // Bounds: buffers of a socket are SO_SNDBUF's and SO_RCVBUF's (queue.go), error queues maxErrors, sockets of a stack maxSockets, connections that nobody holds any more
 // (TIME_WAIT and the like) maxOrphans, of which the oldest goes first.
@@ -61,6 +61,8 @@ type Stack struct {
 	firstPort atomic.Int32
 
 	mu sync.Mutex
+	// iptables are the tables that were set. +checklocks:mu
+	iptables map[string]*table
 	// socks are the open sockets. +checklocks:mu
 	socks map[*sock]struct{}
 	// orphans are endpoints of closed sockets whose connections are not over, oldest first. +checklocks:mu

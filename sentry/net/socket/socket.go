@@ -42,6 +42,11 @@ type Socket interface {
 	SetOption(t *kernel.Task, level, name int32, val []byte) error
 }
 
+// Asker is a socket with options that are asked with an argument in the buffer (those of iptables, level SOL_IP).
+type Asker interface {
+	AskOption(t *kernel.Task, level, name int32, arg []byte) ([]byte, error)
+}
+
 // Message is what sendmsg(2) and recvmsg(2) carry.
 type Message struct {
 	Data usermem.IOSequence
