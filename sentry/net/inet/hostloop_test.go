@@ -62,6 +62,8 @@ func TestHostLoop(t *testing.T) {
 	for p := range uint16(3 * maxQueries) {
 		l.take(loopPacket(loopHost, loopback4, 1000+p, dnsPort, "query"))
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if len(l.queries) != maxQueries || len(l.order) != maxQueries {
 		t.Fatal(len(l.queries), len(l.order))
 	}
