@@ -28,7 +28,9 @@ func (s *Store) Join(c Caller, name *string) (int32, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if name == nil {
-		s.setSession(c, s.newRing(c, "_ses", 0x3f030000))
+		if err := s.newSession(c); err != nil {
+			return 0, err
+		}
 		return c.session.serial, nil
 	}
 	for _, k := range s.keys {
@@ -253,7 +255,7 @@ func (s *Store) Search(c Caller, id int32, typ, desc string, destID int32) (int3
 	case ring.typ != keyring:
 		return 0, unix.ENOTDIR
 	}
-	k, err := c.search(ring, possessed, named(typ, desc), true, 0)
+	k, err := c.search(ring, possessed, named(typ, desc), true, seen{}, 0)
 	if err == nil && dest != nil {
 		err = c.may(k, possessed, Link)
 	}

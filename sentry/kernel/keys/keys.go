@@ -34,6 +34,7 @@ const (
 	linkBytes = 4 // KEYQUOTA_LINK_BYTES
 	maxDepth  = 6 // of rings in rings (KEYRING_SEARCH_MAX_DEPTH)
 	maxUsers  = 4096
+	maxKeys   = 100000     // of all users together, rings that nobody pays for among them
 	ownRing   = 0x3f010000 // the permissions of rings of threads and processes
 )
 
@@ -111,7 +112,7 @@ func (s *Store) Fork(old Caller, thread bool) Rings {
 		c.process = r.process
 		c.process.refs++
 		if r.thread != nil {
-			c.thread = s.newRing(old, "_tid", ownRing)
+			c.thread, _ = s.newRing(old, "_tid", ownRing, true)
 		}
 	}
 	return c
@@ -185,6 +186,9 @@ func (s *Store) reserve(k *Key, bytes int) error {
 // alloc returns a new key without references. force: rings that Linux makes itself are not refused.
 // +checklocks:s.mu
 func (s *Store) alloc(c Caller, typ, desc string, data []byte, perm uint32, force bool) (*Key, error) {
+	if len(s.keys) >= maxKeys {
+		return nil, unix.EDQUOT
+	}
 	k := &Key{typ: typ, desc: desc, uid: c.FSUID, gid: c.FSGID, ns: c.UserNS, perm: perm, data: data, charged: len(desc) + 1 + len(data)}
 	if err := s.charge(k.uid, 1, k.charged, force); err != nil {
 		return nil, err
@@ -198,10 +202,22 @@ func (s *Store) alloc(c Caller, typ, desc string, data []byte, perm uint32, forc
 
 // newRing is alloc for a ring that something refers to.
 // +checklocks:s.mu
-func (s *Store) newRing(c Caller, desc string, perm uint32) *Key {
-	k, _ := s.alloc(c, keyring, desc, nil, perm, true)
-	k.refs = 1
-	return k
+func (s *Store) newRing(c Caller, desc string, perm uint32, force bool) (*Key, error) {
+	k, err := s.alloc(c, keyring, desc, nil, perm, force)
+	if err == nil {
+		k.refs = 1
+	}
+	return k, err
+}
+
+// newSession gives c a session ring without a name: EDQUOT.
+// +checklocks:s.mu
+func (s *Store) newSession(c Caller) error {
+	k, err := s.newRing(c, "_ses", 0x3f030000, c.session == nil)
+	if err == nil {
+		s.setSession(c, k)
+	}
+	return err
 }
 
 // valid is key_validate.
@@ -249,7 +265,10 @@ func (s *Store) userRing(c Caller, session bool) (*Key, error) {
 	if session {
 		name = "_uid_ses.%d"
 	}
-	k := s.newRing(c, fmt.Sprintf(name, c.UserNS.UIDOrOverflow(c.RUID)), 0x1f3f0000)
+	k, err := s.newRing(c, fmt.Sprintf(name, c.UserNS.UIDOrOverflow(c.RUID)), 0x1f3f0000, true)
+	if err != nil {
+		return nil, err
+	}
 	s.charge(k.uid, -1, -k.charged, true)
 	k.uid, k.gid, k.ofUser = c.RUID, auth.KGID(auth.NoID), true
 	s.charge(k.uid, 1, k.charged, true)
@@ -273,24 +292,24 @@ func (s *Store) setSession(c Caller, k *Key) {
 
 // special returns the ring with a number below 0: EINVAL, ENOKEY.
 // +checklocks:s.mu
-func (s *Store) special(c Caller, id int32, create bool) (*Key, error) {
+func (s *Store) special(c Caller, id int32, create bool) (_ *Key, err error) {
 	switch id {
 	case unix.KEY_SPEC_THREAD_KEYRING:
 		if c.thread == nil && create {
-			c.thread = s.newRing(c, "_tid", ownRing)
+			c.thread, err = s.newRing(c, "_tid", ownRing, true)
 		}
-		if c.thread != nil {
-			return c.thread, nil
+		if c.thread != nil || err != nil {
+			return c.thread, err
 		}
 	case unix.KEY_SPEC_PROCESS_KEYRING:
 		if c.process == nil {
 			c.process = &processRing{refs: 1}
 		}
 		if c.process.ring == nil && create {
-			c.process.ring = s.newRing(c, "_pid", ownRing)
+			c.process.ring, err = s.newRing(c, "_pid", ownRing, true)
 		}
-		if c.process.ring != nil {
-			return c.process.ring, nil
+		if c.process.ring != nil || err != nil {
+			return c.process.ring, err
 		}
 	case unix.KEY_SPEC_SESSION_KEYRING:
 		if c.session == nil {
@@ -302,9 +321,9 @@ func (s *Store) special(c Caller, id int32, create bool) (*Key, error) {
 			s.setSession(c, u)
 		}
 		if c.session.ofUser && create {
-			s.setSession(c, s.newRing(c, "_ses", 0x3f030000))
+			err = s.newSession(c)
 		}
-		return c.session, nil
+		return c.session, err
 	case unix.KEY_SPEC_USER_KEYRING, unix.KEY_SPEC_USER_SESSION_KEYRING:
 		return s.userRing(c, id == unix.KEY_SPEC_USER_SESSION_KEYRING)
 	case unix.KEY_SPEC_REQKEY_AUTH_KEY, -8:
@@ -351,7 +370,7 @@ func (s *Store) possessed(c Caller, match func(*Key) bool, state bool) (*Key, er
 	}
 	for _, r := range rings {
 		if r != nil {
-			if k, _ := c.search(r, true, match, state, 0); k != nil {
+			if k, _ := c.search(r, true, match, state, seen{}, 0); k != nil {
 				return k, nil
 			}
 		}
@@ -360,7 +379,7 @@ func (s *Store) possessed(c Caller, match func(*Key) bool, state bool) (*Key, er
 }
 
 // search looks through ring and the rings in it that may be searched; ENOKEY, or why what matched is no use.
-func (c Caller) search(ring *Key, possessed bool, match func(*Key) bool, state bool, depth int) (*Key, error) {
+func (c Caller) search(ring *Key, possessed bool, match func(*Key) bool, state bool, been seen, depth int) (*Key, error) {
 	err := error(unix.ENOKEY)
 	if e := ring.valid(); e != nil && (state || !match(ring)) {
 		return nil, e
@@ -368,7 +387,7 @@ func (c Caller) search(ring *Key, possessed bool, match func(*Key) bool, state b
 	if match(ring) {
 		return ring, nil
 	}
-	if ring.typ != keyring || depth > maxDepth || c.may(ring, possessed, Search) != nil {
+	if ring.typ != keyring || depth > maxDepth || been.visit(ring) || c.may(ring, possessed, Search) != nil {
 		return nil, err
 	}
 	for _, k := range ring.links {
@@ -386,7 +405,7 @@ func (c Caller) search(ring *Key, possessed bool, match func(*Key) bool, state b
 	}
 	for _, k := range ring.links {
 		if k.typ == keyring {
-			if f, _ := c.search(k, possessed, match, state, depth+1); f != nil {
+			if f, _ := c.search(k, possessed, match, state, been, depth+1); f != nil {
 				return f, nil
 			}
 		}
@@ -399,19 +418,33 @@ func named(typ, desc string) func(*Key) bool {
 	return func(k *Key) bool { return k.typ == typ && k.desc == desc }
 }
 
-// depth is how many rings are in each other below k.
-func (k *Key) depth() int {
-	d := 0
+// seen are the rings that a walk has been in: there are more ways to them than rings.
+type seen map[*Key]bool
+
+// visit reports whether the walk has been in k before.
+func (been seen) visit(k *Key) bool {
+	old := been[k]
+	been[k] = true
+	return old
+}
+
+// depth is how many rings are in each other below k; known is what it found so far.
+func (k *Key) depth(known map[*Key]int) int {
+	d, ok := known[k]
+	if ok {
+		return d
+	}
 	for _, l := range k.links {
 		if l.typ == keyring {
-			d = max(d, 1+l.depth())
+			d = max(d, 1+l.depth(known))
 		}
 	}
+	known[k] = d
 	return d
 }
 
-func (k *Key) holds(o *Key) bool {
-	return k == o || slices.ContainsFunc(k.links, func(l *Key) bool { return l.typ == keyring && l.holds(o) })
+func (k *Key) holds(o *Key, been seen) bool {
+	return k == o || !been.visit(k) && slices.ContainsFunc(k.links, func(l *Key) bool { return l.typ == keyring && l.holds(o, been) })
 }
 
 // link is key_link: ENOTDIR, EDEADLK, ELOOP, EDQUOT. A key of the same name makes room.
@@ -421,10 +454,10 @@ func (s *Store) link(ring, k *Key) error {
 		return unix.ENOTDIR
 	}
 	if k.typ == keyring {
-		if k.holds(ring) {
+		if k.holds(ring, seen{}) {
 			return unix.EDEADLK
 		}
-		if k.depth() >= maxDepth-1 {
+		if k.depth(map[*Key]int{}) >= maxDepth-1 {
 			return unix.ELOOP
 		}
 	}
