@@ -185,7 +185,7 @@ type ProcessInfo struct {
 	Host int
 }
 
-// Usage answers Sandbox.Usage: the sandbox's memory in bytes, and what the container's tasks use.
+// Usage answers Sandbox.Usage: what the container's tasks use, memory in bytes.
 type Usage struct {
 	Memory, MemoryPeak, MemoryLimit uint64
 	Tasks                           int

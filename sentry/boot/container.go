@@ -73,8 +73,12 @@ func (s *sandbox) find(id string) (*container, error) {
 }
 
 // newContainer is a container for add.
-func (s *sandbox) newContainer(c *Config) *container {
-	return &container{sandbox: s, c: c, cg: &kernel.Cgroup{}, init: &process{}, done: make(chan struct{})}
+func (s *sandbox) newContainer(c *Config) (*container, error) {
+	a, err := s.mem.NewAccount()
+	if err != nil {
+		return nil, fmt.Errorf("too many containers in the sandbox: %w", err)
+	}
+	return &container{sandbox: s, c: c, cg: &kernel.Cgroup{Memory: a}, init: &process{}, done: make(chan struct{})}, nil
 }
 
 // add makes b, from descriptors that it owns: the gofer's socket, and those of the first process.
@@ -238,6 +242,7 @@ func (b *container) release() {
 		// A gofer that does not answer must not keep anybody waiting.
 		go b.gofer.Close()
 	}
+	b.cg.Memory.End()
 	close(b.done)
 }
 

@@ -64,16 +64,18 @@ func (b *container) applySpec() error {
 // but never more than half.
 func Overhead(limit uint64) uint64 { return min(max(limit/8, 16<<20), 64<<20, limit/2) }
 
-// limit sets the limits that the sandbox keeps itself. The sandbox's memory is the first container's.
+// limit sets the limits that the sandbox keeps itself. The first container's memory is the sandbox's, and what moat takes is part of it.
 func (b *container) limit(r *specs.LinuxResources) {
 	if r == nil {
 		return
 	}
 	if m := r.Memory; m != nil && m.Limit != nil && *m.Limit > 0 {
 		n := uint64(*m.Limit)
-		b.cg.Memory.Store(n)
+		b.cg.MemoryMax.Store(n)
 		if b == b.first {
 			b.mem.SetLimit(n - Overhead(n))
+		} else {
+			b.cg.Memory.SetLimit(n)
 		}
 	}
 	if c := r.CPU; c != nil {

@@ -161,7 +161,7 @@ func (s *server) end(b *sandbox) {
 // Docker does, learns of it only from the host: so the sandbox uses what its cgroup has left, and dies of that as its first process would. Where the
 // host's limit is another, nothing happens here.
 func (b *sandbox) initOOM() {
-	limit := b.first.cg.Memory.Load()
+	limit := b.first.cg.MemoryMax.Load()
 	if limit == 0 {
 		return
 	}

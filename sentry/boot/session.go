@@ -194,18 +194,21 @@ func (c *Session) Add(a *Config, r *StartReply) error {
 	if err != nil {
 		return err
 	}
-	b := s.newContainer(a)
+	b, err := s.newContainer(a)
 	c.mu.Lock()
-	again := c.isGone() || c.added != nil
-	if !again {
+	if err == nil && (c.isGone() || c.added != nil) {
+		b.cg.Memory.End()
+		err = errors.New("one container for each connection")
+	}
+	if err == nil {
 		c.added = b
 	}
 	c.mu.Unlock()
-	if again {
+	if err != nil {
 		for _, fd := range fds {
 			unix.Close(fd)
 		}
-		return errors.New("one container for each connection")
+		return err
 	}
 	err = s.add(b, fds)
 	r.set(err)

@@ -9,14 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 
+	"moat/sentry/memory"
 	"moat/sentry/vfs"
 )
 
 // Cgroup is what one container's tasks are counted and bounded by, from their birth to their end: a control group that nobody can leave. Limits are 0
 // where there is none.
 type Cgroup struct {
-	// Memory and MemoryLow are in bytes; Quota of each Period in microseconds of CPU time; Weight is cpu.weight, 1 to 10000.
-	Memory    atomic.Uint64
+	// Memory pays for the tasks' pages, and bounds them but the first container's.
+	Memory *memory.Account
+	// MemoryMax and MemoryLow are in bytes, for the tasks to see; Quota of each Period in microseconds of CPU time; Weight is cpu.weight, 1 to 10000.
+	MemoryMax atomic.Uint64
 	MemoryLow atomic.Uint64
 	Quota     atomic.Int64
 	Period    atomic.Int64
@@ -99,6 +102,9 @@ func (k *Kernel) KillAll(cg *Cgroup) {
 	}
 }
 
+// MemoryAccount is who pays for what t makes.
+func (t *Task) MemoryAccount() *memory.Account { return t.cgroup.Memory }
+
 // Cgroup is the control group that t was born into.
 func (t *Task) Cgroup() *Cgroup { return t.cgroup }
 
@@ -169,6 +175,9 @@ func (c Inside) PIDNamespace() *PIDNamespace { return c.NS.PIDForChildren }
 
 // Cgroup implements Inhabitant.
 func (c Inside) Cgroup() *Cgroup { return c.Group }
+
+// MemoryAccount is the container's.
+func (c Inside) MemoryAccount() *memory.Account { return c.Group.Memory }
 
 // Within is ctx as an Inhabitant. What acts nowhere acts in the first container.
 func (k *Kernel) Within(ctx vfs.Context) Inhabitant {

@@ -63,6 +63,7 @@ func (t *Task) load(a *ExecArgs) (*newImage, error) {
 		t.k.log.Warn("no address space: " + err.Error())
 		return nil, unix.ENOMEM
 	}
+	n.mm.ChargeTo(t.cgroup.Memory)
 	limits := t.tg.Limits()
 	ns := n.creds.UserNS
 	n.start, err = im.Load(n.mm, &loader.LoadArgs{

@@ -96,7 +96,7 @@ type Kernel struct {
 // New returns a kernel without processes.
 func New(c Config) (*Kernel, error) {
 	k := &Kernel{platform: c.Platform, memory: c.Memory, texts: mm.NewTexts(c.Platform, c.Memory), table: c.Table, log: c.Log, hooks: c.Hooks, vdso: c.VDSO, shmDev: vfs.NewAnonDev(),
-		numCPUs: c.NumCPUs, rootUserNS: c.UserNS, rootCgroup: &Cgroup{}, start: time.Now(), done: make(chan struct{}), oom: oomKiller{news: make(chan struct{})}}
+		numCPUs: c.NumCPUs, rootUserNS: c.UserNS, rootCgroup: &Cgroup{Memory: c.Memory.Root()}, start: time.Now(), done: make(chan struct{}), oom: oomKiller{news: make(chan struct{})}}
 	k.strace.Store(c.Strace)
 	k.threadsMax.Store(ThreadsMax)
 	k.keys = keys.NewStore()

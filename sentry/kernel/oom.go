@@ -58,13 +58,13 @@ func (k *Kernel) OOMBadness(m *mm.MemoryManager, adj int32) (points int64, ok bo
 // OOMTotal is the number of pages that the points of OOMBadness are a part of.
 func (k *Kernel) OOMTotal() int64 { return int64(k.memory.Limit() / hostarch.PageSize) }
 
-// worstLocked is the process with the most points (select_bad_process) and its address space; nil if none may be chosen.
+// worstLocked is the process of cg, or of all if it is nil, with the most points (select_bad_process), and its address space; nil if none may be chosen.
 //
 // Preconditions: tasksMu is held.
-func (k *Kernel) worstLocked() (worst *ThreadGroup, of *mm.MemoryManager) {
+func (k *Kernel) worstLocked(cg *Cgroup) (worst *ThreadGroup, of *mm.MemoryManager) {
 	most := int64(0)
 	for _, p := range k.allPIDs.pids {
-		if p.group == nil {
+		if p.group == nil || cg != nil && p.group.leader.cgroup != cg {
 			continue
 		}
 		for _, t := range p.group.tasks {
@@ -81,9 +81,9 @@ func (k *Kernel) worstLocked() (worst *ThreadGroup, of *mm.MemoryManager) {
 	return worst, of
 }
 
-// chooseVictim kills the process that is to give its memory back, with all that share it, and returns it; or the one killed before, if it
+// chooseVictim kills the process of cg, or of all if it is nil, that is to give its memory back, with all that share it, and returns it; or the one killed before, if it
 // has not ended yet. nil: there is none.
-func (k *Kernel) chooseVictim() *ThreadGroup {
+func (k *Kernel) chooseVictim(cg *Cgroup) *ThreadGroup {
 	o := &k.oom
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -96,7 +96,7 @@ func (k *Kernel) chooseVictim() *ThreadGroup {
 	}
 	k.tasksMu.RLock()
 	defer k.tasksMu.RUnlock()
-	victim, m := k.worstLocked()
+	victim, m := k.worstLocked(cg)
 	o.victim = victim
 	if victim == nil {
 		return nil
@@ -121,7 +121,11 @@ func (k *Kernel) chooseVictim() *ThreadGroup {
 // outOfMemory is called where t got no memory and holds no locks: a process is killed, and once it has ended t may try again. False: t itself is
 // killed.
 func (t *Task) outOfMemory() bool {
-	victim := t.k.chooseVictim()
+	var cg *Cgroup
+	if t.cgroup.Memory.Exhausted() {
+		cg = t.cgroup
+	}
+	victim := t.k.chooseVictim(cg)
 	if victim == nil {
 		t.tg.SendSignal(kernelInfo(linux.SIGKILL))
 		return false

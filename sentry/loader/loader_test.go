@@ -42,7 +42,7 @@ type memFile struct {
 }
 
 func newMemFile(t testing.TB, mf *memory.File, data []byte) *memFile {
-	f := &memFile{Shared: memory.NewShared(mf, uint64(len(data)), "prog", 1, 2), data: data, refs: 1}
+	f := &memFile{Shared: memory.NewShared(mf.Root(), uint64(len(data)), "prog", 1, 2), data: data, refs: 1}
 	n := (uint64(len(data)) + pageMask) &^ pageMask
 	for off := uint64(0); off < n; {
 		ts, err := f.Translate(memmap.FileRange{Start: off, End: off + pageSize}, memmap.FileRange{Start: off, End: n}, hostarch.Write)

@@ -21,6 +21,7 @@ const (
 // block is the state of 2 MiB of the file. All but refs is guarded by File.mu.
 type block struct {
 	refs  [blockPages]atomic.Int32
+	owner [blockPages]uint8 // Account.id of pages in use, 0 of free ones
 	free  mask
 	dirty mask // subset of free: has contents
 	nfree int
@@ -118,8 +119,9 @@ func (f *File) unreserve(n int) { f.used.Add(-int64(n) << PageShift) }
 // Allocate returns a run of pages with a reference count of one: n bytes (rounded up to pages, at most HugePage), or
 // less near the limit, but at least a page. ENOMEM at the limit. If zero is set the pages are zero, else they may hold anything that the
 // caller must overwrite.
-func (f *File) Allocate(n uint64, zero bool) (memmap.FileRange, error) {
-	want, err := f.reserve(int((min(n, HugePage) + PageSize - 1) >> PageShift))
+func (a *Account) Allocate(n uint64, zero bool) (memmap.FileRange, error) {
+	f := a.f
+	want, err := a.reserve(int((min(n, HugePage) + PageSize - 1) >> PageShift))
 	if err != nil {
 		return memmap.FileRange{}, err
 	}
@@ -127,17 +129,18 @@ func (f *File) Allocate(n uint64, zero bool) (memmap.FileRange, error) {
 	idx, start := f.findLocked(want)
 	if idx < 0 {
 		f.mu.Unlock()
-		f.unreserve(want)
+		a.unreserve(want)
 		return memmap.FileRange{}, unix.ENOMEM
 	}
-	return f.takeLocked(idx, start, want, zero), nil
+	return f.takeLocked(a, idx, start, want, zero), nil
 }
 
 // AllocateIn is Allocate from a block of its own: the run lies at the offset in the block that addr has in its 2 MiB, so
 // that AllocateAt can later put its neighbours beside it. The block behind near (a file offset, or 0) is preferred.
-func (f *File) AllocateIn(addr, near, n uint64, zero bool) (memmap.FileRange, error) {
+func (a *Account) AllocateIn(addr, near, n uint64, zero bool) (memmap.FileRange, error) {
+	f := a.f
 	phase := int(addr % HugePage >> PageShift)
-	want, err := f.reserve(min(int((n+PageSize-1)>>PageShift), blockPages-phase))
+	want, err := a.reserve(min(int((n+PageSize-1)>>PageShift), blockPages-phase))
 	if err != nil {
 		return memmap.FileRange{}, err
 	}
@@ -151,18 +154,19 @@ func (f *File) AllocateIn(addr, near, n uint64, zero bool) (memmap.FileRange, er
 	}
 	if idx < 0 {
 		f.mu.Unlock()
-		f.unreserve(want)
-		return f.Allocate(n, zero)
+		a.unreserve(want)
+		return a.Allocate(n, zero)
 	}
 	(*f.tab.Load())[idx].kind = big
-	return f.takeLocked(idx, phase, want, zero), nil
+	return f.takeLocked(a, idx, phase, want, zero), nil
 }
 
 // AllocateAt allocates the pages at off that are free, up to n bytes and the end of the block. It returns how many bytes
 // it got: 0 if the first page is in use.
-func (f *File) AllocateAt(off, n uint64, zero bool) uint64 {
+func (a *Account) AllocateAt(off, n uint64, zero bool) uint64 {
+	f := a.f
 	idx, start := int(off>>HugeShift), int(off%HugePage>>PageShift)
-	want, err := f.reserve(min(int((n+PageSize-1)>>PageShift), blockPages-start))
+	want, err := a.reserve(min(int((n+PageSize-1)>>PageShift), blockPages-start))
 	if err != nil {
 		return 0
 	}
@@ -179,9 +183,9 @@ func (f *File) AllocateAt(off, n uint64, zero bool) uint64 {
 	if got == 0 {
 		f.mu.Unlock()
 	} else {
-		f.takeLocked(idx, start, got, zero)
+		f.takeLocked(a, idx, start, got, zero)
 	}
-	f.unreserve(want - got)
+	a.unreserve(want - got)
 	return uint64(got) << PageShift
 }
 
@@ -296,7 +300,7 @@ func (f *File) unlistLocked(b *block, list *[]int32) {
 
 // takeLocked marks pages as in use, unlocks, and zeroes those that need it.
 // +checklocksrelease:f.mu
-func (f *File) takeLocked(idx, start, n int, zero bool) memmap.FileRange {
+func (f *File) takeLocked(a *Account, idx, start, n int, zero bool) memmap.FileRange {
 	b := (*f.tab.Load())[idx]
 	b.free.clear(start, n)
 	if b.nfree -= n; b.nfree == 0 && b.pos >= 0 && b.kind == small {
@@ -304,6 +308,12 @@ func (f *File) takeLocked(idx, start, n int, zero bool) memmap.FileRange {
 	}
 	for i := start; i < start+n; i++ {
 		b.refs[i].Store(1)
+	}
+	if a.id != 0 {
+		f.accounted = true
+		for i := start; i < start+n; i++ {
+			b.owner[i] = a.id
+		}
 	}
 	var dirty mask
 	if s, _ := b.dirty.next(start); s < start+n {
@@ -383,8 +393,8 @@ func (f *File) free(idx, start, n int) {
 	if f.dirtyPages > f.keepPages()*4 {
 		wake = f.urgent
 	}
+	f.unreserveLocked(b, start, n)
 	f.mu.Unlock()
-	f.unreserve(n)
 	select {
 	case wake <- struct{}{}:
 	default:

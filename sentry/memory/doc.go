@@ -8,6 +8,8 @@
 // kept for one address range (AllocateIn, AllocateAt), which keeps runs that are neighbours in an address space neighbours
 // in the file, and the host's map entries few.
 //
+// Each page is charged to an Account, a container's, until it is free, whoever uses it by then.
+//
 // Locks: File.mu guards the free lists and bitmaps; it is a leaf, held for well under a microsecond, and never while
 // pages are zeroed or punched. Reference counts and the count of bytes in use are atomic. Shared.mu is taken before File.mu.
 //

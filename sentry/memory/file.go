@@ -29,6 +29,8 @@ type File struct {
 	used  atomic.Int64
 	peak  atomic.Int64
 
+	accounts [maxAccounts]atomic.Pointer[Account]
+
 	// Commit is the memory that guests were promised; see Charge.
 	committed  atomic.Int64
 	overcommit atomic.Int32 // vm.overcommit_memory
@@ -51,6 +53,8 @@ type File struct {
 	// dirty are blocks with dirty pages; dirtyPages counts these. +checklocks:mu
 	dirty      []int32
 	dirtyPages int
+	// accounted: some pages are, or were, charged to other accounts than Root. +checklocks:mu
+	accounted bool
 	// allocs counts allocations, for the reclaimer to see whether the sandbox is busy. +checklocks:mu
 	allocs uint64
 
@@ -94,6 +98,7 @@ func New(fd int, limit uint64) (*File, error) {
 	f.limit.Store(int64(limit &^ (PageSize - 1)))
 	f.ratio.Store(50)
 	f.tab.Store(&[]*block{})
+	f.accounts[0].Store(&Account{f: f})
 	// Offsets are cheap and fragmentation is not: the file is much larger than the limit. Where the sentry's own
 	// address space is limited, a smaller one has to do.
 	f.size = min(max(64*limit, 256<<30), 16<<40) &^ (HugePage - 1)

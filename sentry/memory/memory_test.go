@@ -62,13 +62,13 @@ func TestAllocator(t *testing.T) {
 				case 0:
 					fr, err = f.Allocate(n, true)
 				case 1:
-					fr, err = f.AllocateIn(uint64(r.Intn(512))<<PageShift, 0, n, true)
+					fr, err = f.Root().AllocateIn(uint64(r.Intn(512))<<PageShift, 0, n, true)
 				case 2:
 					if len(mine) == 0 {
 						continue
 					}
 					off := mine[r.Intn(len(mine))].End
-					n = f.AllocateAt(off, n, true)
+					n = f.Root().AllocateAt(off, n, true)
 					fr = memmap.FileRange{Start: off, End: off + n}
 				}
 				if err == unix.ENOMEM || fr.Length() == 0 {
@@ -139,12 +139,12 @@ func TestBlocksForgotten(t *testing.T) {
 	f := newFile(t, 512<<20)
 	run := func() (got []memmap.FileRange) {
 		for range 20 {
-			fr, err := f.AllocateIn(0, 0, HugePage, true)
+			fr, err := f.Root().AllocateIn(0, 0, HugePage, true)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for range 3 {
-				fr.End += f.AllocateAt(fr.End, HugePage, true)
+				fr.End += f.Root().AllocateAt(fr.End, HugePage, true)
 			}
 			got = append(got, fr)
 		}
@@ -179,5 +179,58 @@ func TestBlocksForgotten(t *testing.T) {
 	defer f.mu.Unlock()
 	if n, most := len(f.holes), 160+2*spareBlocks; n != f.next-1 || f.next > most {
 		t.Errorf("%d blocks were used, %d are forgotten; not over %d are needed", f.next-1, n, most)
+	}
+}
+
+// TestAccounts: what one may not exceed, another may; pages are their payer's until they are free, whoever frees them.
+func TestAccounts(t *testing.T) {
+	f := newFile(t, 64<<20)
+	a, err := f.NewAccount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ := f.NewAccount()
+	a.SetLimit(1 << 20)
+	var runs []memmap.FileRange
+	for {
+		fr, err := a.Allocate(100<<10, true)
+		if err != nil {
+			break
+		}
+		runs = append(runs, fr)
+	}
+	own, err := f.Allocate(2<<20, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := b.AllocateIn(5*PageSize, 0, 3*PageSize, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := b.AllocateAt(other.End, 2*PageSize, true)
+	if a.Used() != 1<<20 || !a.Exhausted() || a.Peak() != 1<<20 || b.Used() != 3*PageSize+next || next == 0 || f.Root().Used() != 2<<20 || f.Used() != 3<<20+b.Used() {
+		t.Errorf("in use: %d, %d, %d and %d in all", a.Used(), b.Used(), f.Root().Used(), f.Used())
+	}
+	other.End += next
+	f.IncRef(runs[0])
+	for _, fr := range append(runs, own, other) {
+		f.DecRef(fr)
+	}
+	if a.Used() != runs[0].Length() || b.Used() != 0 || a.Exhausted() {
+		t.Errorf("in use, with one run left: %d, %d", a.Used(), b.Used())
+	}
+	a.End()
+	b.End()
+	for range maxAccounts - 2 { // the root's, and that of the run
+		if _, err := f.NewAccount(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := f.NewAccount(); err != unix.ENOSPC {
+		t.Errorf("one too many: %v", err)
+	}
+	f.DecRef(runs[0])
+	if _, err := f.NewAccount(); err != nil || f.Used() != 0 {
+		t.Errorf("when the last run is free: %v, %d in use", err, f.Used())
 	}
 }

@@ -14,6 +14,7 @@ import (
 // shared memory segment. It implements memmap.Mappable and memmap.Identity; its creator holds the first reference.
 type Shared struct {
 	f    *File
+	a    *Account
 	name string
 	dev  uint64
 	ino  uint64
@@ -25,9 +26,9 @@ type Shared struct {
 	pages spans.Set[uint64]
 }
 
-// NewShared returns an object of size bytes. name, dev and ino identify it in /proc/PID/maps.
-func NewShared(f *File, size uint64, name string, dev, ino uint64) *Shared {
-	s := &Shared{f: f, name: name, dev: dev, ino: ino, size: (size + PageSize - 1) &^ (PageSize - 1)}
+// NewShared returns an object of size bytes, whose pages are charged to a. name, dev and ino identify it in /proc/PID/maps.
+func NewShared(a *Account, size uint64, name string, dev, ino uint64) *Shared {
+	s := &Shared{f: a.f, a: a, name: name, dev: dev, ino: ino, size: (size + PageSize - 1) &^ (PageSize - 1)}
 	s.refs.Store(1)
 	return s
 }
@@ -101,7 +102,7 @@ func (s *Shared) Translate(required, optional memmap.FileRange, _ hostarch.Acces
 		if s.pages.Ok(it) {
 			end = min(end, s.pages.At(it).Start)
 		}
-		fr, err := s.f.Allocate(end-at, true)
+		fr, err := s.a.Allocate(end-at, true)
 		if err != nil {
 			if at >= required.End {
 				break

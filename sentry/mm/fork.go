@@ -12,6 +12,7 @@ func (mm *MemoryManager) Fork() (*MemoryManager, error) {
 	if err != nil {
 		return nil, err
 	}
+	child.acct = mm.acct
 	child.Dumpable.Store(mm.Dumpable.Load())
 	child.denyWX.Store(mm.denyWX.Load())
 	mm.mu.Lock()

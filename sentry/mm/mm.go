@@ -64,10 +64,12 @@ var (
 
 // MemoryManager is one address space (struct mm_struct). It implements usermem.IO and memmap.Space.
 type MemoryManager struct {
-	p   platform.Platform
-	mf  *memory.File
-	as  platform.AddressSpace
-	lim hostarch.AddrRange // what the guest may map
+	p  platform.Platform
+	mf *memory.File
+	// acct pays for pages of our own.
+	acct *memory.Account
+	as   platform.AddressSpace
+	lim  hostarch.AddrRange // what the guest may map
 	// keep is what of it the platform keeps for itself.
 	keep hostarch.AddrRange
 	// texts is nil if the platform rewrites nothing.
@@ -127,7 +129,7 @@ func New(p platform.Platform, mf *memory.File, texts *Texts) (*MemoryManager, er
 	if err != nil {
 		return nil, err
 	}
-	mm := &MemoryManager{p: p, mf: mf, as: as, lim: p.UserRange(), keep: p.Reserved(), texts: texts, hot: &hotPages{}}
+	mm := &MemoryManager{p: p, mf: mf, acct: mf.Root(), as: as, lim: p.UserRange(), keep: p.Reserved(), texts: texts, hot: &hotPages{}}
 	mm.users.Store(1)
 	mm.Dumpable.Store(1)
 	mm.layout.setDefault(mm.lim)
@@ -136,6 +138,9 @@ func New(p platform.Platform, mf *memory.File, texts *Texts) (*MemoryManager, er
 
 // AddressSpace is the host side, for making threads.
 func (mm *MemoryManager) AddressSpace() platform.AddressSpace { return mm.as }
+
+// ChargeTo makes a pay for the space's pages from now on, and for those of its forks. It is called before the space is used.
+func (mm *MemoryManager) ChargeTo(a *memory.Account) { mm.acct = a }
 
 // MemoryFile is where the space's anonymous pages come from.
 func (mm *MemoryManager) MemoryFile() *memory.File { return mm.mf }

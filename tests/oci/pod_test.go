@@ -386,6 +386,34 @@ func TestPodLimits(t *testing.T) {
 	}
 }
 
+// TestPodMemory: who passes his limit loses a process; the others have theirs.
+func TestPodMemory(t *testing.T) {
+	p := newPod(t)
+	p.run("a", forever, func(s *specs.Spec) {
+		s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20))}}
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup"},
+			specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs"})
+	})
+	p.run("b", forever)
+	const hog = "busybox head -c 157286400 /dev/zero | busybox tail -c 157286400 >/dev/null"
+	if res := p.moat("exec", "a", "sh", "-c", hog); res.code != 137 {
+		t.Errorf("a, past its limit: %v", res)
+	}
+	if res := p.moat("exec", "b", "sh", "-c", hog); res.code != 0 {
+		t.Errorf("b: %v", res)
+	}
+	if got := p.exec("a", "cd /sys/fs/cgroup; cat memory.max; grep oom_kill memory.events; read used < memory.current; test $used -lt 67108864 && echo less"); got != "67108864\noom_kill 1\nless\n" {
+		t.Errorf("a sees %q", got)
+	}
+	// Files in memory count, too, and it is who made them that loses a process.
+	if res := p.moat("exec", "a", "sh", "-c", "busybox dd if=/dev/zero of=/tmp/f bs=1M count=100 2>/dev/null"); res.code == 0 {
+		t.Errorf("a file beyond a's limit: %v", res)
+	}
+	if s := p.state("b"); s.Status != "running" {
+		t.Errorf("b: %+v", s)
+	}
+}
+
 // TestPodPause: a pause is a container's own.
 func TestPodPause(t *testing.T) {
 	p := newPod(t)

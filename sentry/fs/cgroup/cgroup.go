@@ -65,17 +65,17 @@ func New(k *kernel.Kernel, who kernel.Inhabitant) *genfs.FS {
 	}
 	text("cgroup.freeze", func() string { return strconv.Itoa(frozen()) })
 	text("cgroup.events", func() string { return fmt.Sprintf("populated 1\nfrozen %d", frozen()) })
-	text("memory.max", func() string { return most(l.Memory.Load()) })
+	text("memory.max", func() string { return most(l.MemoryMax.Load()) })
 	text("memory.low", func() string { return strconv.FormatUint(l.MemoryLow.Load(), 10) })
-	text("memory.current", func() string { return strconv.FormatUint(k.Memory().Used(), 10) })
-	text("memory.peak", func() string { return strconv.FormatUint(k.Memory().Peak(), 10) })
+	text("memory.current", func() string { return strconv.FormatUint(l.Memory.Used(), 10) })
+	text("memory.peak", func() string { return strconv.FormatUint(l.Memory.Peak(), 10) })
 	show("memory.events", func(b *bytes.Buffer) {
 		n := l.OOMKills()
 		fmt.Fprintf(b, "low 0\nhigh 0\nmax %d\noom %d\noom_kill %d\noom_group_kill 0\n", n, n, n)
 	})
 	show("memory.stat", func(b *bytes.Buffer) {
 		i := k.MemoryInfo()
-		used := k.Memory().Used()
+		used := l.Memory.Used()
 		fmt.Fprintf(b, "anon %d\nfile %d\nkernel 0\nshmem %d\ninactive_file 0\nactive_file 0\n", used-min(used, i.Cached), i.Cached, i.Shared)
 	})
 	text("cpu.max", func() string {

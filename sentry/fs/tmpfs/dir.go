@@ -129,14 +129,14 @@ func (d *directory) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
 }
 
 // newNode makes an inode of the type that o.Mode says.
-func (fs *FileSystem) newNode(o vfs.CreateOptions, now vfs.Time) (node, error) {
+func (fs *FileSystem) newNode(ctx vfs.Context, o vfs.CreateOptions, now vfs.Time) (node, error) {
 	if err := fs.newInode(); err != nil {
 		return nil, err
 	}
 	var n node
 	switch o.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		n = &regular{seals: unix.F_SEAL_SEAL} // only memfds are sealed
+		n = &regular{acct: fs.mem.AccountOf(ctx), seals: unix.F_SEAL_SEAL} // only memfds are sealed
 	case unix.S_IFDIR:
 		n = &directory{}
 	case unix.S_IFLNK:
@@ -153,7 +153,7 @@ func (d *directory) make(ctx vfs.Context, name string, o vfs.CreateOptions) (nod
 	if d.find(name) != nil {
 		return nil, unix.EEXIST
 	}
-	n, err := d.fs.newNode(o, now)
+	n, err := d.fs.newNode(ctx, o, now)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +193,7 @@ func (d *directory) Symlink(ctx vfs.Context, name, target string, o vfs.CreateOp
 
 // Tmpfile implements vfs.TmpfileMaker.
 func (d *directory) Tmpfile(ctx vfs.Context, o vfs.CreateOptions) (vfs.Inode, error) {
-	n, err := d.fs.newNode(o, ctx.Now())
+	n, err := d.fs.newNode(ctx, o, ctx.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -265,7 +265,7 @@ func (d *directory) Rename(ctx vfs.Context, name string, child, newDir vfs.Inode
 	if flags&unix.RENAME_WHITEOUT != 0 {
 		o, err := vfs.NewCreateOptions(ctx, d, unix.S_IFCHR)
 		if err == nil {
-			white, err = d.fs.newNode(o, now)
+			white, err = d.fs.newNode(ctx, o, now)
 		}
 		if err != nil {
 			return err

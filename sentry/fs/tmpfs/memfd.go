@@ -31,7 +31,7 @@ func NewShm(mem *memory.File) (*Shm, error) {
 // NewFile returns an open file of size bytes that /proc shows as name, e.g. "/memfd:x" (and " (deleted)"). Without sealing, F_SEAL_SEAL is set.
 func (s *Shm) NewFile(ctx vfs.Context, name string, size int64, mode uint16, sealing bool) (*vfs.FileDescription, error) {
 	c := ctx.Credentials()
-	n, err := s.fs.newNode(vfs.CreateOptions{Mode: unix.S_IFREG | mode&0o777, UID: c.FSUID, GID: c.FSGID}, ctx.Now())
+	n, err := s.fs.newNode(ctx, vfs.CreateOptions{Mode: unix.S_IFREG | mode&0o777, UID: c.FSUID, GID: c.FSGID}, ctx.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,8 @@ func pageUp(n uint64) uint64   { return (n + pageMask) &^ pageMask }
 // regular is a regular file.
 type regular struct {
 	inode
-	size atomic.Int64 // changed under mu
+	size atomic.Int64    // changed under mu
+	acct *memory.Account // pays for the pages: that of who made the file
 
 	// writeMu makes writes, truncations and fallocate one after the other (Linux's i_rwsem).
 	writeMu sync.Mutex
@@ -349,28 +350,27 @@ func (r *regular) alloc(off, n uint64, zero bool) (memmap.FileRange, error) {
 			return memmap.FileRange{}, err
 		}
 	}
-	mem := r.fs.mem
 	var fr memmap.FileRange
 	var err error
 	// Go on where the page before lies, so that the file stays in one piece.
 	if near := r.behind(off); near != 0 {
-		if got := mem.AllocateAt(near, n, zero); got > 0 {
+		if got := r.acct.AllocateAt(near, n, zero); got > 0 {
 			fr = memmap.FileRange{Start: near, End: near + got}
 		}
 	}
 	if fr.Length() == 0 {
 		if off >= 64<<10 || n >= 64<<10 {
-			fr, err = mem.AllocateIn(off, 0, n, zero)
+			fr, err = r.acct.AllocateIn(off, 0, n, zero)
 		} else {
-			fr, err = mem.Allocate(n, zero)
+			fr, err = r.acct.Allocate(n, zero)
 		}
 	}
 	if err == nil && fr.Start == 0 {
 		// Offset 0 stands for a hole: that one page is given away for good.
 		if fr.Length() > pageSize {
-			mem.DecRef(memmap.FileRange{Start: pageSize, End: fr.End})
+			r.fs.mem.DecRef(memmap.FileRange{Start: pageSize, End: fr.End})
 		}
-		fr, err = mem.Allocate(n, zero)
+		fr, err = r.acct.Allocate(n, zero)
 	}
 	r.fs.unreserve(int64((n - min(n, fr.Length())) / pageSize))
 	return fr, err

@@ -12,7 +12,7 @@ func (fs *FileSystem) NewNode(ctx vfs.Context, o vfs.CreateOptions, target strin
 	if len(target) >= unix.PathMax {
 		return nil, unix.ENAMETOOLONG
 	}
-	n, err := fs.newNode(o, ctx.Now())
+	n, err := fs.newNode(ctx, o, ctx.Now())
 	if err != nil {
 		return nil, err
 	}

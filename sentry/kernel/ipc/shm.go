@@ -57,7 +57,7 @@ func (r *Segments) Get(a Actor, key int32, size uint64, flags uint32) (int32, er
 			return nil, unix.ENOMEM
 		}
 		name := "/SYSV" + hex8(uint32(p.Key))
-		sh := memory.NewShared(r.mem, size, name, r.dev, uint64(p.ID))
+		sh := memory.NewShared(r.mem.AccountOf(a), size, name, r.dev, uint64(p.ID))
 		return &Segment{Perm: p, Shared: sh, segs: r, size: size, cpid: a.PID()}, nil
 	})
 }
