@@ -186,7 +186,8 @@ func (t *Task) callStop(side SyscallStop) bool {
 		code |= 0x80
 	}
 	info := &linux.SignalInfo{Signo: int32(linux.SIGTRAP), Code: int32(code)}
-	t.injected(t.traceStop(code, 0, info, side))
+	// The message is PTRACE_EVENTMSG_SYSCALL_ENTRY or _EXIT.
+	t.injected(t.traceStop(code, uint64(side), info, side))
 	return true
 }
 

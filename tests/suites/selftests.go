@@ -30,7 +30,7 @@ var selftests = []struct{ dir, programs string }{
 	{"sigaltstack", "sas"},
 	{"splice", "default_file_splice_read.sh short_splice_read.sh"},
 	{"filesystems/epoll", "epoll_wakeup_test"},
-	{"filesystems", "devpts_pts dnotify_test"},
+	{"filesystems", "devpts_pts"},
 	{"membarrier", "membarrier_test_single_thread membarrier_test_multi_thread"},
 	{"core", "close_range_test"},
 	{"mqueue", "mq_open_tests"},

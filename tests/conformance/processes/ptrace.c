@@ -61,6 +61,8 @@ static void calls(void) {
 			P("%s", w);
 			break;
 		}
+		unsigned long message = 0;
+		R(PT(PTRACE_GETEVENTMSG, p, 0, &message)), P("message %ld", message);
 		memset(&s, 0, sizeof s);
 		long k = PT(PTRACE_GET_SYSCALL_INFO, p, sizeof s, &s);
 		if (s.op == 1)
