@@ -192,5 +192,5 @@ func TestIPTables(t *testing.T) {
 		END
 		python3 /tmp/c.py 15001 127.0.0.1:8888 127.0.0.1:7777 127.0.0.1:7778
 		setpriv --reuid 1337 --clear-groups python3 /tmp/c.py 8888 127.0.0.1:8888`,
-		"15001 for 127.0.0.1:8888\nTimeoutError\nConnectionRefusedError\n8888 for nobody")
+		"15001 for 127.0.0.1:8888\nTimeoutError\nConnectionRefusedError\n8888 for 127.0.0.1:8888")
 }
