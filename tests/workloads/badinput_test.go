@@ -168,7 +168,7 @@ func TestFlags(t *testing.T) {
 	for _, c := range [][]string{
 		{"do"}, {"do", "--platform=none", "--", "true"}, {"do", "--rootfs=/nonexistent", "--", "true"}, {"do", "--rootfs=/etc/passwd", "--", "true"},
 		{"do", "--volume=x", "--", "true"}, {"do", "--volume=/nonexistent:/x", "--", "true"}, {"do", "--volume=/:/x:wx", "--", "true"},
-		{"do", "--memory=lots", "--", "true"}, {"do", "--memory=1", "--", "true"}, {"do", "--network=host", "--", "true"}, {"do", "--env==x", "--", "true"},
+		{"do", "--memory=lots", "--", "true"}, {"do", "--memory=1", "--", "true"}, {"do", "--network=elsewhere", "--", "true"}, {"do", "--env==x", "--", "true"},
 		{"do", "--nonsense", "--", "true"}, {"fly"}, {"boot"}, {"gofer"}, {"run"}, {"kill"}, {"--log-format=xml", "list"},
 	} {
 		code := 125
