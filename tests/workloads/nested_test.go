@@ -133,6 +133,6 @@ func TestProbes(t *testing.T) {
 	script(t, `
 r() { "$@" > out 2> err; c=$?; echo "$1 $2: $c $(wc -l < err) $([ -s out ] && echo output)"; }
 r lsof -p $$; r ss -tan; r ss -xa; r ss -s; r top -bn1; r free; r lscpu; r lscpu -e; r nproc --all; r mount; r df -h .; r df -i .; r ps aux; r ps -eLo pid,lwp,psr,cls,rtprio,ni,wchan:10,stat,lstart,comm
-r getconf -a; r ip -s link; r ip addr; r ip route show table all; r ip rule; r vmstat; r uptime; r findmnt /proc; r swapon -s; r lsns -t mnt; r lsipc; r prlimit; r pmap -x $$; r pwdx $$; r chrt -p $$; r taskset -p $$; r ionice -p $$; r netstat -i; r stat -f /; r hostname; r dmesg; r sysctl kernel.pid_max vm.overcommit_memory net.core.somaxconn fs.file-max kernel.random.boot_id
+r getconf -a; r ip -s link; r ip addr; r ip route show table all; r ip rule; r vmstat; r uptime; r findmnt /proc; r swapon -s; r lsns -t mnt; r lsipc; r prlimit; r pmap -x $$; r env pwdx $$; r chrt -p $$; r taskset -p $$; r ionice -p $$; r netstat -i; r stat -f /; r hostname; r dmesg; r sysctl kernel.pid_max vm.overcommit_memory net.core.somaxconn fs.file-max kernel.random.boot_id
 systemd-detect-virt -c > out 2>&1; [ -s out ] && echo detected; getconf PAGESIZE; getconf _NPROCESSORS_ONLN; nproc; lscpu | grep -e ^Arch -e '^CPU(s)' -e Vendor -e Model | tr -s ' '; ps -o comm= -p $$; lsof -p $$ | awk '$4 == "cwd" {print $5, $NF == ENVIRON["PWD"]}'`)
 }

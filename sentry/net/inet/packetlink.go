@@ -42,6 +42,8 @@ type packetLink struct {
 	gso  bool
 	mac  tcpip.LinkAddress
 	mtu  atomic.Uint32
+	// unverified: the packet that is being delivered is a fragment, whose transport's checksum the stack must verify once the whole is there.
+	unverified atomic.Bool
 	// bad counts frames that were dropped for their checksum.
 	bad atomic.Uint64
 	wg  sync.WaitGroup
@@ -184,8 +186,30 @@ func (p *packetLink) deliver(s *slot, n int) {
 	d := p.dispatcher
 	p.mu.RUnlock()
 	if d != nil {
-		d.DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt)
+		p.unverified.Store(fragment(pkt))
+		d.DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt) // which asks for the capabilities
 	}
+}
+
+// fragment reports whether a packet is a fragment, or may be one behind extension headers.
+func fragment(pkt *stack.PacketBuffer) bool {
+	switch pkt.NetworkProtocolNumber {
+	case header.IPv4ProtocolNumber:
+		b, ok := pkt.Data().PullUp(header.IPv4MinimumSize)
+		ip := header.IPv4(b)
+		return ok && (ip.More() || ip.FragmentOffset() != 0)
+	case header.IPv6ProtocolNumber:
+		b, ok := pkt.Data().PullUp(header.IPv6MinimumSize)
+		if !ok {
+			return false
+		}
+		switch tcpip.TransportProtocolNumber(header.IPv6(b).NextHeader()) {
+		case header.TCPProtocolNumber, header.UDPProtocolNumber, header.ICMPv6ProtocolNumber:
+			return false
+		}
+		return true
+	}
+	return false
 }
 
 // checksumGood verifies the transport's checksum of an IP packet. What it cannot judge (fragments, other protocols, malformed packets, which the
@@ -322,8 +346,11 @@ func (p *packetLink) LinkAddress() tcpip.LinkAddress { return p.mac }
 // SetLinkAddress does nothing: the host's interface has its address.
 func (*packetLink) SetLinkAddress(tcpip.LinkAddress) {}
 
-// Capabilities say that checksums were verified: by the host, or by deliver.
-func (*packetLink) Capabilities() stack.LinkEndpointCapabilities {
+// Capabilities say that checksums were verified, by the host or by deliver, of all but the packet that is being delivered if it is a fragment.
+func (p *packetLink) Capabilities() stack.LinkEndpointCapabilities {
+	if p.unverified.Load() {
+		return stack.CapabilityResolutionRequired
+	}
 	return stack.CapabilityRXChecksumOffload | stack.CapabilityResolutionRequired
 }
 
