@@ -446,11 +446,13 @@ func testLeaks(b *bed) {
 		round()
 	}
 	procs, threads, fds := count()
-	for range 100 {
+	const rounds = 300
+	for range rounds {
 		round()
 	}
-	// A pool that is warm grows no more than by what three spaces at a time can need.
-	if p, th, f := count(); p > procs+3 || th > threads+16 || f != fds {
+	// A platform may keep stubs ready, as many as it finds use for: a number that has a bound, which a leak in one of 20 rounds would exceed.
+	const kept, keptThreads = rounds / 20, 8 * rounds / 20
+	if p, th, f := count(); p >= procs+kept || th >= threads+keptThreads || f != fds {
 		b.t.Errorf("%d processes, %d threads and %d descriptors, before %d, %d and %d", p, th, f, procs, threads, fds)
 	}
 }
