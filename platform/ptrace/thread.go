@@ -24,13 +24,7 @@ const (
 	ptraceEventStop = 128
 	ptraceSysemu    = 31
 	noteX86XState   = 0x202
-	sysSeccomp      = 1 // SYS_SECCOMP and SYS_USER_DISPATCH, si_code of SIGSYS
-	sysUserDispatch = 2
-	archX86_64      = 0xc000003e
-	siKernel        = 0x80
-	siUser          = 0
 	userCS, userSS  = 0x33, 0x2b
-	vsyscallBase    = 0xffffffffff600000
 )
 
 // thread is a guest thread, traced by the OS thread of the goroutine that owns it.
@@ -121,7 +115,7 @@ func (t *thread) Run(regs *platform.Regs) (platform.Event, error) {
 	if !t.known || t.regs != *regs {
 		if err := setRegs(t.tid, regs); err == unix.EIO {
 			// The host refuses the FS or GS base: an address that is not canonical, or the kernel's.
-			return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: siKernel}, nil
+			return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: stub.SIKernel}, nil
 		} else if err != nil {
 			return platform.Event{}, t.gone(err)
 		}
@@ -169,26 +163,26 @@ func (t *thread) decode(st unix.WaitStatus, regs *platform.Regs) (ev platform.Ev
 		return ev, false, t.gone(err)
 	}
 	addr := hostarch.Addr(si.Addr)
+	si.Code, si.Arch = stub.Complete(sig, si.Code, si.Arch)
 	switch {
 	case sig == interruptSignal:
 		return platform.Event{Kind: platform.EventInterrupted}, t.pending.Swap(false), nil
-	case sig == unix.SIGSYS && si.Code == sysUserDispatch:
-		return call(si.Arch, regs), true, nil
-	case sig == unix.SIGSYS && si.Code == sysSeccomp:
-		return t.vsyscall(addr, regs)
-	case sig == unix.SIGSYS && si.Code == siUser:
-		// The host may lose what it would say of a signal (__send_signal_locked, "silently loses info"); one in some 100,000 was seen. It is a call all the same. Faults that so lose
-		// their information happen again.
-		return call(archX86_64, regs), true, nil
-	case sig == unix.SIGTRAP && si.Code == siUser:
-		return platform.Event{Kind: platform.EventSignal, Signal: sig, Code: siKernel}, true, nil
+	case sig == unix.SIGSYS && si.Code == stub.SysUserDispatch:
+		return stub.Call(si.Arch, regs), true, nil
+	case sig == unix.SIGSYS && si.Code == stub.SysSeccomp:
+		ev, ok := stub.Vsyscall(si.Addr, regs)
+		if !ok {
+			return ev, false, stub.GoneError{What: "it made a call of its own"}
+		}
+		t.known = false
+		return ev, true, nil
 	case si.Code <= 0:
 		return ev, false, nil // sent by some process of the host: not the guest's
 	}
 	switch sig {
 	case unix.SIGSEGV, unix.SIGBUS:
-		if si.Code == siKernel {
-			return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: siKernel}, true, nil
+		if si.Code == stub.SIKernel {
+			return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: stub.SIKernel}, true, nil
 		}
 		ev = platform.Event{Kind: platform.EventFault, Signal: sig, Code: si.Code, Addr: addr}
 		ev.Access.Execute = si.Addr == regs.Rip
@@ -197,31 +191,6 @@ func (t *thread) decode(st unix.WaitStatus, regs *platform.Regs) (ev platform.Ev
 		return platform.Event{Kind: platform.EventSignal, Signal: sig, Code: si.Code, Addr: addr}, true, nil
 	}
 	return ev, false, nil
-}
-
-// call is a system call that user dispatch stopped. int $0x80 is refused.
-func call(arch uint32, regs *platform.Regs) platform.Event {
-	if arch != archX86_64 {
-		return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: siKernel}
-	}
-	regs.Orig_rax = regs.Rax
-	regs.Rax = ^uint64(unix.ENOSYS) + 1
-	return platform.Event{Kind: platform.EventSyscall}
-}
-
-// vsyscall undoes the host's emulation of a call into the vsyscall page, which the filter stopped: the sentry
-// emulates the page itself and wants to see the jump.
-func (t *thread) vsyscall(at hostarch.Addr, regs *platform.Regs) (platform.Event, bool, error) {
-	if at&^0xfff != vsyscallBase {
-		return platform.Event{}, false, stub.GoneError{What: "it made a call of its own"}
-	}
-	if regs.Rip&^0xfff != vsyscallBase {
-		regs.Rsp -= 8
-		regs.Rip = uint64(at)
-	}
-	t.known = false
-	return platform.Event{Kind: platform.EventFault, Signal: unix.SIGSEGV, Code: 1,
-		Addr: hostarch.Addr(regs.Rip), Access: hostarch.Execute}, true, nil
 }
 
 // Interrupt implements platform.Thread.

@@ -78,6 +78,9 @@ const minUser = 0x10000
 
 // New starts the platform: it forks the first stub, so it must be called before the sentry's filter forbids that.
 func New(cfg Config) (*Host, error) {
+	if err := unix.SchedGetaffinity(0, &CPUs); err != nil {
+		return nil, fmt.Errorf("stub: the CPUs that there are: %w", err)
+	}
 	h := &Host{cfg: cfg, spaces: map[int]*Space{}, early: map[int]uint64{}, quit: make(chan struct{})}
 	var err error
 	if h.ctlFD, err = memfile("moat-control", nil); err != nil {

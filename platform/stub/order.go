@@ -3,8 +3,6 @@ package stub
 import (
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // The stub's own pages (stub_amd64.s has the layout too).
@@ -136,23 +134,10 @@ func (s *Space) carryOut(ops []order) error {
 //
 // +checklocks:s.orderMu
 func (s *Space) follow() {
-	if cpu := thisCPU(); cpu != s.cpu && s.settled {
+	if cpu := CPU(); cpu != s.cpu && s.settled {
 		s.cpu = cpu
-		pin(s.pid, cpu)
+		Pin(s.pid, cpu)
 	}
-}
-
-// pin lets a thread run on one CPU only, or on all if cpu is negative.
-func pin(tid, cpu int) {
-	var set unix.CPUSet
-	if cpu >= 0 {
-		set.Set(cpu)
-	} else {
-		for i := range set {
-			set[i] = ^set[i]
-		}
-	}
-	_ = unix.SchedSetaffinity(tid, &set) // only slower if it fails
 }
 
 // await waits until ok of the word holds, or the stub ends. It looks every poll in case no wake comes, as from a new thread, which may no

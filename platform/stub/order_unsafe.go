@@ -171,8 +171,3 @@ func (c *chunk) control() *Control { return (*Control)(unsafe.Pointer(&c.mem[0])
 //
 //go:noescape
 func spinUntil(word *atomic.Uint32, v uint32, n int, mark *atomic.Int64) bool
-
-// CPU is the CPU that the caller runs on, or just did.
-func CPU() int { return thisCPU() }
-
-func thisCPU() int

@@ -252,7 +252,7 @@ func threadOrder(a *Area) order {
 // +checklocks:s.orderMu
 func (s *Space) freeCPU(tid int) {
 	if s.settled {
-		pin(tid, -1)
+		Pin(tid, -1)
 	}
 }
 

@@ -636,9 +636,9 @@ done:
 	MOVB $1, ret+32(FP)
 	RET
 
-// func thisCPU() int
+// func CPU() int
 // The CPU's number is in the limit of a segment that Linux keeps for that (GDT_ENTRY_CPUNODE), as its vDSO uses it.
-TEXT ·thisCPU(SB), NOSPLIT, $0-8
+TEXT ·CPU(SB), NOSPLIT, $0-8
 	MOVL $0x7b, AX
 	BYTE $0x0f; BYTE $0x03; BYTE $0xc0 // LSL EAX, AX
 	ANDL $0xfff, AX

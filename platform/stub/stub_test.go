@@ -2,6 +2,7 @@ package stub
 
 import (
 	"bytes"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -127,6 +128,54 @@ func TestStaleThread(t *testing.T) {
 	}
 	if !s.dead.Load() {
 		t.Error("the stub is still there")
+	}
+}
+
+// TestCPUs: guest threads stay on the CPUs that the sandbox was started on, also in a stub that is used again.
+func TestCPUs(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil || all.Count() < 2 {
+		t.Skipf("of one CPU nobody can leave (%v)", err)
+	}
+	for cpu := 0; one.Count() == 0; cpu++ {
+		if all.IsSet(cpu) {
+			one.Set(cpu)
+		}
+	}
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.SchedSetaffinity(0, &all)
+	h, s, a := newGuest(t, []byte{0xeb, 0xfe}) // jmp .
+	unix.Tgkill(s.pid, a.tid, unix.SIGUSR2)
+	if done, err := a.AwaitFor(5 * time.Second); err != nil || !done {
+		t.Fatalf("%v, %v", done, err)
+	}
+	a.Release(false)
+	s.Release()
+	ready := func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.coming == 0 && slices.Contains(h.ready, s)
+	}
+	for deadline := time.Now().Add(20 * time.Second); !ready(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the stub is not used again")
+		}
+	}
+	s.orderMu.Lock()
+	tids := slices.Clone(s.tids)
+	s.orderMu.Unlock()
+	if len(tids) == 0 {
+		t.Fatal("it has no guest threads")
+	}
+	for _, tid := range tids {
+		var set unix.CPUSet
+		if err := unix.SchedGetaffinity(tid, &set); err != nil || set != one {
+			t.Errorf("guest thread %d may run on %d CPUs (%v)", tid, set.Count(), err)
+		}
 	}
 }
 

@@ -39,9 +39,8 @@ const (
 )
 
 var (
+	// ncpu is how many CPUs there are in stub.CPUs.
 	ncpu int32
-	// cpus are the CPUs that the sandbox was started on.
-	cpus unix.CPUSet
 	// places says where OS threads of ours were put last: thread ID << 8 | CPU + 1.
 	places [1024]atomic.Int64
 )
@@ -177,7 +176,7 @@ func (t *thread) note(slept, polled bool, ran time.Duration) {
 
 // keepOff keeps the guest thread off a CPU; -1 lets it run on all.
 func (t *thread) keepOff(cpu int) {
-	if p := &t.pair; p.off != cpu && !t.paired() && ncpu > 1 && pinOff(t.tid, cpu) {
+	if p := &t.pair; p.off != cpu && !t.paired() && ncpu > 1 && stub.PinOff(t.tid, cpu) {
 		if p.off >= 0 {
 			t.board.offs.Add(-1)
 		}
@@ -191,11 +190,11 @@ func (t *thread) keepOff(cpu int) {
 func (t *thread) join() {
 	best := -1
 	for i := range t.board.pairs {
-		if cpus.IsSet(i) && (best < 0 || t.board.pairs[i].Load() < t.board.pairs[best].Load()) {
+		if stub.CPUs.IsSet(i) && (best < 0 || t.board.pairs[i].Load() < t.board.pairs[best].Load()) {
 			best = i
 		}
 	}
-	if t.keepOff(-1); best < 0 || !pin(t.tid, best) {
+	if t.keepOff(-1); best < 0 || !stub.Pin(t.tid, best) {
 		return
 	}
 	t.board.pairs[best].Add(1)
@@ -207,7 +206,7 @@ func (t *thread) join() {
 func stay(cpu int) {
 	tid := unix.Gettid()
 	p, v := &places[tid%len(places)], int64(tid)<<8|int64(cpu+1)
-	if old := p.Load(); old != v && pin(0, cpu) {
+	if old := p.Load(); old != v && stub.Pin(0, cpu) {
 		p.Store(v)
 	}
 }
@@ -218,26 +217,7 @@ func (t *thread) part() {
 		t.keepOff(-1)
 		return
 	}
-	pin(t.tid, -1)
+	stub.Pin(t.tid, -1)
 	t.board.pairs[t.pair.cpu].Add(-1)
 	t.pair.cpu = -1
-}
-
-// pin keeps a thread on one CPU; -1 lets it run on all.
-func pin(tid, cpu int) bool {
-	set := cpus
-	if cpu >= 0 {
-		set.Zero()
-		set.Set(cpu)
-	}
-	return unix.SchedSetaffinity(tid, &set) == nil
-}
-
-// pinOff keeps a thread off one CPU; -1 lets it run on all.
-func pinOff(tid, cpu int) bool {
-	set := cpus
-	if cpu >= 0 {
-		set.Clear(cpu)
-	}
-	return unix.SchedSetaffinity(tid, &set) == nil
 }

@@ -91,8 +91,8 @@ func newBoard(bells *stub.Bells) *board {
 	b.bells.Nap = unix.NsecToTimespec(50_000)
 	b.home.Store(-1)
 	b.rests.Store(true)
-	for c := range len(cpus) * 64 {
-		if cpus.IsSet(c) {
+	for c := range len(stub.CPUs) * 64 {
+		if stub.CPUs.IsSet(c) {
 			b.attend(c % stub.NumBells)
 		}
 	}

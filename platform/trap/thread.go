@@ -16,12 +16,6 @@ import (
 
 const (
 	interruptSignal = unix.SIGUSR2
-	siKernel        = 0x80
-	siUser          = 0
-	sysSeccomp      = 1 // SYS_SECCOMP and SYS_USER_DISPATCH, si_code of SIGSYS
-	sysUserDispatch = 2
-	archX86_64      = 0xc000003e
-	vsyscallBase    = 0xffffffffff600000
 	// taskSize is the first address that no segment base may have.
 	taskSize = 0x7ffffffff000
 	flagTF   = 0x100
@@ -134,7 +128,7 @@ func (t *thread) Run(regs *platform.Regs) (platform.Event, error) {
 
 func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 	if regs.Fs_base >= taskSize || regs.Gs_base >= taskSize {
-		return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: siKernel}, nil
+		return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: stub.SIKernel}, nil
 	}
 	if err := t.space.Flush(); err != nil {
 		return platform.Event{}, err
@@ -285,8 +279,7 @@ func (t *thread) called(regs *platform.Regs) {
 // enterCall makes regs those of a thread behind its SYSCALL instruction, which goes on at ret.
 func enterCall(regs *platform.Regs, ret uint64) {
 	regs.Rip, regs.Rcx, regs.R11 = ret, ret, regs.Eflags
-	regs.Orig_rax = regs.Rax
-	regs.Rax = ^uint64(unix.ENOSYS) + 1
+	stub.EnterCall(regs)
 }
 
 // event makes an event of the signal; false for one that concerns nobody.
@@ -317,22 +310,16 @@ func (t *thread) event(regs *platform.Regs) (platform.Event, bool) {
 	}
 	si := t.area.Bytes(c.Siginfo, siginfoSize)
 	if si == nil {
-		return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: siKernel}, true
+		return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: stub.SIKernel}, true
 	}
-	code := int32(binary.LittleEndian.Uint32(si[8:]))
+	code, arch := stub.Complete(sig, int32(binary.LittleEndian.Uint32(si[8:])), binary.LittleEndian.Uint32(si[28:]))
 	addr := get(si, 16)
 	switch {
-	case sig == unix.SIGSYS && (code == sysUserDispatch || code == sysSeccomp):
-		return t.call(regs, addr, binary.LittleEndian.Uint32(si[28:]))
-	case sig == unix.SIGSYS && code == siUser:
-		// The host may lose what it would say of a signal (__send_signal_locked, "silently loses info"); one in some 100,000 was seen. It is a call all the same. Faults that so lose
-		// their information happen again.
-		return t.call(regs, regs.Rip, archX86_64)
-	case sig == unix.SIGTRAP && code == siUser:
-		return platform.Event{Kind: platform.EventSignal, Signal: sig, Code: siKernel}, true
+	case sig == unix.SIGSYS && (code == stub.SysUserDispatch || code == stub.SysSeccomp):
+		return call(regs, addr, arch), true
 	case code <= 0:
 		return platform.Event{}, false // sent by some process of the host: not the guest's
-	case (sig == unix.SIGSEGV || sig == unix.SIGBUS) && code != siKernel:
+	case (sig == unix.SIGSEGV || sig == unix.SIGBUS) && code != stub.SIKernel:
 		ev := platform.Event{Kind: platform.EventFault, Signal: sig, Code: code, Addr: hostarch.Addr(addr)}
 		if get(t.uc, gTrapno) == trapPageFault {
 			e := get(t.uc, gErr)
@@ -343,25 +330,17 @@ func (t *thread) event(regs *platform.Regs) (platform.Event, bool) {
 		return platform.Event{Kind: platform.EventSignal, Signal: sig, Code: code, Addr: hostarch.Addr(addr)}, true
 	}
 	// A general-protection fault, or a number that the guest forged: no other signal has the handler.
-	return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: siKernel}, true
+	return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: stub.SIKernel}, true
 }
 
-// call is a system call that the host trapped at address at. int $0x80 is refused, and a jump into the vsyscall page, which the host has
-// already returned from, is undone: the sentry emulates the page itself.
-func (t *thread) call(regs *platform.Regs, at uint64, arch uint32) (platform.Event, bool) {
-	switch {
-	case arch != archX86_64:
-		return platform.Event{Kind: platform.EventSignal, Signal: unix.SIGSEGV, Code: siKernel}, true
-	case at&^0xfff == vsyscallBase:
-		if regs.Rip&^0xfff != vsyscallBase {
-			regs.Rsp -= 8
-			regs.Rip = at
-		}
-		return platform.Event{Kind: platform.EventFault, Signal: unix.SIGSEGV, Code: 1, Addr: hostarch.Addr(at), Access: hostarch.Execute}, true
+// call is a system call that the host trapped at address at.
+func call(regs *platform.Regs, at uint64, arch uint32) platform.Event {
+	if ev, ok := stub.Vsyscall(at, regs); ok {
+		return ev
 	}
-	regs.Orig_rax = regs.Rax
-	regs.Rax = ^uint64(unix.ENOSYS) + 1
-	return platform.Event{Kind: platform.EventSyscall, Trapped: true}, true
+	ev := stub.Call(arch, regs)
+	ev.Trapped = ev.Kind == platform.EventSyscall
+	return ev
 }
 
 // Interrupt implements platform.Thread.

@@ -50,8 +50,6 @@
 package trap
 
 import (
-	"fmt"
-
 	"golang.org/x/sys/unix"
 
 	"moat/platform"
@@ -76,15 +74,12 @@ type Platform struct {
 
 // New starts the platform: it forks the first stub, so it must be called before the sentry's filter forbids that.
 func New() (platform.Platform, error) {
-	if err := unix.SchedGetaffinity(0, &cpus); err != nil {
-		return nil, fmt.Errorf("trap: the CPUs that there are: %w", err)
-	}
-	ncpu = int32(cpus.Count())
 	p := &Platform{}
 	var err error
 	if p.Host, err = stub.New(stub.Config{Name: "trap", Guest: GuestRules(), Handlers: true, NewThread: p.newThread}); err != nil {
 		return nil, err
 	}
+	ncpu = int32(stub.CPUs.Count())
 	p.slots = newSlots(p.Window())
 	p.board = newBoard(p.Bells())
 	return p, nil
