@@ -38,7 +38,7 @@ func (f *File) NewAccount() (*Account, error) {
 	return nil, unix.ENOSPC
 }
 
-// End gives the account up, once the last of its pages is free.
+// End gives the account up, once the last of its pages is free. Who still has it is served by Root.
 func (a *Account) End() { a.ended.Store(true) }
 
 // AccountOf is who pays for what ctx makes in f: who ctx says, or Root.
@@ -88,10 +88,14 @@ func (a *Account) Exhausted() bool {
 	return l > 0 && l-a.used.Load() < min(64*PageSize, l/16)
 }
 
-// reserve takes up to n pages of the account's limit and the file's, at least one.
-func (a *Account) reserve(n int) (int, error) {
+// reserve takes up to n pages of the account's limit and the file's, at least one, and says who pays: Root once a was given up, whose id may be another's by then.
+func (a *Account) reserve(n int) (payer *Account, got int, err error) {
+	if a.ended.Load() {
+		a = a.f.Root()
+	}
 	if a.id == 0 {
-		return a.f.reserve(n)
+		got, err = a.f.reserve(n)
+		return a, got, err
 	}
 	limit := a.limit.Load()
 	for {
@@ -100,7 +104,7 @@ func (a *Account) reserve(n int) (int, error) {
 			n = min(n, int((limit-used)>>PageShift))
 		}
 		if n <= 0 {
-			return 0, unix.ENOMEM
+			return nil, 0, unix.ENOMEM
 		}
 		now := used + int64(n)<<PageShift
 		if a.used.CompareAndSwap(used, now) {
@@ -109,9 +113,13 @@ func (a *Account) reserve(n int) (int, error) {
 			break
 		}
 	}
-	got, err := a.f.reserve(n)
+	if a.ended.Load() { // NewAccount looks at ended, then at used
+		a.used.Add(-int64(n) << PageShift)
+		return a.f.Root().reserve(n)
+	}
+	got, err = a.f.reserve(n)
 	a.used.Add(-int64(n-got) << PageShift)
-	return got, err
+	return a, got, err
 }
 
 func (a *Account) unreserve(n int) {

@@ -121,7 +121,7 @@ func (f *File) unreserve(n int) { f.used.Add(-int64(n) << PageShift) }
 // caller must overwrite.
 func (a *Account) Allocate(n uint64, zero bool) (memmap.FileRange, error) {
 	f := a.f
-	want, err := a.reserve(int((min(n, HugePage) + PageSize - 1) >> PageShift))
+	a, want, err := a.reserve(int((min(n, HugePage) + PageSize - 1) >> PageShift))
 	if err != nil {
 		return memmap.FileRange{}, err
 	}
@@ -140,7 +140,7 @@ func (a *Account) Allocate(n uint64, zero bool) (memmap.FileRange, error) {
 func (a *Account) AllocateIn(addr, near, n uint64, zero bool) (memmap.FileRange, error) {
 	f := a.f
 	phase := int(addr % HugePage >> PageShift)
-	want, err := a.reserve(min(int((n+PageSize-1)>>PageShift), blockPages-phase))
+	a, want, err := a.reserve(min(int((n+PageSize-1)>>PageShift), blockPages-phase))
 	if err != nil {
 		return memmap.FileRange{}, err
 	}
@@ -166,7 +166,7 @@ func (a *Account) AllocateIn(addr, near, n uint64, zero bool) (memmap.FileRange,
 func (a *Account) AllocateAt(off, n uint64, zero bool) uint64 {
 	f := a.f
 	idx, start := int(off>>HugeShift), int(off%HugePage>>PageShift)
-	want, err := a.reserve(min(int((n+PageSize-1)>>PageShift), blockPages-start))
+	a, want, err := a.reserve(min(int((n+PageSize-1)>>PageShift), blockPages-start))
 	if err != nil {
 		return 0
 	}

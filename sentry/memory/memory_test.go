@@ -233,4 +233,16 @@ func TestAccounts(t *testing.T) {
 	if _, err := f.NewAccount(); err != nil || f.Used() != 0 {
 		t.Errorf("when the last run is free: %v, %d in use", err, f.Used())
 	}
+	// Who still has an account that was given up does not charge the one that got its ID.
+	heir := f.accounts[b.id].Load()
+	if heir == b {
+		t.Fatal("no other account has the ID")
+	}
+	late, err := b.Allocate(3*PageSize, true)
+	if err != nil || b.Used() != 0 || heir.Used() != 0 || f.Root().Used() != late.Length() {
+		t.Errorf("by an account that was given up: %v, %d, %d, %d", err, b.Used(), heir.Used(), f.Root().Used())
+	}
+	if f.DecRef(late); heir.Used() != 0 || f.Used() != 0 {
+		t.Errorf("when that is free: %d, %d", heir.Used(), f.Used())
+	}
 }
