@@ -151,13 +151,14 @@ func (p *packetLink) receive() {
 
 // deliver hands one frame to the stack. Nothing of it is believed.
 func (p *packetLink) deliver(s *slot, n int) {
-	trusted := false
+	trusted, unfinished := false, false
 	if p.gso {
 		if n < vnetSize {
 			return
 		}
 		n -= vnetSize
-		trusted = s.vnet[0]&(vnetNeedsCsum|vnetValid) != 0
+		unfinished = s.vnet[0]&vnetNeedsCsum != 0
+		trusted = unfinished || s.vnet[0]&vnetValid != 0
 	}
 	if n < header.EthernetMinimumSize || n > smallFrame+bigFrame {
 		return
@@ -186,7 +187,7 @@ func (p *packetLink) deliver(s *slot, n int) {
 	d := p.dispatcher
 	p.mu.RUnlock()
 	if d != nil {
-		p.unverified.Store(fragment(pkt))
+		p.unverified.Store(!unfinished && fragment(pkt))       // what the host has not finished it has not cut
 		d.DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt) // which asks for the capabilities
 	}
 }
