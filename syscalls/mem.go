@@ -268,10 +268,7 @@ func sysMemfdCreate(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if flags&^(unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL|unix.MFD_EXEC|unix.MFD_HUGETLB|0x3f<<26) != 0 {
 		return 0, unix.EINVAL
 	}
-	name, err := t.CopyInString(a[0].Pointer(), maxName+1)
-	if err == unix.ENAMETOOLONG {
-		err = unix.EINVAL
-	}
+	name, err := shortString(t, a[0], maxName+1)
 	if err != nil {
 		return 0, err
 	}

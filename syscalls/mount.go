@@ -39,11 +39,7 @@ func optString(t *kernel.Task, a kernel.Arg) (string, error) {
 	if a == 0 {
 		return "", nil
 	}
-	s, err := t.CopyInString(a.Pointer(), hostarch.PageSize)
-	if err == unix.ENAMETOOLONG {
-		err = unix.EINVAL
-	}
-	return s, err
+	return shortString(t, a, hostarch.PageSize)
 }
 
 func sysMount(t *kernel.Task, a kernel.Args) (uintptr, error) {

@@ -264,11 +264,9 @@ func prctlSetVMA(t *kernel.Task, m *mm.MemoryManager, a kernel.Args) error {
 		return unix.EINVAL
 	}
 	name := ""
-	if p := a[4].Pointer(); p != 0 {
+	if a[4] != 0 {
 		var err error
-		if name, err = t.CopyInString(p, linux.ANON_VMA_NAME_MAX_LEN); err == unix.ENAMETOOLONG {
-			return unix.EINVAL
-		} else if err != nil {
+		if name, err = shortString(t, a[4], linux.ANON_VMA_NAME_MAX_LEN); err != nil {
 			return err
 		}
 		for _, c := range []byte(name) {

@@ -146,9 +146,6 @@ func hostClock(id int32) int64 {
 	return ts.Nano()
 }
 
-// Timespec splits nanoseconds.
-func Timespec(ns int64) unix.Timespec { return unix.NsecToTimespec(ns) }
-
 // refresh calibrates again, if nobody else has just done so.
 func refresh() {
 	mu.Lock()

@@ -89,14 +89,6 @@ func PutInfo(b []byte, info *linux.SignalInfo) {
 	copy(b[16:infoSize], info.Fields[:])
 }
 
-// GetInfo decodes siginfo_t.
-func GetInfo(b []byte) (info linux.SignalInfo) {
-	le := binary.LittleEndian
-	info.Signo, info.Errno, info.Code = int32(le.Uint32(b)), int32(le.Uint32(b[4:])), int32(le.Uint32(b[8:]))
-	copy(info.Fields[:], b[16:infoSize])
-	return info
-}
-
 // EncodeFP writes the XSAVE area fp with its software bytes and second magic into b, which has len(fp)+4 bytes.
 func EncodeFP(b, fp []byte, features uint64) {
 	le := binary.LittleEndian
