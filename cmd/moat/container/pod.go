@@ -187,27 +187,18 @@ func (s *Container) owner(kind specs.LinuxNamespaceType, path string) (string, e
 }
 
 // launchKeeper starts the processes of a container in another's sandbox: its gofer, and the keeper that will stand for it.
-func (c *Container) launchKeeper(o *Options) (_ *Sandbox, err error) {
-	s := &Sandbox{id: o.ID}
-	defer func() {
+func (c *Container) launchKeeper(o *Options) (*Sandbox, error) {
+	return launchWith(o, func(s *Sandbox, sentryGofer *os.File) error {
+		o.Config.First.Extra = len(o.Extra)
+		k, pipes, err := newKeeper(o.Stdio, o.Config.Console, append([]*os.File{sentryGofer, o.exit}, o.Extra...))
 		if err != nil {
-			s.Close()
+			return err
 		}
-	}()
-	sentryGofer, err := s.launchGofer(o)
-	if err != nil {
-		return nil, err
-	}
-	defer sentryGofer.Close()
-	o.Config.First.Extra = len(o.Extra)
-	k, pipes, err := newKeeper(o.Stdio, o.Config.Console, append([]*os.File{sentryGofer, o.exit}, o.Extra...))
-	if err != nil {
-		return nil, err
-	}
-	s.orders, s.dial = pipes, func() (*Client, error) { return c.Dial() }
-	s.sentry, err = startProcess("keeper", k, "")
-	pipes.started()
-	return s, err
+		s.orders, s.dial = pipes, func() (*Client, error) { return c.Dial() }
+		s.sentry, err = startProcess("keeper", k, "")
+		pipes.started()
+		return err
+	})
 }
 
 // add has the keeper add the container to its sandbox.

@@ -101,26 +101,31 @@ func Start(o *Options) (*Sandbox, error) {
 }
 
 // launch starts the two processes of a sandbox, which wait for orders.
-func launch(o *Options) (_ *Sandbox, err error) {
-	s := &Sandbox{id: o.ID}
-	defer func() {
+func launch(o *Options) (*Sandbox, error) {
+	return launchWith(o, func(s *Sandbox, sentryGofer *os.File) error {
+		ours, control, err := socketpair(unix.SOCK_STREAM)
 		if err != nil {
-			s.Close()
+			return err
 		}
-	}()
+		defer control.Close()
+		s.conn = ours
+		return s.startSentry(o, control, sentryGofer)
+	})
+}
+
+// launchWith starts a gofer and, by second, the other process, which gets the end of the gofer's socket that is the sentry's.
+func launchWith(o *Options, second func(s *Sandbox, sentryGofer *os.File) error) (*Sandbox, error) {
+	s := &Sandbox{id: o.ID}
 	sentryGofer, err := s.launchGofer(o)
+	if err == nil {
+		err = second(s, sentryGofer)
+		sentryGofer.Close()
+	}
 	if err != nil {
+		s.Close()
 		return nil, err
 	}
-	defer sentryGofer.Close()
-	ours, control, err := socketpair(unix.SOCK_STREAM)
-	if err != nil {
-		return nil, err
-	}
-	s.conn = ours
-	err = s.startSentry(o, control, sentryGofer)
-	control.Close()
-	return s, err
+	return s, nil
 }
 
 // launchGofer starts a gofer, and returns the sentry's end of their socket.
