@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -183,6 +184,24 @@ func (r *runtime) ok(args ...string) string {
 		r.t.Fatalf("moat %s: %v", strings.Join(args, " "), res)
 	}
 	return res.out
+}
+
+// interrupt kills n of the verbs, chosen at random, each at a random moment of its first most milliseconds, and says which and when.
+func (r *runtime) interrupt(rnd *rand.Rand, n, most int, verbs [][]string) (told []string) {
+	r.t.Helper()
+	for range n {
+		v := verbs[rnd.IntN(len(verbs))]
+		c := exec.Command(moat, append([]string{"--root", r.root}, v...)...)
+		if err := c.Start(); err != nil {
+			r.t.Fatal(err)
+		}
+		d := time.Duration(rnd.IntN(most)) * time.Millisecond
+		time.Sleep(d)
+		c.Process.Kill()
+		c.Wait()
+		told = append(told, fmt.Sprintf("%s %v", v[0], d))
+	}
+	return told
 }
 
 // fails runs a verb that must fail with the code and one line that has the words.

@@ -381,19 +381,7 @@ func TestInterrupted(t *testing.T) {
 		{"kill", "c", "KILL"}, {"delete", "c"}, {"delete", "--force", "c"}, {"update", "--pids-limit", "100", "c"}, {"state", "c"}, {"ps", "c"}}
 	for i := range rounds {
 		r.moat("delete", "--force", "c")
-		var told []string
-		for range 1 + rnd.IntN(5) {
-			v := verbs[rnd.IntN(len(verbs))]
-			c := exec.Command(moat, append([]string{"--root", r.root}, v...)...)
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			d := time.Duration(rnd.IntN(120)) * time.Millisecond
-			time.Sleep(d)
-			c.Process.Kill()
-			c.Wait()
-			told = append(told, fmt.Sprintf("%s %v", v[0], d))
-		}
+		told := r.interrupt(rnd, 1+rnd.IntN(5), 120, verbs)
 		if res := r.moat("list"); res.code != 0 {
 			t.Fatalf("round %d (%v): list: %v", i, told, res)
 		}

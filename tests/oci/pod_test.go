@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -537,19 +536,7 @@ func TestPodInterrupted(t *testing.T) {
 	verbs := [][]string{{"create", "-b", dir, "c"}, {"create", "-b", dir, "c"}, {"start", "c"}, {"run", "-d", "-b", dir, "c"}, {"exec", "-d", "c", "sleep", "5"}, {"pause", "c"},
 		{"resume", "c"}, {"kill", "c", "KILL"}, {"delete", "c"}, {"delete", "--force", "c"}, {"update", "--pids-limit", "100", "c"}, {"state", "c"}}
 	for i := range rounds {
-		var told []string
-		for range 1 + rnd.IntN(4) {
-			v := verbs[rnd.IntN(len(verbs))]
-			c := exec.Command(moat, append([]string{"--root", p.root}, v...)...)
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			d := time.Duration(rnd.IntN(100)) * time.Millisecond
-			time.Sleep(d)
-			c.Process.Kill()
-			c.Wait()
-			told = append(told, fmt.Sprintf("%s %v", v[0], d))
-		}
+		told := p.interrupt(rnd, 1+rnd.IntN(4), 100, verbs)
 		for _, v := range [][]string{{"list"}, {"delete", "--force", "c"}, {"run", "-d", "-b", dir, "c"}, {"delete", "--force", "c"}, {"exec", "other", "true"}} {
 			if res := p.moat(v...); res.code != 0 {
 				t.Fatalf("round %d (%v): %v: %v", i, told, v, res)

@@ -51,24 +51,6 @@ for i in range(20):
     else: sys.exit("no datagram comes through")
 print("datagrams")`
 
-// echo starts echoServer in a namespace.
-func echo(t *testing.T, ns string) {
-	t.Helper()
-	c := exec.Command("ip", "netns", "exec", ns, "python3", "-c", echoServer)
-	out, err := c.StdoutPipe()
-	if err == nil {
-		err = c.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		c.Process.Kill()
-		c.Wait()
-	})
-	io.ReadFull(out, make([]byte, 6))
-}
-
 // TestNetFaults: TCP survives what a wire does to frames, and what arrives is what was sent; MTUs from the smallest to a jumbo's.
 func TestNetFaults(t *testing.T) {
 	need(t, "python3", "ip")
@@ -97,7 +79,7 @@ func TestNetFaults(t *testing.T) {
 			platforms(t, func(t *testing.T, p string) {
 				a, b, br := bridged(t, c.mtu, 1)
 				br.faults.Store(&c.f)
-				echo(t, a)
+				servePython(t, a, echoServer)
 				r := command(t, 3*time.Minute, "", "", "ip", "netns", "exec", b, moat, "do", "--platform="+p, "--network=sandbox", "--", "python3", "-c", echoClient, "1000000", fmt.Sprint(c.datagram))
 				if r.out != "same\ndatagrams\n" {
 					t.Error(r)
@@ -222,7 +204,7 @@ func TestNetSiege(t *testing.T) {
 	}
 	platforms(t, func(t *testing.T, p string) {
 		a, b, br := bridged(t, 1500, 2)
-		echo(t, a)
+		servePython(t, a, echoServer)
 		c := exec.Command("ip", "netns", "exec", b, moat, "do", "--platform="+p, "--network=sandbox", "--", "python3", "-c", besieged)
 		c.Env = environ()
 		var errs strings.Builder

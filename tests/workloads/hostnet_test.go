@@ -62,19 +62,7 @@ func TestHostNetwork(t *testing.T) {
 		if r := command(t, time.Minute, "", "", "ip", "netns", "exec", b, "sh", "-c", "echo 0 65534 > /proc/sys/net/ipv4/ping_group_range"); r.code != 0 {
 			t.Fatal(r)
 		}
-		peer := exec.Command("ip", "netns", "exec", a, "python3", "-c", peerScript)
-		out, err := peer.StdoutPipe()
-		if err == nil {
-			err = peer.Start()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			peer.Process.Kill()
-			peer.Wait()
-		}()
-		out.Read(make([]byte, 6))
+		servePython(t, a, peerScript)
 		if r := command(t, time.Minute, "", "", "ip", "netns", "exec", b, moat, "do", "--platform="+p, "--network=host", "--", "python3", "-c", insideScript); r.out != insideWants {
 			t.Errorf("want %s\n%v", insideWants, r)
 		}
@@ -104,19 +92,7 @@ u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.connect(("10.77.0.1", 55
 func TestUserNetwork(t *testing.T) {
 	need(t, "python3", "ip", "setpriv", "unshare", "pasta", "slirp4netns")
 	a, b := wire(t, 1500)
-	server := exec.Command("ip", "netns", "exec", a, "python3", "-c", userServer)
-	out, err := server.StdoutPipe()
-	if err == nil {
-		err = server.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		server.Process.Kill()
-		server.Wait()
-	}()
-	out.Read(make([]byte, 6))
+	servePython(t, a, userServer)
 	// The host's device for tunnels may be root's alone. Each program is found in a PATH of its own.
 	bin := t.TempDir()
 	os.Chmod(bin, 0o755)

@@ -2,12 +2,31 @@ package workloads
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
 )
+
+// servePython runs a Python program in namespace ns until the end of the test. It is up when this returns: when it has said so in 6 bytes.
+func servePython(t *testing.T, ns, program string) {
+	t.Helper()
+	c := exec.Command("ip", "netns", "exec", ns, "python3", "-c", program)
+	out, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Process.Kill()
+		c.Wait()
+	})
+	io.ReadFull(out, make([]byte, 6))
+}
 
 // wire makes two network namespaces with a veth between them, A (10.77.0.1, fd77::1) and B (.2, ::2), and returns their names.
 func wire(t *testing.T, mtu int) (a, b string) {
@@ -92,19 +111,7 @@ func TestSandboxNetwork(t *testing.T) {
 						}
 					}
 				}
-				peer := exec.Command("ip", "netns", "exec", a, "python3", "-c", peerScript)
-				out, err := peer.StdoutPipe()
-				if err == nil {
-					err = peer.Start()
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer func() {
-					peer.Process.Kill()
-					peer.Wait()
-				}()
-				out.Read(make([]byte, 6))
+				servePython(t, a, peerScript)
 				r := command(t, 2*time.Minute, "", "", "ip", "netns", "exec", b, moat, "do", "--platform="+p, "--network=sandbox", "--", "python3", "-c", insideScript)
 				if want := insideWants; r.out != want && c.fault == "" || !strings.Contains(r.out, "tcp 3000000") {
 					t.Errorf("want %s\n%v", want, r)

@@ -1,24 +1,11 @@
 // Mounts of a more privileged mount namespace: what they cover, and their flags, are locked; proc and sysfs may not show what they hide.
 // users: root ordinary
-#include "conf.h"
-#include <sys/mount.h>
-#include <sys/statvfs.h>
+#include "mounts.h"
 
-static void flags(const char *p) {
-	struct statvfs s = {};
-	statvfs(p, &s), P("%s: flags %lx", p, s.f_flag & 0xfff);
-}
-static void wr(const char *f, const char *t) {
-	int fd = open(f, O_WRONLY);
-	if (write(fd, t, strlen(t)) < 0)
-		P("%s: %s", f, conf_errno(errno));
-	close(fd);
-}
 // enter makes a user namespace with this user as root in it.
 static void enter(int more) {
 	int u = geteuid(), g = getegid();
-	char m[32];
-	R(unshare(CLONE_NEWUSER | more)), wr("/proc/self/setgroups", "deny"), sprintf(m, "0 %d 1", u), wr("/proc/self/uid_map", m), sprintf(m, "0 %d 1", g), wr("/proc/self/gid_map", m);
+	R(unshare(CLONE_NEWUSER | more)), as_root(u, g);
 }
 #define ATTR(p, set, clr, fl) R(SC(mount_setattr, AT_FDCWD, p, fl, ((uint64_t[4]){set, clr}), 32))
 

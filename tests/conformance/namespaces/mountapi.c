@@ -1,27 +1,14 @@
 // The mount calls by descriptor in all their ways: parameters and messages, detached trees, what may be moved where, attributes in a tree, reconfiguring.
 // users: root ordinary
-#include "conf.h"
-#include <sys/mount.h>
-#include <sys/statvfs.h>
+#include "mounts.h"
 
 #define ATTRS(d, p, fl, set, clr, prop) R(SC(mount_setattr, d, p, fl, ((uint64_t[4]){set, clr, prop}), 32))
 static int f, m, t;
-static void flags(const char *p) {
-	struct statvfs s = {};
-	statvfs(p, &s), P("%s: flags %lx", p, s.f_flag & 0xfff);
-}
-static void wr(const char *f, const char *t) {
-	int fd = open(f, O_WRONLY);
-	if (write(fd, t, strlen(t)) < 0)
-		P("%s: %s", f, conf_errno(errno));
-	close(fd);
-}
 static void start(void) {
 	int u = getuid(), g = getgid();
-	char m[32];
 	unshare(u ? CLONE_NEWUSER | CLONE_NEWNS : CLONE_NEWNS), mount(0, "/", 0, MS_REC | MS_PRIVATE, 0);
 	if (u)
-		wr("/proc/self/setgroups", "deny"), sprintf(m, "0 %d 1", u), wr("/proc/self/uid_map", m), sprintf(m, "0 %d 1", g), wr("/proc/self/gid_map", m);
+		as_root(u, g);
 }
 static int mk(const char *fs) {
 	int c = SC(fsopen, fs, 0), r;
