@@ -15,19 +15,28 @@ func ptraceRegset(req uintptr, tid int, note uintptr, b []byte) (int, error) {
 	return int(iov.Len), nil
 }
 
-func ptrace(req uintptr, tid int, addr, data uintptr) error {
-	if _, _, e := unix.RawSyscall6(unix.SYS_PTRACE, req, uintptr(tid), addr, data, 0, 0); e != 0 {
+// ptrace is for requests whose data is no pointer.
+func ptrace(req uintptr, tid int, data uintptr) error {
+	if _, _, e := unix.RawSyscall6(unix.SYS_PTRACE, req, uintptr(tid), 0, data, 0, 0); e != 0 {
+		return e
+	}
+	return nil
+}
+
+// ptraceAt is for those whose data is memory. It becomes a number in the system call itself and no sooner: a stack may move, and on it what data points to.
+func ptraceAt(req uintptr, tid int, addr uintptr, data unsafe.Pointer) error {
+	if _, _, e := unix.RawSyscall6(unix.SYS_PTRACE, req, uintptr(tid), addr, uintptr(data), 0, 0); e != 0 {
 		return e
 	}
 	return nil
 }
 
 func getRegs(tid int, r *unix.PtraceRegs) error {
-	return ptrace(unix.PTRACE_GETREGS, tid, 0, uintptr(unsafe.Pointer(r)))
+	return ptraceAt(unix.PTRACE_GETREGS, tid, 0, unsafe.Pointer(r))
 }
 
 func setRegs(tid int, r *unix.PtraceRegs) error {
-	return ptrace(unix.PTRACE_SETREGS, tid, 0, uintptr(unsafe.Pointer(r)))
+	return ptraceAt(unix.PTRACE_SETREGS, tid, 0, unsafe.Pointer(r))
 }
 
 // siginfo is the head of siginfo_t on amd64.
@@ -41,13 +50,13 @@ type siginfo struct {
 }
 
 func getSiginfo(tid int, si *siginfo) error {
-	return ptrace(unix.PTRACE_GETSIGINFO, tid, 0, uintptr(unsafe.Pointer(si)))
+	return ptraceAt(unix.PTRACE_GETSIGINFO, tid, 0, unsafe.Pointer(si))
 }
 
 // setSigmask replaces the set of signals that the thread blocks.
 func setSigmask(tid int, mask *uint64) error {
 	const setSigMask = 0x420b // PTRACE_SETSIGMASK
-	return ptrace(setSigMask, tid, unsafe.Sizeof(*mask), uintptr(unsafe.Pointer(mask)))
+	return ptraceAt(setSigMask, tid, unsafe.Sizeof(*mask), unsafe.Pointer(mask))
 }
 
 // noChildStops makes SIGCHLD, which the Go runtime handles, tell of deaths only (SA_NOCLDSTOP).

@@ -64,10 +64,10 @@ func (p *Platform) newThread(s *stub.Space, tid int, _ *stub.Area) (platform.Thr
 }
 
 func (t *thread) seize() error {
-	if err := ptrace(ptraceSeize, t.tid, 0, unix.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_EXITKILL); err != nil {
+	if err := ptrace(ptraceSeize, t.tid, unix.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_EXITKILL); err != nil {
 		return fmt.Errorf("ptrace: seizing a guest thread: %w", err)
 	}
-	if err := ptrace(ptraceInterrupt, t.tid, 0, 0); err != nil {
+	if err := ptrace(ptraceInterrupt, t.tid, 0); err != nil {
 		return fmt.Errorf("ptrace: stopping a guest thread: %w", err)
 	}
 	if _, err := t.wait(); err != nil {
@@ -128,7 +128,7 @@ func (t *thread) Run(regs *platform.Regs) (platform.Event, error) {
 			return platform.Event{Kind: platform.EventInterrupted}, nil
 		}
 		t.clock.Start()
-		if err := ptrace(ptraceSysemu, t.tid, 0, 0); err != nil {
+		if err := ptrace(ptraceSysemu, t.tid, 0); err != nil {
 			return platform.Event{}, t.gone(err)
 		}
 		st, err := t.wait()
@@ -233,7 +233,7 @@ func (t *thread) Release() {
 	r := platform.Regs{Rip: stub.CodeAddr, Rax: stub.EntryExit, Orig_rax: ^uint64(0), Cs: userCS, Ss: userSS, Eflags: 0x202}
 	// An interrupt may still be pending: unblocked, it would kill the whole stub once nobody traces the thread.
 	blocked := ^uint64(0)
-	if setRegs(t.tid, &r) != nil || setSigmask(t.tid, &blocked) != nil || ptrace(unix.PTRACE_DETACH, t.tid, 0, 0) != nil {
+	if setRegs(t.tid, &r) != nil || setSigmask(t.tid, &blocked) != nil || ptrace(unix.PTRACE_DETACH, t.tid, 0) != nil {
 		// Dead already, or about to be: its tracer must wait for it, or the stub's other threads' end is never reported.
 		for {
 			if _, err := t.wait(); err != nil {

@@ -4,6 +4,10 @@ package rules
 import (
 	"encoding/json"
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"go/types"
 	"io"
 	"os"
 	"os/exec"
@@ -106,6 +110,37 @@ func TestUnsafe(t *testing.T) {
 			if strings.Contains(string(b), "\n\t\"unsafe\"\n") && !strings.HasSuffix(f, "_unsafe.go") && !strings.HasSuffix(f, "_unsafe_amd64.go") {
 				t.Errorf("%s/%s uses unsafe", p.ImportPath, f)
 			}
+		}
+	}
+}
+
+// TestPointersAsNumbers: a pointer becomes a number in the arguments of a system call, or in a difference. In those of any other function it would be neither kept
+// alive nor moved with the stack it points into, and the host would write where something else is by then (unsafe.Pointer, rule 4).
+func TestPointersAsNumbers(t *testing.T) {
+	for _, p := range list(t) {
+		for _, f := range p.GoFiles {
+			fset := token.NewFileSet()
+			file, err := parser.ParseFile(fset, filepath.Join(p.Dir, f), nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fine := map[ast.Expr]bool{}
+			ast.Inspect(file, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.BinaryExpr:
+					fine[n.X], fine[n.Y] = true, true
+				case *ast.CallExpr:
+					if fun, ok := n.Fun.(*ast.SelectorExpr); ok && slices.Contains([]string{"Syscall", "Syscall6", "RawSyscall", "RawSyscall6", "AllThreadsSyscall"}, fun.Sel.Name) {
+						for _, a := range n.Args {
+							fine[a] = true
+						}
+					}
+					if !fine[n] && len(n.Args) == 1 && types.ExprString(n.Fun) == "uintptr" && strings.HasPrefix(types.ExprString(n.Args[0]), "unsafe.Pointer(") {
+						t.Errorf("%s: %s is not in the arguments of the system call itself", fset.Position(n.Pos()), types.ExprString(n))
+					}
+				}
+				return true
+			})
 		}
 	}
 }

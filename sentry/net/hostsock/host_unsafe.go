@@ -7,8 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func ptr(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
-
 func result(r uintptr, e unix.Errno) (int, error) {
 	if e != 0 {
 		return 0, e
@@ -18,7 +16,7 @@ func result(r uintptr, e unix.Errno) (int, error) {
 
 // call is a call of the host with an address: bind, connect, getsockname, getpeername (with a length that is a pointer to one), accept4.
 func call(trap uintptr, fd int, addr []byte) error {
-	_, _, e := unix.Syscall(trap, uintptr(fd), ptr(addr), uintptr(len(addr)))
+	_, _, e := unix.Syscall(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(addr))), uintptr(len(addr)))
 	_, err := result(0, e)
 	return err
 }
@@ -33,7 +31,7 @@ func named(trap uintptr, fd int, flags uintptr) (int, []byte, error) {
 }
 
 func setsockopt(fd int, level, name int32, val []byte) error {
-	_, _, e := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), ptr(val), uintptr(len(val)), 0)
+	_, _, e := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(unsafe.Pointer(unsafe.SliceData(val))), uintptr(len(val)), 0)
 	_, err := result(0, e)
 	return err
 }
