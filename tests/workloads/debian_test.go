@@ -62,7 +62,7 @@ func minbase(t *testing.T) (tree, debs string) {
 	}
 	need(t, "debootstrap")
 	debs = fetched(t, "debs", "apt_get update; apt_get download hello sudo")
-	return fetched(t, "minbase", "debootstrap --variant=minbase $VERSION_CODENAME . $mirror"), debs
+	return fetched(t, "minbase", "unshare -mpf --mount-proc debootstrap --variant=minbase $VERSION_CODENAME . $mirror"), debs
 }
 
 // inTree runs a script in a Debian tree on the host, in a copy with namespaces of its own, and in a sandbox with --rootfs, and wants the same.
