@@ -286,6 +286,7 @@ func (b *container) signal(a *SignalArgs) error {
 	if !sig.IsValid() {
 		return unix.EINVAL
 	}
+	gofer.Doubt()
 	if !b.hasStarted() && a.PID == 0 {
 		switch sig {
 		case linux.SIGCHLD, linux.SIGCONT, linux.SIGURG, linux.SIGWINCH, linux.SIGSTOP, linux.SIGTSTP, linux.SIGTTIN, linux.SIGTTOU:

@@ -38,6 +38,9 @@ type dirState struct {
 	mu sync.RWMutex
 	// +checklocks:mu
 	children map[string]*Dentry
+	// versioned is the inode, if it is; version is that of which children that are not doubted are.
+	versioned Versioned
+	version   atomic.Uint64
 }
 
 const (
@@ -46,6 +49,7 @@ const (
 	dReferenced             // used since the clock passed
 	dListed                 // in the clock
 	dUnlinkable             // an O_TMPFILE with O_EXCL: may not get a name
+	dDoubted                // to be revalidated
 )
 
 const deadRefs = -1 << 40
@@ -58,6 +62,9 @@ func newDentry(sb *super, parent *Dentry, name string, inode Inode) *Dentry {
 	d.refs.Store(1)
 	if inode != nil && isDir(inode) {
 		d.dir = &dirState{id: dirIDs.Add(1)}
+		if sb.policy == CacheForever {
+			d.dir.versioned, _ = inode.(Versioned)
+		}
 	}
 	if parent == nil {
 		parent = d
@@ -149,6 +156,26 @@ func (d *Dentry) cached(name string) *Dentry {
 		c.touch()
 	}
 	return c
+}
+
+// check has d's children doubted if others may have changed d.
+func (d *Dentry) check() {
+	if d.dir.versioned == nil {
+		return
+	}
+	if v := d.dir.versioned.Version(); v > d.dir.version.Load() {
+		d.dir.mu.Lock()
+		for _, c := range d.dir.children {
+			c.flags.Or(dDoubted)
+		}
+		d.dir.version.Store(v)
+		d.dir.mu.Unlock()
+	}
+}
+
+// sure reports whether d is what its name names.
+func (d *Dentry) sure() bool {
+	return d.sb.policy == CacheForever && d.flags.Load()&dDoubted == 0
 }
 
 // hash enters c, whose location is (d, name), in d's children.

@@ -107,7 +107,7 @@ func (*FSDefaults) Release()                 {}
 type CachePolicy uint8
 
 const (
-	// CacheForever: only VFS changes names; positive and negative dentries hold until VFS changes them.
+	// CacheForever: only VFS changes names; positive and negative dentries hold until VFS changes them, or a Versioned directory says otherwise.
 	CacheForever CachePolicy = iota
 	// CacheRevalidate: before each use of a dentry VFS calls Revalidator.Revalidate on its directory.
 	CacheRevalidate
@@ -175,10 +175,16 @@ type CreateOptions struct {
 	Rdev uint64
 }
 
-// Revalidator is implemented by directories of file systems with CacheRevalidate.
+// Revalidator is implemented by directories of file systems with CacheRevalidate, and Versioned ones.
 type Revalidator interface {
 	// Revalidate reports whether name still names child (nil: still names nothing).
 	Revalidate(ctx Context, name string, child Inode) (bool, error)
+}
+
+// Versioned is implemented by directories of file systems with CacheForever whose names others may change all the same.
+type Versioned interface {
+	// Version is another when what was known of names is to be revalidated.
+	Version() uint64
 }
 
 // Prefetcher is implemented by directories for which it is cheaper to find several names at once.

@@ -227,12 +227,15 @@ func (d *Dentry) child(ctx Context, name, rest string, flags uint32) (*Dentry, e
 	if len(name) > linux.NAME_MAX {
 		return nil, unix.ENAMETOOLONG
 	}
+	if flags&ResolveCached == 0 {
+		d.check()
+	}
 	if c := d.cached(name); c != nil {
 		switch {
-		case c.inode == nil && d.sb.policy == CacheForever:
+		case c.inode == nil && c.sure():
 			c.DecRef()
 			return nil, unix.ENOENT
-		case d.sb.policy == CacheForever || c.mounts.Load() != nil:
+		case c.sure() || c.mounts.Load() != nil:
 			return c, nil
 		case flags&ResolveCached != 0:
 			c.DecRef()
@@ -269,9 +272,18 @@ func (d *Dentry) revalidate(ctx Context, name string, c *Dentry) (bool, error) {
 	if !ok {
 		return true, nil
 	}
+	version := d.dir.version.Load()
 	valid, err := rv.Revalidate(ctx, name, c.inode)
-	if err != nil || valid {
-		return valid, err
+	if err != nil {
+		return false, err
+	}
+	if valid {
+		d.dir.mu.RLock()
+		if d.dir.version.Load() == version {
+			c.flags.And(^uint32(dDoubted))
+		}
+		d.dir.mu.RUnlock()
+		return true, nil
 	}
 	d.unhash(c)
 	c.prune()
@@ -294,26 +306,27 @@ func (d *Dentry) lookup(ctx Context, name string) (*Dentry, error) {
 		return nil, unix.ENOENT
 	}
 	for range 8 {
+		version := d.dir.version.Load()
 		inode, err := d.inode.Lookup(ctx, name)
 		if err != nil {
 			if err != unix.ENOENT || d.sb.policy != CacheForever {
 				return nil, err
 			}
-			c := d.enter(name, nil, false)
+			c := d.enter(name, nil, version, false)
 			c.DecRef()
 			return nil, unix.ENOENT
 		}
 		if !attach(inode) {
 			continue
 		}
-		return d.enter(name, inode, false), nil
+		return d.enter(name, inode, version, false), nil
 	}
 	return nil, unix.ESTALE
 }
 
 // enter makes a dentry for name with an attached inode (nil: negative) and caches it as the policy says. A dentry that
-// was cached first wins, unless replace says that name is new. It returns a reference.
-func (d *Dentry) enter(name string, inode Inode, replace bool) *Dentry {
+// was cached first wins, unless replace says that name is new. version is that of d when the inode was found. It returns a reference.
+func (d *Dentry) enter(name string, inode Inode, version uint64, replace bool) *Dentry {
 	name = strings.Clone(name) // not a part of some long path
 	c := newDentry(d.sb, d, name, inode)
 	if d.sb.policy == CacheNone {
@@ -332,6 +345,9 @@ func (d *Dentry) enter(name string, inode Inode, replace bool) *Dentry {
 		old.IncRef()
 		d.unhashLocked(old)
 		defer old.DecRef()
+	}
+	if d.dir.version.Load() != version {
+		c.flags.Or(dDoubted)
 	}
 	d.hashLocked(name, c)
 	d.dir.mu.Unlock()

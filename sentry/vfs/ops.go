@@ -21,7 +21,7 @@ func (d *Dentry) added(name string, inode Inode) (*Dentry, error) {
 	if !attach(inode) {
 		return nil, unix.ESTALE
 	}
-	c := d.enter(name, inode, true)
+	c := d.enter(name, inode, d.dir.version.Load(), true)
 	notifyDir(d, InCreate, 0, name, isDir(inode))
 	return c, nil
 }
@@ -90,8 +90,9 @@ func makeEntry(ctx Context, start Path, path string, kind entryKind, make func(d
 
 // lookupFresh is lookup with revalidation. d.dir.ops is held.
 func (d *Dentry) lookupFresh(ctx Context, name string) (*Dentry, error) {
+	d.check()
 	c := d.cached(name)
-	if c != nil && d.sb.policy == CacheRevalidate {
+	if c != nil && d.sb.policy != CacheNone && !c.sure() {
 		if _, err := d.revalidate(ctx, name, c); err != nil {
 			c.DecRef()
 			return nil, err

@@ -251,7 +251,8 @@ func dockerFiles(t *testing.T, d *docker) {
 	if b, _ := os.ReadFile(filepath.Join(dir, "g")); string(b) != "in\n" {
 		t.Errorf("the host does not see what was written: %q", b)
 	}
-	id := d.start(t, "box", "sh", "-c", "echo new > /newfile; sleep 1000")
+	// The first process looks for a file that comes later; nothing tells moat.
+	id := d.start(t, "box", "sh", "-c", "echo new > /newfile; ls / /tmp; until cat /tmp/late 2>/dev/null; do sleep 0.1; done; sleep 1000")
 	eventually(t, "the file", func() bool { return d.run(t, "exec", id, "cat", "/newfile").out == "new\n" })
 	if s := d.ok(t, "diff", id); !strings.Contains(s, "A /newfile") {
 		t.Errorf("diff: %s", s)
@@ -264,6 +265,16 @@ func dockerFiles(t *testing.T, d *docker) {
 	if s := d.ok(t, "exec", id, "cat", "/copied"); s != "host" {
 		t.Errorf("cp into: %s", s)
 	}
+	os.WriteFile(filepath.Join(dir, "f"), []byte("other\n"), 0o644)
+	d.ok(t, "cp", filepath.Join(dir, "f"), id+":/copied")
+	if s := d.ok(t, "exec", id, "sh", "-c", "cat /copied; echo more >> /copied; ls /copied"); s != "other\n/copied" {
+		t.Errorf("cp onto what was there: %s", s)
+	}
+	if s := d.ok(t, "exec", id, "cat", "/copied"); s != "other\nmore" {
+		t.Errorf("written to what was copied: %s", s)
+	}
+	d.ok(t, "cp", filepath.Join(dir, "f"), id+":/tmp/late")
+	eventually(t, "the file that the first process waits for", func() bool { return strings.HasSuffix(d.ok(t, "logs", id), "other") })
 	d.ok(t, "cp", id+":/newfile", filepath.Join(dir, "out"))
 	if b, _ := os.ReadFile(filepath.Join(dir, "out")); string(b) != "new\n" {
 		t.Errorf("cp out of: %q", b)

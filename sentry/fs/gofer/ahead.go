@@ -69,7 +69,7 @@ func (i *inode) Prefetch(_ vfs.Context, name, rest string, open bool) {
 	if len(names) == 1 && !open {
 		return
 	}
-	a := &ahead{names: names, changes: i.fs.changes.Load()}
+	a := &ahead{names: names, changes: i.fs.epoch()}
 	rep, fd, err := i.walk(names, open)
 	a.fd, a.nodes = fd, rep.Nodes
 	if err != nil {
@@ -91,7 +91,7 @@ func (i *inode) takeAhead(name string) (c vfs.Inode, err error, ok bool) {
 	if a == nil {
 		return nil, nil, false
 	}
-	if a.names[0] != name || a.changes != i.fs.changes.Load() || len(a.nodes) == 0 && a.errno == 0 {
+	if a.names[0] != name || a.changes != i.fs.epoch() || len(a.nodes) == 0 && a.errno == 0 {
 		a.drop(i.fs)
 		return nil, nil, false
 	}

@@ -1,8 +1,8 @@
 // Package gofer is the file system of the container's root and bind mounts: names and attributes come from the gofer process
 // (moat/fsgofer), data from host descriptors that it donates.
 //
-// An exclusive mount is changed by the sandbox alone: what is known of it stays known, and names, attributes, symlinks,
-// small directories and open descriptors are cached, so that stat, readdir and open of what was seen make no request. The host keeps
+// An exclusive mount is changed by the sandbox alone, but for names now and then (doubt.go): what is known of it stays known, and names, attributes,
+// symlinks, small directories and open descriptors are cached, so that stat, readdir and open of what was seen make no request. The host keeps
 // the times: after a write they are asked for again, when someone wants to know them. On a shared mount VFS
 // revalidates each name and attributes are fetched for each use.
 //

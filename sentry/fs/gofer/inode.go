@@ -52,6 +52,12 @@ type inode struct {
 	fetched time.Time
 
 	wmu sync.Mutex
+	// settled is a directory's change time when it was checked; 0: its next change may have the same.
+	// +checklocks:wmu
+	settled int64
+	// age is that of the check, version counts those that found changes.
+	age     atomic.Uint64
+	version atomic.Uint64
 
 	mapMu sync.Mutex
 	// +checklocks:mapMu
@@ -89,6 +95,7 @@ func (i *inode) isDir() bool { return i.mode.Load()&unix.S_IFMT == unix.S_IFDIR 
 func (i *inode) isFile() bool { return i.mode.Load()&unix.S_IFMT == unix.S_IFREG }
 
 // init gives a new inode its first attributes.
+// +checklocksignore: nobody else has it.
 func (i *inode) init(a *wire.Attr) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -96,6 +103,10 @@ func (i *inode) init(a *wire.Attr) {
 	i.mode.Store(a.Mode & 0xffff)
 	i.size.Store(a.Size)
 	i.fetched = time.Now()
+	if i.isDir() && !i.fs.shared {
+		i.age.Store(age.Load())
+		i.settled = settled(a.Ctime)
+	}
 }
 
 // adopt takes attributes from the gofer, but for the size of a file that only the sandbox changes: a write may be
@@ -142,6 +153,9 @@ func (i *inode) staleLocked() {
 // refresh fetches the attributes if they may not be current.
 // +checklocksignore: wmu is only tried.
 func (i *inode) refresh() error {
+	if i.isDir() {
+		i.Version()
+	}
 	i.mu.Lock()
 	need := i.stale || i.fs.shared && time.Since(i.fetched) > attrLife
 	gone := i.gone

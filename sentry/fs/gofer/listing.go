@@ -78,7 +78,7 @@ type batch struct {
 	once    sync.Once
 	table   []uint32 // offsets of entries + 1, by hash of the name; 0: empty
 	// subs are the listings of directories below that came along, by the offset of their entries; they are taken once, and good as long as
-	// fs.changes is changes.
+	// fs.epoch is changes.
 	subs    []sub
 	changes uint64
 	attrs   bool        // all entries came with theirs
@@ -266,7 +266,7 @@ func (i *inode) listing() *listing {
 			s = b.takeSub(at)
 		}
 	}
-	if s == nil || s.changes != i.fs.changes.Load() {
+	if s == nil || s.changes != i.fs.epoch() {
 		return nil
 	}
 	l = &listing{dir: i, batches: []*batch{s}, attrs: s.attrs, complete: true, outdated: &names{}, ahead: true}
@@ -314,7 +314,7 @@ func (i *inode) dirsBehindLocked() []string { return i.parent.dirsBehind(i.name)
 
 // fetch1 is readBatch with such attributes, and so many entries of directories below at most.
 func (i *inode) fetch1(host int64, attrs uint8, below int32) (b *batch, eof bool, err error) {
-	changes, all := i.changes.Load(), i.fs.changes.Load()
+	changes, all := i.changes.Load(), i.fs.epoch()
 	req := wire.ReadDirReq{Off: host, Attrs: attrs, Below: uint32(below)}
 	var rep wire.ReadDirRep
 	err = i.withRef(func(r wire.Ref) error {
@@ -333,7 +333,7 @@ func (i *inode) fetch1(host int64, attrs uint8, below int32) (b *batch, eof bool
 	}
 	batches := batchesOf(&rep, attrs == wire.AttrsAll, all)
 	b = batches[0]
-	if len(rep.Siblings) > 0 && all == i.fs.changes.Load() {
+	if len(rep.Siblings) > 0 && all == i.fs.epoch() {
 		i.loc.RLock()
 		if i.parent != nil {
 			i.parent.keepSiblings(req.Siblings, rep.Siblings, batches)

@@ -151,6 +151,7 @@ func (d *dirFile) parentIno() uint64 {
 // startLocked gets the first batch, from the cache if the whole listing is there.
 // +checklocks:d.mu
 func (d *dirFile) startLocked() error {
+	d.inode.Version()
 	if l := d.inode.listing(); l != nil && l.complete && l.outdated.none() {
 		l.wasRead()
 		d.takeLocked(l.batches[0], 0)
