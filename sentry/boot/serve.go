@@ -58,8 +58,7 @@ func Serve(host *Host) error {
 	runtime.GOMAXPROCS(host.CPUs + 1)
 	// Each guest thread that runs takes a thread of ours that waits for it.
 	debug.SetMaxThreads(200000)
-	// The live heap is small: a few megabytes of garbage more cost less than collecting often.
-	debug.SetGCPercent(200)
+	tuneGC()
 	s := &server{host: host, signals: make(chan os.Signal, 16)}
 	signal.Notify(s.signals, forwarded...)
 	go s.accept()

@@ -86,23 +86,20 @@ func (p *packetLink) IsAttached() bool {
 	return p.dispatcher != nil
 }
 
-// slot is where one frame is received: most end in the small view.
+// slot is where one frame is received: most end in small, and are copied into a buffer of their size, so that what the stack keeps of them costs no more.
 type slot struct {
 	vnet  [vnetSize]byte
-	small *buffer.View
+	small [smallFrame]byte
 	big   *buffer.View
 	iov   [3]unix.Iovec
 }
 
 // fill makes the slot ready.
 func (s *slot) fill(h *rawfile.MMsgHdr, gso bool) {
-	if s.small == nil {
-		s.small = buffer.NewViewSize(smallFrame)
-	}
 	if s.big == nil {
 		s.big = buffer.NewViewSize(bigFrame)
+		s.iov = [3]unix.Iovec{rawfile.IovecFromBytes(s.vnet[:]), rawfile.IovecFromBytes(s.small[:]), rawfile.IovecFromBytes(s.big.AsSlice())}
 	}
-	s.iov = [3]unix.Iovec{rawfile.IovecFromBytes(s.vnet[:]), rawfile.IovecFromBytes(s.small.AsSlice()), rawfile.IovecFromBytes(s.big.AsSlice())}
 	v := s.iov[:]
 	if !gso {
 		v = v[1:]
@@ -113,21 +110,19 @@ func (s *slot) fill(h *rawfile.MMsgHdr, gso bool) {
 
 // take returns the n bytes of a frame that were received.
 func (s *slot) take(n int) buffer.Buffer {
-	s.small.CapLength(min(n, smallFrame))
-	b := buffer.MakeWithView(s.small)
+	b := buffer.MakeWithData(s.small[:min(n, smallFrame)])
 	if n > smallFrame {
 		s.big.CapLength(n - smallFrame)
 		_ = b.Append(s.big)
 		s.big = nil
 	}
-	s.small = nil
 	return b
 }
 
 // receive delivers frames until the link is detached or the descriptor fails.
 func (p *packetLink) receive() {
 	defer p.wg.Done()
-	var slots [batch]slot
+	slots := make([]slot, batch) // never moves: the host is given its addresses
 	var hdrs [batch]rawfile.MMsgHdr
 	for p.IsAttached() {
 		n := 0

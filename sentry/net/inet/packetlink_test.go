@@ -1,9 +1,14 @@
 package inet
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"os"
+	"runtime"
+	"slices"
 	"testing"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -33,6 +38,7 @@ func testLink(tb testing.TB) (*stack.Stack, *packetLink) {
 	} {
 		n.AddProtocolAddress(2, tcpip.ProtocolAddress{Protocol: proto, AddressWithPrefix: tcpip.AddressWithPrefix{Address: a, PrefixLen: 24}}, stack.AddressProperties{})
 	}
+	tb.Cleanup(func() { runtime.KeepAlive(s) }) // the netstack ends with it
 	return n, p
 }
 
@@ -41,8 +47,8 @@ type noDispatcher struct{ stack.NetworkDispatcher }
 func (p *packetLink) inject(frame []byte, flags byte) {
 	var s slot
 	s.vnet[0] = flags
-	s.small, s.big = buffer.NewViewSize(smallFrame), buffer.NewViewSize(bigFrame)
-	k := copy(s.small.AsSlice(), frame)
+	s.big = buffer.NewViewSize(bigFrame)
+	k := copy(s.small[:], frame)
 	copy(s.big.AsSlice(), frame[k:])
 	p.deliver(&s, len(frame)+vnetSize)
 }
@@ -126,5 +132,42 @@ func TestVnetHeader(t *testing.T) {
 	p.vnetHeader(h[:], pkt)
 	if want := [vnetSize]byte{1, vnetTCP6, 54, 0, 0x78, 5, 34, 0, 16, 0}; h != want {
 		t.Fatal(h, want)
+	}
+}
+
+// TestRelieve: a neighbour that does not answer is given up after many packets to it, and not after a few.
+func TestRelieve(t *testing.T) {
+	n, p := testLink(t)
+	null, err := os.OpenFile("/dev/null", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	p.fd = int(null.Fd())
+	s := &Stack{net: n}
+	s.once.Do(func() {})
+	n.AddRoute(tcpip.Route{Destination: header.IPv4EmptySubnet, NIC: 2})
+	ep, e := n.NewEndpoint(udp.ProtocolNumber, ipv4.ProtocolNumber, &waiter.Queue{})
+	if e != nil {
+		t.Fatal(e)
+	}
+	defer ep.Close()
+	send := func(k int) (asked bool) {
+		for range k {
+			_, _ = ep.Write(bytes.NewReader([]byte{1}), tcpip.WriteOptions{To: &tcpip.FullAddress{NIC: 2, Addr: tcpip.AddrFrom4([4]byte{10, 0, 0, 9}), Port: 9}}) // what waits too long is dropped
+		}
+		time.Sleep(resolveTime + 10*time.Millisecond)
+		s.relieve()
+		l, e := n.Neighbors(2, ipv4.ProtocolNumber)
+		if e != nil {
+			t.Fatal(e)
+		}
+		return slices.ContainsFunc(l, func(n stack.NeighborEntry) bool { return n.State == stack.Incomplete })
+	}
+	if !send(maxUnresolved / 2) {
+		t.Error("a neighbour is given up at once")
+	}
+	if send(maxUnresolved) {
+		t.Error("a neighbour is asked for without end")
 	}
 }

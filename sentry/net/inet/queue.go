@@ -1,7 +1,10 @@
 package inet
 
 import (
+	"time"
+
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
 const (
@@ -12,6 +15,9 @@ const (
 	// datagram may go to all: no more than about sweepEvery*sweepShare are queued past the sockets' bounds.
 	sweepEvery = 1024
 	sweepShare = 64
+	// maxUnresolved is how many packets may have waited for neighbours that do not answer, and resolveTime what each of these has for it all the same.
+	maxUnresolved = 4096
+	resolveTime   = 100 * time.Millisecond
 )
 
 // Netstack bounds a queue of datagrams by their bytes alone: empty ones would queue without end. So every sweepEvery datagrams, sent by this stack's
@@ -24,6 +30,37 @@ func (s *Stack) delivered(n int64) {
 	if c := s.packets.Add(n); c/sweepEvery != (c-n)/sweepEvery {
 		for _, k := range s.sockets() {
 			k.throttle()
+		}
+		s.relieve()
+	}
+}
+
+// relieve ends the resolution of neighbours that do not answer when many packets are for such ones, as in a flood from addresses that nobody has: netstack
+// bounds the packets that wait, but notes each that came for as long as it asks.
+func (s *Stack) relieve() {
+	var lag uint64
+	nics := s.tcpip().NICInfo()
+	for _, i := range nics {
+		lag -= i.Stats.Tx.Packets.Value()
+		for _, st := range i.NetworkStats {
+			if ip, ok := st.(stack.IPNetworkEndpointStats); ok {
+				lag += ip.IPStats().PacketsSent.Value()
+			}
+		}
+	}
+	if d := int64(lag) - s.unresolved.Load(); d >= 0 && d < maxUnresolved {
+		return
+	}
+	s.unresolved.Store(int64(lag))
+	old := s.net.Clock().NowMonotonic().Add(-resolveTime)
+	for id, i := range nics {
+		for p := range i.NetworkStats {
+			l, _ := s.net.Neighbors(id, p) // not all have some
+			for _, n := range l {
+				if n.State == stack.Incomplete && n.UpdatedAt.Before(old) {
+					_ = s.net.RemoveNeighbor(id, p, n.Addr) // it may be gone
+				}
+			}
 		}
 	}
 }
