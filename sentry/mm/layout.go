@@ -124,21 +124,27 @@ func (mm *MemoryManager) findGap(n, hint uint64, low32 bool) (uint64, error) {
 	if n > hi-lo {
 		return 0, unix.ENOMEM
 	}
+	end := hi
 	if low32 {
-		top := min(hi, 0x80000000)
-		if mm.reserved(0x40000000, top) {
-			top = uint64(mm.keep.Start)
-		}
-		if a, ok := mm.vmas.GapUp(max(lo, 0x40000000), top, n, startGap); ok {
-			return a, nil
-		}
-		return 0, unix.ENOMEM
+		end = min(hi, 0x80000000)
 	}
-	if hint &^= pageMask; hint >= lo && hint <= hi-n && !mm.reserved(hint, hint+n) {
+	if hint &^= pageMask; hint != 0 {
+		hint = max(hint, lo)
+	}
+	if hint != 0 && n <= end && hint <= end-n && !mm.reserved(hint, hint+n) {
 		it := mm.vmas.Find(hint)
 		if !mm.vmas.Ok(it) || hint+n <= mm.vmas.At(it).Start-min(mm.vmas.At(it).Start, startGap(mm.vmas.At(it))) {
 			return hint, nil
 		}
+	}
+	if low32 {
+		if mm.reserved(0x40000000, end) {
+			end = uint64(mm.keep.Start)
+		}
+		if a, ok := mm.vmas.GapUp(max(lo, 0x40000000), end, n, startGap); ok {
+			return a, nil
+		}
+		return 0, unix.ENOMEM
 	}
 	// Above gapTop there is no gap of gapSize bytes or more: without this, 100,000 mappings would make each search long.
 	l := &mm.layout

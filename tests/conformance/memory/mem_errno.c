@@ -53,6 +53,17 @@ int main(void) {
 	R(mmap(0, 4096, 7, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0));
 	q = mmap(0, 4096, 3, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 	V(q != MAP_FAILED && (unsigned long)q < 1UL << 31);
+	// Where a hint is taken: below 2 GiB with MAP_32BIT, and not where something is.
+	for (int i = 0; i < 2; i++) {
+		int fl = MAP_PRIVATE | MAP_ANONYMOUS | (i ? MAP_32BIT : 0);
+		static unsigned long at[] = {1, 4096, 0x10000, 0x20000000, 0x50000000, 0x50000800, 0x60000000, 0x7000000000, -4096UL, -1UL << 40};
+		for (int j = 0; j < 10; j++) {
+			unsigned long a = (unsigned long)mmap((void *)at[j], 8192, 3, fl, -1, 0);
+			printf("hint %lx%s: %s\n", at[j], i ? " 32BIT" : "", a == (at[j] & -4096) ? "taken" : a == 0x10000 ? "raised" : a < 1UL << 31 ? "low" : "elsewhere");
+			if (a != 0x60000000)
+				munmap((void *)a, 8192);
+		}
+	}
 
 	q = mmap(0, 4096, 1, MAP_SHARED, r, 0);
 	R(mprotect(q, 4096, 3));
