@@ -72,7 +72,7 @@ func (im *Image) Load(m *mm.MemoryManager, a *LoadArgs) (Info, error) {
 	}
 	areas := mm.Areas{
 		StartCode: hostarch.Addr(prog.startCode), EndCode: hostarch.Addr(prog.endCode),
-		StartData: hostarch.Addr(prog.startData), EndData: hostarch.Addr(prog.endData),
+		StartData: hostarch.Addr(prog.startData), EndData: hostarch.Addr(prog.endData), Static: im.interp == nil,
 	}
 	brk := (prog.endBrk + pageMask) &^ pageMask
 	if im.prog.typ == elf.ET_DYN && im.interp == nil {

@@ -19,6 +19,7 @@ type layout struct {
 	argStart, argEnd   uint64
 	envStart, envEnd   uint64
 	vdso               uint64
+	static             bool
 }
 
 func (l *layout) setDefault(lim hostarch.AddrRange) {
@@ -31,6 +32,8 @@ type Areas struct {
 	StartBrk, Brk                                      hostarch.Addr
 	ArgStart, ArgEnd, EnvStart, EnvEnd                 hostarch.Addr
 	VDSO                                               hostarch.Addr
+	// Static: the program has no interpreter. Shown nowhere.
+	Static bool
 }
 
 // Metadata describes the program, for /proc.
@@ -52,7 +55,7 @@ func (mm *MemoryManager) SetAreas(a Areas) {
 	l.startBrk, l.brk = uint64(a.StartBrk), uint64(a.Brk)
 	l.argStart, l.argEnd = uint64(a.ArgStart), uint64(a.ArgEnd)
 	l.envStart, l.envEnd = uint64(a.EnvStart), uint64(a.EnvEnd)
-	l.vdso = uint64(a.VDSO)
+	l.vdso, l.static = uint64(a.VDSO), a.Static
 }
 
 // Areas returns the program's areas.
@@ -65,7 +68,7 @@ func (mm *MemoryManager) Areas() Areas {
 		StartData: hostarch.Addr(l.startData), EndData: hostarch.Addr(l.endData),
 		StartStack: hostarch.Addr(l.startStack), StartBrk: hostarch.Addr(l.startBrk), Brk: hostarch.Addr(l.brk),
 		ArgStart: hostarch.Addr(l.argStart), ArgEnd: hostarch.Addr(l.argEnd),
-		EnvStart: hostarch.Addr(l.envStart), EnvEnd: hostarch.Addr(l.envEnd), VDSO: hostarch.Addr(l.vdso),
+		EnvStart: hostarch.Addr(l.envStart), EnvEnd: hostarch.Addr(l.envEnd), VDSO: hostarch.Addr(l.vdso), Static: l.static,
 	}
 }
 

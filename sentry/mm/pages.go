@@ -108,7 +108,7 @@ func (mm *MemoryManager) fillFile(sp *spans.Span[vma], addr, a, b uint64, ac acc
 		return err
 	}
 	var tx *text
-	if isText(v) {
+	if isText(v) && mm.runs(sp) {
 		if tx = mm.texts.lookup(v.mappable); tx != nil && !mm.adopt(tx, sp) {
 			tx = nil
 		}

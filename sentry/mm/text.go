@@ -273,6 +273,23 @@ func (mm *MemoryManager) Trapped(addr hostarch.Addr) {
 
 func isText(v *vma) bool { return v.private() && v.perms.Execute && v.mappable != nil }
 
+// runs reports whether sp is known to be code that runs. What a static program maps by itself is so only once it has: a translator, like valgrind, maps its
+// client's code for execution but reads it, so that it must see what the file says. A dynamic linker maps what it runs.
+//
+// +checklocks:mm.mu
+func (mm *MemoryManager) runs(sp *spans.Span[vma]) bool {
+	l := &mm.layout
+	if !l.static || sp.Start < l.endCode && l.startCode < sp.End {
+		return true
+	}
+	for tx := range mm.bases {
+		if tx.file == sp.Val.mappable {
+			return true
+		}
+	}
+	return false
+}
+
 // adopt makes tx, of which it takes over a use, known to the platform as what sp maps; false if sp must show the file's own pages: tx is out of
 // date, or is mapped somewhere else too. Preconditions: isText.
 //
