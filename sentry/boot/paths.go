@@ -85,6 +85,9 @@ func (b *container) limit(r *specs.LinuxResources) {
 		if c.Period != nil {
 			b.cg.Period.Store(int64(*c.Period))
 		}
+		if b != b.first && b.cg.Quota.Load() > 0 {
+			b.k.HoldToQuota(b.cg)
+		}
 		if c.Shares != nil && *c.Shares >= 2 {
 			// The specification's conversion from version 1.
 			b.cg.Weight.Store(1 + (min(*c.Shares, 262144)-2)*9999/262142)

@@ -32,6 +32,8 @@ type Cgroup struct {
 	// endedUser and endedSys are the CPU times (ns) of tasks that ended.
 	endedUser atomic.Int64
 	endedSys  atomic.Int64
+	// quota is nil where the host sees to it.
+	quota atomic.Pointer[quota]
 
 	mu sync.Mutex // a leaf
 	// thaw is not nil while the group is frozen, and closed at the end of that.
@@ -111,7 +113,6 @@ func (t *Task) Cgroup() *Cgroup { return t.cgroup }
 // SetFrozen keeps the tasks of cg from running guest code, or lets them go on (cgroup.freeze). A call that is on its way is finished first; a task that
 // waits in one goes on waiting. Who is killed ends all the same.
 func (k *Kernel) SetFrozen(cg *Cgroup, on bool) {
-	k.tasksMu.Lock()
 	cg.mu.Lock()
 	was := cg.thaw
 	switch {
@@ -123,15 +124,19 @@ func (k *Kernel) SetFrozen(cg *Cgroup, on bool) {
 	}
 	cg.mu.Unlock()
 	if on {
-		for _, p := range k.allPIDs.pids {
-			if t := p.task; t != nil && t.cgroup == cg {
-				t.setWork(workFreeze)
-			}
-		}
-	}
-	k.tasksMu.Unlock()
-	if on {
+		k.stopAll(cg)
 		k.Barrier(nil)
+	}
+}
+
+// stopAll has the tasks of cg come by freeze.
+func (k *Kernel) stopAll(cg *Cgroup) {
+	k.tasksMu.RLock()
+	defer k.tasksMu.RUnlock()
+	for _, p := range k.allPIDs.pids {
+		if t := p.task; t != nil && t.cgroup == cg {
+			t.setWork(workFreeze)
+		}
 	}
 }
 
@@ -144,11 +149,17 @@ func (cg *Cgroup) frozen() <-chan struct{} {
 	return cg.thaw
 }
 
-// freeze keeps t at the boundary for as long as its group is frozen, or until it is killed.
+// freeze keeps t at the boundary for as long as its group is frozen or has used up its quota, or until it is killed.
 func (t *Task) freeze() {
 	t.work.And(^workFreeze)
-	if ch := t.cgroup.frozen(); ch != nil {
-		_ = t.wait(ch, nil, workKill, Sleeping) // until it is killed, then
+	for {
+		ch := t.cgroup.frozen()
+		if ch == nil {
+			ch = t.k.held(t.cgroup)
+		}
+		if ch == nil || t.wait(ch, nil, workKill, Sleeping) != nil {
+			return
+		}
 	}
 }
 

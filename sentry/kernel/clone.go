@@ -277,9 +277,7 @@ func (t *Task) setPID(pid *PID) {
 		ns.tasks.Add(1)
 	}
 	t.cgroup.tasks.Add(1)
-	if t.cgroup.Frozen() {
-		t.work.Or(workFreeze)
-	}
+	t.work.Or(workFreeze)
 }
 
 // joinThread adds c to tg. Preconditions: tasksMu is held for writing.

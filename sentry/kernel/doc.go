@@ -23,6 +23,7 @@
 //	Task.mu             what other tasks may look at: name, files, namespaces, fs context pointers (leaf; held for copying only)
 //	ThreadGroup.limitsMu   resource limits (leaf)
 //	Cgroup.mu          whether a control group is frozen (leaf)
+//	quota.mu           whether its quota is used up (leaf)
 //
 // tasksMu is taken for reading by lookups and for writing by clone, exit, exec, wait's reaping, setpgid and setsid.
 // kill(2) of one process needs it for reading only to find the target.

@@ -21,7 +21,7 @@ const (
 	workRestart
 	// workNotify: a function given to RunAtBoundary waits.
 	workNotify
-	// workFreeze: the task's cgroup may be frozen.
+	// workFreeze: the task's cgroup may be frozen, or beyond its quota.
 	workFreeze
 
 	workInterrupts = workSignal | workKill | workStop

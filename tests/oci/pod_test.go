@@ -385,6 +385,55 @@ func TestPodLimits(t *testing.T) {
 	}
 }
 
+// TestPodQuota: a container of a pod is held to its CPU quota, and the others are not.
+func TestPodQuota(t *testing.T) {
+	p := newPod(t)
+	used := func() time.Duration { // of the sandbox's cgroup on the host, which has all guest threads
+		var e struct {
+			Data struct {
+				CPU struct{ Usage struct{ Total uint64 } }
+			}
+		}
+		if s := p.ok("events", "--stats", "sb"); json.Unmarshal([]byte(s), &e) != nil || e.Data.CPU.Usage.Total == 0 {
+			t.Fatalf("events: %s", s)
+		}
+		return time.Duration(e.Data.CPU.Usage.Total)
+	}
+	cgroup := func(s *specs.Spec) {
+		s.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(10000)), Period: ptr(uint64(50000))}}
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup"})
+	}
+	p.run("a", forever, cgroup)
+	stat := func(name string) (n int64) {
+		for _, l := range strings.Split(p.exec("a", "cat /sys/fs/cgroup/cpu.stat"), "\n") {
+			if f := strings.Fields(l); len(f) == 2 && f[0] == name {
+				fmt.Sscan(f[1], &n)
+			}
+		}
+		return n
+	}
+	time.Sleep(500 * time.Millisecond) // asleep, as most of the time: the quota is not timed now, and must be when work begins
+	p.ok("exec", "-d", "a", "sh", "-c", "for i in 1 2 3; do while :; do :; done & done; while :; do echo; done > /dev/null")
+	eventually(t, "a period in which it is held", func() bool { return stat("nr_throttled") > 3 })
+	start, was, own := time.Now(), used(), stat("usage_usec")
+	time.Sleep(2 * time.Second)
+	host, mine := used()-was, time.Duration(stat("usage_usec")-own)*time.Microsecond
+	wall := time.Since(start)
+	if host > wall*6/10 {
+		t.Errorf("four loops of a container with a fifth of a CPU used %v by its own account, %v by the host's, in %v", mine, host, wall)
+	}
+	if stat("throttled_usec") == 0 || stat("nr_periods") < 40 {
+		t.Errorf("cpu.stat: %s", p.exec("a", "cat /sys/fs/cgroup/cpu.stat"))
+	}
+	p.ok("update", "--cpu-quota", "-1", "a")
+	held := stat("nr_throttled")
+	was = used()
+	eventually(t, "more work without the quota", func() bool { return used()-was > 3*time.Second })
+	if n := stat("nr_throttled"); n > held+1 {
+		t.Errorf("held %d times after the quota was lifted", n-held)
+	}
+}
+
 // TestPodMemory: who passes his limit loses a process; the others have theirs.
 func TestPodMemory(t *testing.T) {
 	p := newPod(t)

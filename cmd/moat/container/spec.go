@@ -99,6 +99,10 @@ func (o *Options) applyResources(r *specs.LinuxResources) error {
 		}
 		o.Config.Memory = limit - boot.Overhead(limit)
 	}
+	// 2 is what Kubernetes gives who asks for nothing.
+	if c := r.CPU; c != nil && o.sandbox != "" && (c.Cpus != "" || c.Shares != nil && *c.Shares > 2) {
+		o.warn("linux.resources.cpu: shares and cpus of one container of a pod have no effect on its tasks: the pod's have")
+	}
 	return nil
 }
 

@@ -94,7 +94,9 @@ func New(k *kernel.Kernel, who kernel.Inhabitant) *genfs.FS {
 	show("cpu.stat", func(b *bytes.Buffer) {
 		u, s := k.CPUTimes(l)
 		user, system := u.Microseconds(), s.Microseconds()
-		fmt.Fprintf(b, "usage_usec %d\nuser_usec %d\nsystem_usec %d\nnr_periods 0\nnr_throttled 0\nthrottled_usec 0\n", user+system, user, system)
+		periods, overs, overFor := l.QuotaStat()
+		fmt.Fprintf(b, "usage_usec %d\nuser_usec %d\nsystem_usec %d\nnr_periods %d\nnr_throttled %d\nthrottled_usec %d\n", user+system, user, system,
+			periods, overs, overFor.Microseconds())
 	})
 	text("pids.max", func() string { return most(l.MaxTasks.Load()) })
 	text("pids.current", func() string { return strconv.Itoa(l.Tasks()) })
