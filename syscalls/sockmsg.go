@@ -355,7 +355,7 @@ func recvmsg(t *kernel.Task, f *vfs.FileDescription, s socket.Socket, addr hosta
 // controlOut writes the control messages of a received message and returns how many bytes it took. What does not fit is lost: MSG_CTRUNC.
 func controlOut(t *kernel.Task, s socket.Socket, h *msghdr, m *socket.Message) int {
 	w := controlWriter{t: t, addr: h.control, left: int(min(h.ctlLen, maxControl)), m: m}
-	if s.Base().PassCred.Load() {
+	if s.Base().PassCred.Load() && !m.NoCred {
 		c := m.Cred
 		b := c.Ucred(t)
 		if c == nil {

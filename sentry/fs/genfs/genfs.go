@@ -148,6 +148,20 @@ func InitDir(d *Dir, fs *FS, ino uint64, perm uint16, dyn Dynamic) {
 	d.nlink = 2
 }
 
+// Attr implements vfs.Inode: the directories in it count as links, as programs that look for single threads know of /proc/PID/task.
+func (d *Dir) Attr(ctx vfs.Context) (vfs.Attr, error) {
+	a, err := d.Base.Attr(ctx)
+	if err == nil && d.dyn != nil {
+		_ = d.dyn.List(ctx, 0, func(_ int64, _ string, typ uint8, _ uint64) bool { // one that is gone has no more of them
+			if typ == unix.DT_DIR {
+				a.Nlink++
+			}
+			return true
+		})
+	}
+	return a, err
+}
+
 // Lookup implements vfs.Inode.
 func (d *Dir) Lookup(ctx vfs.Context, name string) (vfs.Inode, error) {
 	if err := d.access(ctx); err != nil {

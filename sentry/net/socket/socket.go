@@ -57,6 +57,8 @@ type Message struct {
 	// Rights and Cred are unix(7)'s control messages. Sent rights are the receiver's after a Send without an error; received ones are the caller's.
 	Rights []*vfs.FileDescription
 	Cred   *Cred
+	// NoCred: there was no message, so that none has a sender.
+	NoCred bool
 	// Other are control messages of the family, in the guest's layout.
 	Other []Control
 	// OutFlags are MSG_TRUNC, MSG_CTRUNC and MSG_EOR of a received message.

@@ -300,6 +300,8 @@ func (s *sock) recvLocked(m *socket.Message, woken *[]*sock) (int64, error) {
 			return 0, err
 		}
 		if s.noRead {
+			// At its end a stream tells of a sender of zeros (unix_stream_read_generic), the others of none.
+			m.Cred, m.NoCred = &socket.Cred{}, !s.stream()
 			return 0, nil
 		}
 		return 0, unix.EWOULDBLOCK

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -154,6 +155,32 @@ static void sessions(void) {
 	P("setrlimit: %d %d\n", setrlimit(RLIMIT_NOFILE, &r) ? errno : 0, setrlimit(99, &r) ? errno : 0);
 }
 
+static void *until(void *pipe) {
+	char c;
+	read(*(int *)pipe, &c, 1);
+	return 0;
+}
+
+// How many threads a process has is what stat says of its directory: a sandboxing browser asks before it forks.
+static void links(void) {
+	int p[2];
+	struct stat st;
+	pthread_t t[3];
+	pipe(p);
+	for (int i = 0; i < 3; i++) {
+		stat("/proc/self/task", &st);
+		P("links of /proc/self/task: %d\n", (int)st.st_nlink);
+		pthread_create(&t[i], 0, until, p);
+	}
+	write(p[1], "abc", 3);
+	for (int i = 0; i < 3; i++)
+		pthread_join(t[i], 0);
+	stat("/proc/self/task", &st);
+	P("links of /proc/self/task: %d\n", (int)st.st_nlink);
+	close(p[0]);
+	close(p[1]);
+}
+
 int main(int argc, char **argv) {
 	if (argc > 2) {
 		P("exec by %s, leader %d\n", argv[2], getpid() == syscall(SYS_gettid));
@@ -162,6 +189,7 @@ int main(int argc, char **argv) {
 	waits();
 	clones();
 	pidfds();
+	links();
 	sessions();
 	return 0;
 }

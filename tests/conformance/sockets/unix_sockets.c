@@ -304,6 +304,17 @@ static void passing(void) {
 	show(p[1], 256, 0);
 	R(sendfd(p[0], q, 1, "both"));
 	show(p[1], 256, 0);
+	// At the end of the connection, and of one whose peer has only stopped sending.
+	for (int i = 0; i < 4; i++) {
+		socketpair(AF_UNIX, i & 1 ? SOCK_SEQPACKET : SOCK_STREAM, 0, p);
+		R(setsockopt(p[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof on));
+		if (i & 2)
+			R(shutdown(p[0], SHUT_WR));
+		else
+			close(p[0]);
+		show(p[1], 256, 0);
+		show(p[1], 256, MSG_DONTWAIT | MSG_PEEK);
+	}
 }
 
 int main(void) {
