@@ -85,6 +85,9 @@ type AddressSpace interface {
 	// SetText says that the text, a number from Rewriter.NewText, is mapped so that its byte 0 is, or would be, at base. At once.
 	SetText(text int, base hostarch.Addr)
 
+	// SetName has host tools like ps(1) show the beginning of name, a command line. It is queued, too.
+	SetName(name string)
+
 	// NewThread makes a host thread in the space for one guest thread. It starts with initial FPU state.
 	NewThread() (Thread, error)
 

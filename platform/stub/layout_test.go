@@ -19,11 +19,15 @@ func TestLayout(t *testing.T) {
 		{"Identity", unsafe.Offsetof(c.Identity), OffIdentity}, {"Return", unsafe.Offsetof(c.Return), offReturn}, {"Mask", unsafe.Offsetof(c.Signals), 328},
 		{"Pending", unsafe.Offsetof(c.Signals) + unsafe.Offsetof(c.Signals.Pending), 336},
 		{"nap", unsafe.Offsetof(c.nap), 248}, {"wake", unsafe.Offsetof(c.wake), 256}, {"naps", unsafe.Offsetof(Bells{}.naps), offNaps},
-		{"tid", unsafe.Offsetof(c.tid), offTID}, {"made", unsafe.Offsetof(replyPage{}.made), 0}, {"ready", unsafe.Offsetof(replyPage{}.ready), 8}, {"Nap", unsafe.Offsetof(Bells{}.Nap), 16}, {"Bell", unsafe.Offsetof(Bells{}.Bell), 64}, {"rung", unsafe.Offsetof(replyPage{}.rung), 256},
+		{"tid", unsafe.Offsetof(c.tid), offTID}, {"made", unsafe.Offsetof(replyPage{}.made), 0}, {"ready", unsafe.Offsetof(replyPage{}.ready), 8}, {"name", orderAddr + unsafe.Offsetof(orderPage{}.name), nameAddr}, {"ops", unsafe.Offsetof(orderPage{}.ops), orderBytes},
+		{"Nap", unsafe.Offsetof(Bells{}.Nap), 16}, {"Bell", unsafe.Offsetof(Bells{}.Bell), 64}, {"rung", unsafe.Offsetof(replyPage{}.rung), 256},
 	} {
 		if f.got != f.want {
 			t.Errorf("%s is at %d, not %d", f.name, f.got, f.want)
 		}
+	}
+	if replyAddr+replySize != 0x7fff00019000 || tableAddr+pageSize != stubBase+0x4000 {
+		t.Error("REPLY_END or CODE_SIZE")
 	}
 	if unsafe.Sizeof(Bells{}) > pageSize || unsafe.Sizeof(replyPage{}) > replySize || unsafe.Sizeof(c) > pageSize-64 {
 		t.Error("too large")

@@ -44,6 +44,9 @@ const (
 
 	maxOrders  = orderSize/orderBytes - 1
 	orderBytes = 64
+
+	nameSize = 16 // TASK_COMM_LEN
+	nameAddr = orderAddr + 28
 )
 
 // CodeAddr is the page of the entry code in every stub, HelperAddr that of the helper's code. Entered at its start with EntryExit in RAX the entry code ends the
@@ -78,8 +81,10 @@ type orderPage struct {
 	ackOff uint64
 	// ack is the number of the last batch done, which the helper writes through the control file.
 	ack atomic.Uint32
-	_   [36]byte
-	ops [maxOrders]order
+	// name is for SetName.
+	name [nameSize]byte
+	_    [36 - nameSize]byte
+	ops  [maxOrders]order
 }
 
 // replyPage is writable in the stub. made is where the ID of a thread without an area goes, which nobody reads. ready says that a thread may be seized: a guest that

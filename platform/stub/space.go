@@ -174,6 +174,15 @@ func (s *Space) SetText(text int, base hostarch.Addr) {
 	atomic.StoreUint64(&s.slot.bases[text], uint64(base))
 }
 
+// SetName implements platform.AddressSpace.
+func (s *Space) SetName(name string) {
+	s.orderMu.Lock()
+	defer s.orderMu.Unlock()
+	n := &s.slot.order.name
+	clear(n[copy(n[:nameSize-1], name):])
+	s.push(order{nr: unix.SYS_PRCTL, args: [6]uint64{unix.PR_SET_NAME, nameAddr}})
+}
+
 // Text is what SetText told of a text.
 func (s *Space) Text(text int) uint64 { return atomic.LoadUint64(&s.slot.bases[text]) }
 

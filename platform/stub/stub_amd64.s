@@ -20,7 +20,9 @@
 
 // The layout of order.go.
 #define STUB_BASE 0x7fff00000000
-#define STUB_END 0x7fff90000000
+#define CODE_SIZE 0x4000
+#define ORDER_OFF 0x10000
+#define REPLY_END 0x7fff00019000
 #define AREA_MASK (-0x8000)
 #define USER_END 0x7ffffffff000
 #define CALL_OFF 3072
@@ -113,8 +115,14 @@ TEXT ·helperCode(SB), NOSPLIT|NOFRAME, $0-0
 	SYSCALL
 	TESTQ AX, AX
 	JNE  die
-	MOVQ $STUB_END, DI
-	MOVQ $(USER_END-STUB_END), SI
+	MOVQ $(STUB_BASE+CODE_SIZE), DI
+	MOVL $(ORDER_OFF-CODE_SIZE), SI
+	MOVL $SYS_munmap, AX
+	SYSCALL
+	TESTQ AX, AX
+	JNE  die
+	MOVQ $REPLY_END, DI        // the host may have put the sentry's stack anywhere above
+	MOVQ $(USER_END-REPLY_END), SI
 	MOVL $SYS_munmap, AX
 	SYSCALL
 	TESTQ AX, AX

@@ -2,8 +2,11 @@ package stub
 
 import (
 	"bytes"
+	"fmt"
+	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,6 +74,37 @@ func newGuest(t *testing.T, code []byte) (*Host, *Space, *Area) {
 
 // Offsets in struct ucontext.
 const ucRDI, ucRIP = 104, 168
+
+// TestNothingOfTheSentry: a stub has nothing mapped but what it needs, wherever the sentry had its own pages, of which the host puts the stack where it likes.
+func TestNothingOfTheSentry(t *testing.T) {
+	for _, at := range []uintptr{0x10000, WindowBase - pageSize, windowEnd, stubBase - pageSize, stubBase + 0x8000, replyAddr + replySize, areaBase + 0x1234*pageSize, stubEnd - pageSize, stubEnd,
+		userEnd - pageSize} {
+		mapped, _, e := unix.Syscall6(unix.SYS_MMAP, at, pageSize, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, ^uintptr(0), 0)
+		if e == unix.EEXIST {
+			continue
+		}
+		if e != 0 || mapped != at {
+			t.Fatalf("map at %x: %v", at, e)
+		}
+		defer unix.Syscall(unix.SYS_MUNMAP, at, pageSize, 0)
+	}
+	_, s, _ := newGuest(t, []byte{0xeb, 0xfe}) // l: jmp l
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", s.pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l := range strings.Lines(string(b)) {
+		var from, to uint64
+		if _, err := fmt.Sscanf(l, "%x-%x", &from, &to); err != nil {
+			t.Fatal(l, err)
+		}
+		within := func(start, end uint64) bool { return from >= start && to <= end }
+		if !within(WindowBase, windowEnd) && !within(stubBase, tableAddr+pageSize) && !within(orderAddr, replyAddr+replySize) && !(within(areaBase, stubEnd) && strings.Contains(l, "moat-control")) &&
+			!within(codeAt, codeAt+pageSize) && !within(dataAt, dataAt+pageSize) && !strings.Contains(l, "[vsyscall]") {
+			t.Errorf("mapped: %s", l)
+		}
+	}
+}
 
 // TestForgedAcknowledgement: a guest cannot write what the helper tells that a batch is done by, so pages that it has lost are lost before they can
 // get another owner.

@@ -64,6 +64,7 @@ func (t *Task) load(a *ExecArgs) (*newImage, error) {
 		return nil, unix.ENOMEM
 	}
 	n.mm.ChargeTo(t.cgroup.Memory)
+	n.mm.AddressSpace().SetName(shown(im.Argv))
 	limits := t.tg.Limits()
 	ns := n.creds.UserNS
 	n.start, err = im.Load(n.mm, &loader.LoadArgs{
@@ -79,6 +80,21 @@ func (t *Task) load(a *ExecArgs) (*newImage, error) {
 }
 
 const addrNoRandomize = 0x0040000
+
+// shown is the beginning of a command line, at least as much as host tools show.
+func shown(argv []string) (s string) {
+	for i, a := range argv {
+		if i == 0 {
+			a = a[strings.LastIndexByte(a, '/')+1:]
+		} else {
+			a = " " + a
+		}
+		if s += a; len(s) > linux.TASK_COMM_LEN {
+			break
+		}
+	}
+	return s
+}
 
 func (a *ExecArgs) basename() string { return a.Filename[strings.LastIndexByte(a.Filename, '/')+1:] }
 

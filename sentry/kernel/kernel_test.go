@@ -45,6 +45,7 @@ func (p *fakePlatform) get(addr uint64) script {
 func (*fakePlatform) Name() string                 { return "fake" }
 func (*fakePlatform) Reserved() hostarch.AddrRange { return hostarch.AddrRange{} }
 func (*fakeAS) SetText(int, hostarch.Addr)         {}
+func (*fakeAS) SetName(string)                     {}
 func (*fakePlatform) UserRange() hostarch.AddrRange {
 	return hostarch.AddrRange{Start: 0x10000, End: 0x7ffffffff000}
 }

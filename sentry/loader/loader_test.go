@@ -23,6 +23,7 @@ type nullPlatform struct{ platform.AddressSpace }
 func (nullPlatform) Name() string                 { return "null" }
 func (nullPlatform) Reserved() hostarch.AddrRange { return hostarch.AddrRange{} }
 func (nullPlatform) SetText(int, hostarch.Addr)   {}
+func (nullPlatform) SetName(string)               {}
 func (nullPlatform) UserRange() hostarch.AddrRange {
 	return hostarch.AddrRange{Start: 0x10000, End: 0x7ffffffff000}
 }

@@ -28,6 +28,7 @@ type fakeAS struct {
 func (fakePlatform) Name() string                 { return "fake" }
 func (fakePlatform) Reserved() hostarch.AddrRange { return hostarch.AddrRange{} }
 func (f *fakeAS) SetText(int, hostarch.Addr)      {}
+func (f *fakeAS) SetName(string)                  {}
 func (fakePlatform) UserRange() hostarch.AddrRange {
 	return hostarch.AddrRange{Start: 0x10000, End: 0x7ffffffff000}
 }

@@ -234,7 +234,7 @@ func dockerExec(t *testing.T, d *docker) {
 		t.Errorf("exec -i: %q %v", out, err)
 	}
 	d.ok(t, "exec", "-d", id, "sleep", "500")
-	if s := d.ok(t, "top", id); lines(s) != 2 {
+	if s := d.ok(t, "top", id); lines(s) != 2 || !strings.Contains(s, "sleep") {
 		t.Errorf("top: %s", s)
 	}
 	if r := d.run(t, "exec", id, "nosuch"); r.code != 126 && r.code != 127 {

@@ -39,6 +39,7 @@ type idle struct{}
 func (idle) Name() string                 { return "idle" }
 func (idle) Reserved() hostarch.AddrRange { return hostarch.AddrRange{} }
 func (idle) SetText(int, hostarch.Addr)   {}
+func (idle) SetName(string)               {}
 func (idle) UserRange() hostarch.AddrRange {
 	return hostarch.AddrRange{Start: 0x10000, End: 0x7ffffffff000}
 }
