@@ -146,13 +146,24 @@ func runRaw(bin, prog, platform string, seed uint64, seconds, workers int) error
 			case hangs:
 				return fmt.Errorf("seed %d: the sandbox hangs\n%s", seed, tail(errs.String(), 3000))
 			case err != nil, !strings.Contains(out.String(), "calls"):
-				return fmt.Errorf("seed %d: the sandbox died: %v\n%s", seed, err, tail(errs.String(), 200))
+				return fmt.Errorf("seed %d: the sandbox died: %v\n%s", seed, err, panicOf(errs.String()))
 			case first.kib > 0 && (last.kib > first.kib+maxGrowthKiB || last.threads > first.threads+maxMoreThreads || last.files > first.files+maxMoreFiles):
 				return fmt.Errorf("seed %d: the sentry grew from %s to %s", seed, first, last)
 			}
 			return nil
 		}
 	}
+}
+
+// panicOf is what a dying sentry says first, which the stacks of all others follow.
+func panicOf(s string) string {
+	for _, w := range []string{"panic:", "fatal error:"} {
+		if i := strings.Index(s, w); i >= 0 {
+			l := strings.Split(s[i:], "\n")
+			return strings.Join(l[:min(len(l), 60)], "\n")
+		}
+	}
+	return tail(s, 200)
 }
 
 func tail(s string, n int) string {

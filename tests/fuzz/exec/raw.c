@@ -5,6 +5,10 @@
 // A signature is "NUMBER KIND KIND ...". Each slot has an init in namespaces of its own that starts worker after worker and is replaced itself after some. A worker is a
 // process of one to three threads that make calls at once; a timer's signals interrupt those that wait, and one that makes no progress all the same is killed. At the
 // end a line tells how many calls were answered, and which were being made when a worker was killed for that.
+//
+// A worker may run wild, on any kernel: a child that clone(2) made on its stack takes a signal there, and leaves the parent to return to wherever, so that any instruction of
+// this program is executed with any registers. So what workers can write proves nothing. Guards are pages that were filled before the first fork and that no process
+// may write since, but all have mapped: one that changes has two owners.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -31,14 +35,20 @@
 
 enum { MAX = 600, SLOTS = 32, THREADS = 3, CALLS = 5000, WORKERS = 40, TICK_US = 5000, STUCK_MS = 80, FAULTS = 200 };
 static struct sig { int known, n; char kind[6][16]; } sigs[MAX];
-// Written by the workers, which may overwrite anything: it is counted, never obeyed.
-static volatile struct shared {
-	struct { uint64_t answered, nr, guard, pad[5]; } t[SLOTS][THREADS];
-	uint64_t workers, killed, faults, stuck[MAX + 1], last;
-} *shared;
-// What the first worker saw that found a guard changed: no call was given its address, so something wrote where it should not.
-static volatile struct damage { uint64_t found, nr, a[6], r, value[3], alias; } *damage;
-enum { GUARD = 0x6d6f6174 };
+static struct pages {
+	// A slot's page that its workers write: counted if it makes sense, never obeyed. Other slots do not have it.
+	union {
+		struct { uint64_t answered, nr, faults; } t[THREADS];
+		char page[4096];
+	};
+	// What its init alone writes.
+	union {
+		struct { uint64_t calls, workers, killed, faults, wild, broken, stuck[MAX + 1]; };
+		char page2[8192];
+	};
+} *volatile pages, *volatile mine;
+enum { GUARDS = 1 << 18 };
+static const uint64_t *guard[2]; // a shared and a private one
 static int slot, null; // null is opened first: a worker may remove its name
 
 static __thread sigjmp_buf again;
@@ -87,19 +97,24 @@ static void descriptors(void) {
 	bind(l, (void *)&sa, n), listen(l, 4), getsockname(l, (void *)&sa, &n), fcntl(c, F_SETFL, O_NONBLOCK), connect(c, (void *)&sa, n), setsockopt(c, 6, 1, &on, 4);
 }
 
-static void verify(int nr, uint64_t *a, long r) {
-	volatile uint64_t *g[] = {&shared->t[5][0].guard, &shared->t[SLOTS - 1][THREADS - 1].guard, &shared->last};
-	if (*g[0] == GUARD && *g[1] == GUARD && *g[2] == GUARD || __atomic_fetch_add(&damage->found, 1, __ATOMIC_SEQ_CST))
-		return;
-	damage->nr = nr, damage->r = r;
-	for (int i = 0; i < 6; i++)
-		damage->a[i] = a[i];
-	for (int i = 0; i < 3; i++) {
-		char *page = (char *)((uint64_t)g[i] & -4096);
-		damage->value[i] = *g[i];
-		for (int k = 0; *g[i] != GUARD && k <= ARENA / 4096; k++)
-			damage->alias += !memcmp(page, arena + 4096 * k, 4096) ? k + 1 : 0;
+static uint64_t pattern(int which, int i) { return 0x6d6f617467756172 ^ (uint64_t)which << 56 ^ (uint64_t)i * 0x9e3779b97f4a7c15; }
+
+static void guards(void) {
+	for (int k = 0; k < 2; k++) {
+		uint64_t *g = mmap((char *)0x510000000000 + k * (1ULL << 40), GUARDS, PROT_READ | PROT_WRITE, (k ? MAP_PRIVATE : MAP_SHARED) | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		for (int i = 0; i < GUARDS / 8; i++)
+			g[i] = pattern(k, i);
+		mprotect(g, GUARDS, PROT_READ), guard[k] = g;
 	}
+}
+
+// changed is where a guard is not what it was, and one more; 0 if it is.
+static uint64_t changed(void) {
+	for (int k = 0; k < 2; k++)
+		for (int i = 0; i < GUARDS / 8; i++)
+			if (guard[k][i] != pattern(k, i))
+				return (uint64_t)&guard[k][i] + 1;
+	return 0;
 }
 
 // call makes a system call where it stands: a child that shares its parent's memory must not use the stack, which a function of the C library does.
@@ -123,8 +138,7 @@ static void answers(int t, uint64_t seed, volatile int n) {
 	if (sigsetjmp(again, 0)) {
 		if (++faults > FAULTS)
 			return;
-		__atomic_add_fetch(&shared->faults, 1, __ATOMIC_RELAXED);
-		memory(), unblock();
+		mine->t[t].faults++, memory(), unblock();
 	}
 	while (n-- > 0) {
 		uint64_t a[6];
@@ -145,7 +159,7 @@ static void answers(int t, uint64_t seed, volatile int n) {
 		}
 		if (dead && (n > 50 ? upto(200) : upto(4)) || fork && upto(16))
 			continue;
-		shared->t[slot][t].nr = nr;
+		mine->t[t].nr = nr;
 		long r = call(nr, a);
 		if (fork && !r) {
 			if (nr == SYS_fork && n > 0 && n < CALLS) { // A child's calls are not counted.
@@ -154,8 +168,7 @@ static void answers(int t, uint64_t seed, volatile int n) {
 			}
 			__asm__ volatile("syscall" : : "a"(SYS_exit_group), "D"(0));
 		}
-		shared->t[slot][t].answered++;
-		verify(nr, a, r);
+		mine->t[t].answered++;
 		past[nrecent++ % 16] = r;
 		if (nr == SYS_rt_sigprocmask)
 			unblock();
@@ -205,20 +218,31 @@ static void worker(uint64_t seed) {
 static uint64_t progress(void) {
 	uint64_t n = 0;
 	for (int t = 0; t < THREADS; t++)
-		n += shared->t[slot][t].answered;
+		n += mine->t[t].answered;
 	return n;
+}
+
+// count adds what a worker did. One that claims more than it was to do ran wild.
+static void count(void) {
+	uint64_t faults = 0, wild = 0;
+	for (int t = 0; t < THREADS; t++)
+		faults += mine->t[t].faults, wild |= mine->t[t].answered > 2 * CALLS || mine->t[t].faults > 2 * CALLS;
+	mine->workers++, mine->wild += wild;
+	if (!wild)
+		mine->calls += progress(), mine->faults += faults;
 }
 
 // stage is init of the slot's PID namespace.
 static void stage(uint64_t seed) {
 	for (int i = 0; i < WORKERS; i++) {
+		memset(mine->page, 0, sizeof mine->page);
 		pid_t p = fork();
 		if (!p) {
+			munmap(mine->page2, sizeof mine->page2);
 			worker(seed * WORKERS + i);
 			_exit(0);
 		}
-		__atomic_add_fetch(&shared->workers, 1, __ATOMIC_RELAXED);
-		uint64_t last = progress();
+		uint64_t last = 0;
 		for (int idle = 0; waitpid(p, 0, WNOHANG) != p;) {
 			struct timespec t = {0, 1000000};
 			nanosleep(&t, 0);
@@ -226,19 +250,22 @@ static void stage(uint64_t seed) {
 			if (now != last)
 				last = now, idle = 0;
 			else if (++idle == STUCK_MS) {
-				uint64_t nr = shared->t[slot][0].nr;
-				__atomic_add_fetch(&shared->killed, 1, __ATOMIC_RELAXED);
-				__atomic_add_fetch(&shared->stuck[nr < MAX ? nr : MAX], 1, __ATOMIC_RELAXED);
+				uint64_t nr = mine->t[0].nr;
+				mine->killed++, mine->stuck[nr < MAX ? nr : MAX]++;
 				kill(p, SIGKILL);
 			}
 		}
+		count();
+		uint64_t c = changed();
+		mine->broken = mine->broken ? mine->broken : c;
 		while (waitpid(-1, 0, WNOHANG) > 0)
 			;
 	}
 }
 
 static void begin(int i, uint64_t seed) {
-	slot = i;
+	slot = i, mine = pages + i;
+	munmap(pages, i * sizeof *pages), munmap(mine + 1, (SLOTS - 1 - i) * sizeof *pages);
 	setpgid(0, 0);
 	dup2(null, 0), dup2(null, 1), dup2(null, 2), close_range(3, -1, 0);
 	if (unshare(CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET))
@@ -269,14 +296,14 @@ int main(int argc, char **argv) {
 	}
 	slots = slots < 1 ? 1 : slots > SLOTS ? SLOTS : slots;
 	// Far from all that calls write to.
-	shared = mmap((void *)0x500000000000, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	pages = mmap((void *)0x500000000000, SLOTS * sizeof *pages, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	pid_t pid[SLOTS] = {0};
-	damage = mmap((void *)0x510000000000, sizeof *damage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-	shared->t[5][0].guard = shared->t[SLOTS - 1][THREADS - 1].guard = shared->last = GUARD;
+	guards();
 	null = open("/dev/null", O_RDWR);
 	time_t end = time(0) + seconds;
 	unsigned lost = 0;
-	while (time(0) < end) {
+	uint64_t broken = 0;
+	while (time(0) < end && !broken) {
 		for (int i = 0; i < slots; i++)
 			if (!pid[i]) {
 				seed++;
@@ -290,28 +317,34 @@ int main(int argc, char **argv) {
 				pid[i] = 0, lost += st != 0;
 		if (p <= 0)
 			usleep(20000);
+		broken = changed();
 	}
 	for (int i = 0; i < slots; i++)
 		if (pid[i] > 0)
 			kill(pid[i], SIGKILL);
-	for (int i = 0; i < slots; i++)
-		for (int t = 0; t < THREADS; t++)
-			n += shared->t[i][t].answered;
-	printf("\ncalls %llu workers %llu faults %llu slots failed %u next seed %llu; killed while waiting %llu, in", (unsigned long long)n, (unsigned long long)shared->workers, (unsigned long long)shared->faults, lost, (unsigned long long)seed, (unsigned long long)shared->killed);
+	struct pages sum = {};
+	for (int i = 0; i < slots; i++) {
+		sum.calls += pages[i].calls, sum.workers += pages[i].workers, sum.killed += pages[i].killed, sum.faults += pages[i].faults, sum.wild += pages[i].wild;
+		broken = broken ? broken : pages[i].broken;
+		for (int k = 0; k <= MAX; k++)
+			sum.stuck[k] += pages[i].stuck[k];
+	}
+	printf("\ncalls %llu workers %llu faults %llu gone wild %llu slots failed %u next seed %llu; killed while waiting %llu, in", (unsigned long long)sum.calls, (unsigned long long)sum.workers, (unsigned long long)sum.faults, (unsigned long long)sum.wild, lost, (unsigned long long)seed, (unsigned long long)sum.killed);
 	for (int k = 0; k < 8; k++) {
 		int most = 0;
 		for (int i = 1; i <= MAX; i++)
-			if (shared->stuck[i] > shared->stuck[most])
+			if (sum.stuck[i] > sum.stuck[most])
 				most = i;
-		if (shared->stuck[most])
-			printf(" %d (%llu)", most, (unsigned long long)shared->stuck[most]);
-		shared->stuck[most] = 0;
+		if (sum.stuck[most])
+			printf(" %d (%llu)", most, (unsigned long long)sum.stuck[most]);
+		sum.stuck[most] = 0;
 	}
 	puts("");
-	if (damage->found) {
-		printf("memory was changed, alias %llx values %llx %llx %llx, seen after call %lld = %llx:", (unsigned long long)damage->alias, (unsigned long long)damage->value[0], (unsigned long long)damage->value[1], (unsigned long long)damage->value[2], (long long)damage->nr, (unsigned long long)damage->r);
-		for (int i = 0; i < 6; i++)
-			printf(" %llx", (unsigned long long)damage->a[i]);
+	if (broken) {
+		const uint64_t *w = (void *)((broken - 1) & -4096);
+		printf("a guard was changed, at %llx; its page:", (unsigned long long)broken - 1);
+		for (int i = 0; i < 512; i++)
+			printf(" %llx", (unsigned long long)w[i]);
 		puts("");
 		return 1;
 	}
