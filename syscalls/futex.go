@@ -329,18 +329,19 @@ func sysFutexWaitv(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		}
 		return woken
 	}
+	keys := make([]futex.Key, n)
 	for i, v := range all {
 		private, err := v.check()
+		if err == nil {
+			keys[i], err = futexKey(t, v.addr, private)
+		}
 		if err != nil {
-			finish()
 			return 0, err
 		}
-		k, err := futexKey(t, v.addr, private)
-		if err == nil {
-			ws[i].C = c
-			err = futexes.PrepareShared(&ws[i], t.MemoryManager(), v.addr, k, uint32(v.val))
-		}
-		if err != nil {
+	}
+	for i, v := range all {
+		ws[i].C = c
+		if err := futexes.PrepareShared(&ws[i], t.MemoryManager(), v.addr, keys[i], uint32(v.val)); err != nil {
 			if w := finish(); w >= 0 {
 				return uintptr(w), nil
 			}

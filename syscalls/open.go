@@ -27,7 +27,7 @@ func init() {
 		full(32, "dup", "fd", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return dup(t, a[0].Int(), 0, false) }),
 		full(33, "dup2", "fd fd", sysDup2),
 		full(292, "dup3", "fd fd oflags", sysDup3),
-		partial(303, "name_to_handle_at", "dirfd path ptr ptr hex", "no file system has file handles (EOPNOTSUPP, as for Linux's procfs): they would have to outlive what the gofer has open", notSupported),
+		partial(303, "name_to_handle_at", "dirfd path ptr ptr hex", "no file system has file handles (EOPNOTSUPP, as for Linux's procfs): they would have to outlive what the gofer has open", sysNameToHandle),
 		partial(304, "open_by_handle_at", "fd ptr oflags", "see name_to_handle_at: EPERM without CAP_DAC_READ_SEARCH, else ESTALE", sysOpenByHandle),
 	)
 }
@@ -115,7 +115,17 @@ func sysOpenByHandle(t *kernel.Task, _ kernel.Args) (uintptr, error) {
 	return 0, unix.ESTALE
 }
 
-func notSupported(*kernel.Task, kernel.Args) (uintptr, error) { return 0, unix.EOPNOTSUPP }
+func sysNameToHandle(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	const known = unix.AT_SYMLINK_FOLLOW | unix.AT_EMPTY_PATH | unix.AT_REMOVEDIR | 3 // AT_HANDLE_FID, AT_HANDLE_MNT_ID_UNIQUE, AT_HANDLE_CONNECTABLE
+	flags := a[4].Uint()
+	if flags&^uint32(known) != 0 || flags&(unix.AT_REMOVEDIR|2) == unix.AT_REMOVEDIR|2 {
+		return 0, unix.EINVAL
+	}
+	if flags&unix.AT_SYMLINK_FOLLOW == 0 {
+		flags |= unix.AT_SYMLINK_NOFOLLOW
+	}
+	return withPathOrNull(t, a[0], a[1], flags, func(vfs.Path) error { return unix.EOPNOTSUPP })
+}
 
 func sysCloseRange(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	const unshare, cloexec = 2, 4

@@ -12,13 +12,18 @@ import (
 func init() {
 	register(
 		full(97, "getrlimit", "rlimitres ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return 0, prlimit(t, t, a[0].Uint(), 0, a[1].Pointer())
+			old, err := prlimit(t, t, a[0].Uint(), nil)
+			if err == nil {
+				err = copyOutLimit(t, a[1].Pointer(), old)
+			}
+			return 0, err
 		}),
 		full(160, "setrlimit", "rlimitres rlimit", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			if a[1] == 0 {
-				return 0, unix.EFAULT
+			n, err := copyInLimit(t, a[1].Pointer())
+			if err == nil {
+				_, err = prlimit(t, t, a[0].Uint(), n)
 			}
-			return 0, prlimit(t, t, a[0].Uint(), a[1].Pointer(), 0)
+			return 0, err
 		}),
 		full(302, "prlimit64", "pid rlimitres rlimit ptr", sysPrlimit64),
 		full(98, "getrusage", "int ptr", sysGetrusage),
@@ -27,6 +32,13 @@ func init() {
 }
 
 func sysPrlimit64(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	var n *linux.RLimit
+	var err error
+	if a[2] != 0 {
+		if n, err = copyInLimit(t, a[2].Pointer()); err != nil {
+			return 0, err
+		}
+	}
 	o, err := taskOf(t, a[0].Int())
 	if err != nil {
 		return 0, err
@@ -34,7 +46,11 @@ func sysPrlimit64(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if o.ThreadGroup() != t.ThreadGroup() && !mayPrlimit(t, o) {
 		return 0, unix.EPERM
 	}
-	return 0, prlimit(t, o, a[1].Uint(), a[2].Pointer(), a[3].Pointer())
+	old, err := prlimit(t, o, a[1].Uint(), n)
+	if err == nil && a[3] != 0 {
+		err = copyOutLimit(t, a[3].Pointer(), old)
+	}
+	return 0, err
 }
 
 // mayPrlimit is check_prlimit_permission.
@@ -46,28 +62,26 @@ func mayPrlimit(t, o *kernel.Task) bool {
 	return c.HasCapIn(linux.CAP_SYS_RESOURCE, oc.UserNS)
 }
 
-func prlimit(t, o *kernel.Task, res uint32, set, get hostarch.Addr) error {
-	if res > linux.RLIMIT_RTTIME {
-		return unix.EINVAL
+func copyInLimit(t *kernel.Task, addr hostarch.Addr) (*linux.RLimit, error) {
+	var n [2]uint64 // soft, hard
+	_, err := primitive.CopyUint64SliceIn(t, addr, n[:])
+	return &linux.RLimit{Cur: n[0], Max: n[1]}, err
+}
+
+func copyOutLimit(t *kernel.Task, addr hostarch.Addr, l linux.RLimit) error {
+	_, err := primitive.CopyUint64SliceOut(t, addr, []uint64{l.Cur, l.Max})
+	return err
+}
+
+// prlimit returns a limit of o's, which becomes set if that is not nil.
+func prlimit(t, o *kernel.Task, res uint32, set *linux.RLimit) (linux.RLimit, error) {
+	switch {
+	case res > linux.RLIMIT_RTTIME:
+		return linux.RLimit{}, unix.EINVAL
+	case set == nil:
+		return o.ThreadGroup().Limit(int(res)), nil
 	}
-	tg := o.ThreadGroup()
-	old := tg.Limit(int(res))
-	if set != 0 {
-		var n [2]uint64 // soft, hard
-		if _, err := primitive.CopyUint64SliceIn(t, set, n[:]); err != nil {
-			return err
-		}
-		var err error
-		may := t.Credentials().HasCapIn(linux.CAP_SYS_RESOURCE, t.Kernel().RootUserNamespace())
-		if old, err = tg.SetLimit(int(res), linux.RLimit{Cur: n[0], Max: n[1]}, may); err != nil {
-			return err
-		}
-	}
-	if get != 0 {
-		_, err := primitive.CopyUint64SliceOut(t, get, []uint64{old.Cur, old.Max})
-		return err
-	}
-	return nil
+	return o.ThreadGroup().SetLimit(int(res), *set, t.Credentials().HasCapIn(linux.CAP_SYS_RESOURCE, t.Kernel().RootUserNamespace()))
 }
 
 func sysGetrusage(t *kernel.Task, a kernel.Args) (uintptr, error) {

@@ -62,6 +62,9 @@ func send(t *kernel.Task, f *vfs.FileDescription, s socket.Socket, m *socket.Mes
 
 // recv receives into m. MSG_WAITALL and waiting are here.
 func recv(t *kernel.Task, f *vfs.FileDescription, s socket.Socket, m *socket.Message, deadline time.Time) (int64, error) {
+	if f.Nonblocking() {
+		m.Flags |= unix.MSG_DONTWAIT
+	}
 	total := m.Data.NumBytes()
 	n, err := s.Recv(t, m)
 	// want is how much of a stream the call waits for (sock_rcvlowat).
@@ -71,7 +74,7 @@ func recv(t *kernel.Task, f *vfs.FileDescription, s socket.Socket, m *socket.Mes
 			want = total
 		}
 	}
-	if f.Nonblocking() || m.Flags&(unix.MSG_DONTWAIT|unix.MSG_ERRQUEUE) != 0 || err != unix.EWOULDBLOCK && !(err == nil && 0 < n && n < want) {
+	if m.Flags&(unix.MSG_DONTWAIT|unix.MSG_ERRQUEUE) != 0 || err != unix.EWOULDBLOCK && !(err == nil && 0 < n && n < want) {
 		return n, err
 	}
 	d := deadline
@@ -217,6 +220,11 @@ func sendmsg(t *kernel.Task, f *vfs.FileDescription, s socket.Socket, addr hosta
 	}
 	if err := copyInControl(t, &h, &m); err != nil {
 		dropRights(m.Rights)
+		if s.Base().Type == unix.SOCK_SEQPACKET && err != unix.EFAULT && err != unix.ENOBUFS {
+			if _, e := s.PeerAddr(t); e != nil {
+				err = e // what it is connected to comes before what the messages say (unix_seqpacket_sendmsg)
+			}
+		}
 		return 0, err
 	}
 	n, err := send(t, f, s, &m)

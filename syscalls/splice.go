@@ -186,7 +186,7 @@ func sysSendfile(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, unix.EINVAL
 	case !in.Seekable() && off != nil:
 		return 0, unix.ESPIPE
-	case !in.Seekable() && !isPipe(out), in.Inode().Mode()&unix.S_IFMT == unix.S_IFDIR, out.Flags()&unix.O_APPEND != 0 && out.Seekable():
+	case !in.Seekable() && !isPipe(out), unspliced(in), out.Flags()&unix.O_APPEND != 0 && out.Seekable():
 		return 0, unix.EINVAL
 	}
 	m := mover{t: t, in: in, out: out, inOff: off}
@@ -206,6 +206,12 @@ func storeOffset(t *kernel.Task, addr kernel.Arg, off *int64, err error) error {
 }
 
 func isPipe(f *vfs.FileDescription) bool { return f.Inode().Mode()&unix.S_IFMT == unix.S_IFIFO }
+
+// unspliced reports whether nothing is read from f but by read(2): it has no splice_read.
+func unspliced(f *vfs.FileDescription) bool {
+	i, ok := f.Impl().(vfs.NoSpliceReader)
+	return ok && i.NoSpliceRead() || f.Inode().Mode()&unix.S_IFMT == unix.S_IFDIR
+}
 
 const spliceFlags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MORE | unix.SPLICE_F_GIFT
 
@@ -237,7 +243,7 @@ func sysSplice(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, unix.EBADF
 	case m.inOff != nil && *m.inOff < 0, m.outOff != nil && *m.outOff < 0:
 		return 0, unix.EINVAL
-	case !isPipe(in) && !isPipe(out), in.Inode().Mode()&unix.S_IFMT == unix.S_IFDIR:
+	case !isPipe(in) && !isPipe(out), unspliced(in):
 		return 0, unix.EINVAL
 	case isPipe(in) && isPipe(out) && in.Inode() == out.Inode():
 		return 0, unix.EINVAL

@@ -101,7 +101,7 @@ func processVM(t *kernel.Task, a kernel.Args, write bool) (uintptr, error) {
 		return 0, err
 	}
 	defer m.DecUsers()
-	remote.IO = m
+	remote.IO = m.Remote()
 	src, dst := remote, local
 	if write {
 		src, dst = local, remote

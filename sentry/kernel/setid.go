@@ -125,7 +125,9 @@ func (i *ids) setRES(r, e, s uint32) error {
 		}
 		*x.dst = k
 	}
-	i.fs = i.effective
+	if i.real != old.real || i.saved != old.saved || e != noChange && (i.effective != old.effective || i.effective != old.fs) {
+		i.fs = i.effective // what changes nothing leaves setfsuid's too
+	}
 	return nil
 }
 

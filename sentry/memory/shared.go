@@ -122,6 +122,18 @@ func (s *Shared) Translate(required, optional memmap.FileRange, _ hostarch.Acces
 	return ts, nil
 }
 
+// PunchHole implements mm.PunchHoler: what lies there reads as zeroes again. The pages stay, since mappings of them are not told.
+func (s *Shared) PunchHole(off, length uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for it := s.pages.Find(off); s.pages.Ok(it) && s.pages.At(it).Start < off+length; it = s.pages.Next(it) {
+		sp := s.pages.At(it)
+		a, b := max(sp.Start, off), min(sp.End, off+length)
+		clear(s.f.Bytes(sp.Val+(a-sp.Start), b-a))
+	}
+	return nil
+}
+
 // insertLocked adds pages, joining them to the run before if they follow it in the file too.
 func (s *Shared) insertLocked(start, end, off uint64) {
 	it := s.pages.Find(start)

@@ -48,7 +48,25 @@ func (mm *MemoryManager) Force(addr hostarch.Addr, b []byte, write bool) (int, e
 	return mm.copy(addr, b, len(b), at, copyForce)
 }
 
-const copyForce = 1
+const (
+	copyForce = 1 << iota
+	copyRemote
+)
+
+// Remote is mm as process_vm_readv(2) reaches it: a stack does not grow.
+func (mm *MemoryManager) Remote() usermem.IO { return remote{mm} }
+
+type remote struct{ *MemoryManager }
+
+// CopyOut implements usermem.IO.
+func (r remote) CopyOut(addr hostarch.Addr, src []byte) (int, error) {
+	return r.copy(addr, src, len(src), hostarch.Write, copyRemote)
+}
+
+// CopyIn implements usermem.IO.
+func (r remote) CopyIn(addr hostarch.Addr, dst []byte) (int, error) {
+	return r.copy(addr, dst, len(dst), hostarch.Read, copyRemote)
+}
 
 // copy moves n bytes between guest memory at addr and b (nil: zeroes are written), page run by page run. The common case takes mu for reading only and
 // allocates nothing.
@@ -137,6 +155,9 @@ func (mm *MemoryManager) copyFault(addr uint64, n int, at hostarch.AccessType, f
 	page := addr &^ pageMask
 	mm.mu.Lock()
 	defer mm.unlock()
+	if flags&copyRemote != 0 && mm.vmas.Lookup(page) == nil {
+		return ErrMapErr
+	}
 	sp, err := mm.vmaFor(Caller{Limits: mm.limits}, page)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package mm
 
 import (
 	"moat/sentry/memmap/spans"
+	"moat/sentry/memory"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -116,6 +117,10 @@ func (mm *MemoryManager) adviseVMA(it spans.Iter, start, end uint64, advice int3
 			return it, unix.EINVAL
 		}
 		return it, nil
+	case madvCollapse:
+		if (sp.Start+memory.HugePage-1)&^(memory.HugePage-1)+memory.HugePage > sp.End {
+			return it, unix.EINVAL // no huge page fits in
+		}
 	case unix.MADV_NORMAL:
 		flags &^= vmRandRead | vmSeqRead
 	case unix.MADV_RANDOM:
@@ -192,12 +197,17 @@ func (mm *MemoryManager) madvPopulate(start, end uint64, write bool) error {
 }
 
 func (mm *MemoryManager) madvRemove(start, end uint64) error {
+	var hole error
 	for start < end {
 		mm.mu.RLock()
-		sp := mm.vmas.Lookup(start)
-		if sp == nil {
+		it := mm.vmas.Find(start)
+		if !mm.vmas.Ok(it) || mm.vmas.At(it).Start >= end {
 			mm.mu.RUnlock()
 			return unix.ENOMEM
+		}
+		sp := mm.vmas.At(it)
+		if sp.Start > start {
+			hole, start = unix.ENOMEM, sp.Start
 		}
 		v := sp.Val
 		e := min(end, sp.End)
@@ -209,7 +219,7 @@ func (mm *MemoryManager) madvRemove(start, end uint64) error {
 		err := error(unix.EINVAL)
 		if v.mappable != nil && v.lock == unlocked {
 			err = unix.EACCES
-			if h, ok := v.mappable.(PunchHoler); ok && !v.private() && v.perms.Write {
+			if h, ok := v.mappable.(PunchHoler); ok && !v.private() && v.maxPerms.Write {
 				err = h.PunchHole(off, e-start)
 			}
 		}
@@ -221,7 +231,7 @@ func (mm *MemoryManager) madvRemove(start, end uint64) error {
 		}
 		start = e
 	}
-	return nil
+	return hole
 }
 
 // Populate brings in the pages of a range as far as possible (mm/gup.c __mm_populate); errors are ignored.

@@ -48,6 +48,25 @@ type pseudoInode struct {
 	uid   atomic.Uint32
 	gid   atomic.Uint32
 	times atomic.Int64
+	proto string // a socket's, which lsof(8) asks for
+}
+
+const protoName = "system.sockprotoname"
+
+// GetXattr implements Inode (net/socket.c sockfs_xattr_get).
+func (i *pseudoInode) GetXattr(_ Context, name string) ([]byte, error) {
+	if i.proto == "" || name != protoName {
+		return nil, unix.EOPNOTSUPP
+	}
+	return append([]byte(i.proto), 0), nil
+}
+
+// ListXattr implements Inode.
+func (i *pseudoInode) ListXattr(Context) ([]string, error) {
+	if i.proto == "" {
+		return nil, nil
+	}
+	return []string{protoName}, nil
 }
 
 func newPseudoInode(fs *pseudoFS, mode uint16, ino uint64) *pseudoInode {
@@ -130,14 +149,15 @@ func NewAnonFile(ctx Context, name string, impl FileImpl, flags uint32) *FileDes
 }
 
 // PseudoPath returns a path with references for a new file of pipefs or sockfs (mode S_IFIFO or S_IFSOCK), which /proc/PID/fd shows as pipe:[INO]. Both
-// ends of a pipe share it (IncRef).
-func PseudoPath(ctx Context, mode uint16) Path {
+// ends of a pipe share it (IncRef). proto is a socket's protocol.
+func PseudoPath(ctx Context, mode uint16, proto string) Path {
 	c := ctx.Credentials()
 	fs, name := sockFS, "socket:["
 	if mode&unix.S_IFMT == unix.S_IFIFO {
 		fs, name = pipeFS, "pipe:["
 	}
 	i := newPseudoInode(fs, mode, pseudoInos.Add(1))
+	i.proto = proto
 	i.uid.Store(uint32(c.FSUID))
 	i.gid.Store(uint32(c.FSGID))
 	i.times.Store(int64(ctx.Now()))

@@ -128,6 +128,9 @@ func (w *Waitable) EventUnregister(e *waiter.Entry) {
 // NoopSeeker is a file without a position, for which lseek(2) does nothing (noop_llseek, null_lseek). One that is Seekable takes pread and pwrite.
 type NoopSeeker interface{ NoopSeek() }
 
+// NoSpliceReader is a file from which, perhaps, splice(2) and sendfile(2) do not read: EINVAL.
+type NoSpliceReader interface{ NoSpliceRead() bool }
+
 // PollChooser is a file of whose kind only some can be waited for: see CanPoll.
 type PollChooser interface{ CanPoll() bool }
 

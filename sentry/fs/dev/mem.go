@@ -20,6 +20,9 @@ type null struct{ vfs.FileDefaults }
 // NoopSeek implements vfs.NoopSeeker (null_lseek).
 func (*null) NoopSeek() {}
 
+// NoSpliceRead implements vfs.NoSpliceReader.
+func (*null) NoSpliceRead() bool { return true }
+
 func (*null) Read(vfs.Context, *vfs.FileDescription, usermem.IOSequence, int64, vfs.IOFlags) (int64, error) {
 	return 0, nil
 }
@@ -37,6 +40,9 @@ type zero struct {
 	null
 	shm *tmpfs.Shm
 }
+
+// NoSpliceRead implements vfs.NoSpliceReader.
+func (*zero) NoSpliceRead() bool { return false }
 
 func (*zero) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
 	n, err := dst.ZeroOut(dst.NumBytes())

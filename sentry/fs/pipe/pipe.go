@@ -108,7 +108,7 @@ func newPipe(ends int) *Pipe {
 func New(ctx vfs.Context, flags uint32) (r, w *vfs.FileDescription) {
 	p := newPipe(1)
 	p.files, p.anon = 2, true
-	path := vfs.PseudoPath(ctx, unix.S_IFIFO|0o600)
+	path := vfs.PseudoPath(ctx, unix.S_IFIFO|0o600, "")
 	// /proc/PID/fd opens the pipe again.
 	i := path.Inode()
 	vfs.Special(i, func(any) any { return p })

@@ -96,6 +96,9 @@ func (t *Table) claimLocked(b *bucket, w *Waiter, try bool) (blocked bool, err e
 		if owner == p.TID {
 			return false, unix.EDEADLK
 		}
+		if b.otherWaits(p.key) {
+			return false, unix.EINVAL // somebody waits as for a futex of another kind (attach_to_pi_state)
+		}
 		n := v | Waiters
 		if owner == 0 {
 			n = v&OwnerDied | p.TID
@@ -130,6 +133,16 @@ func (t *Table) claimLocked(b *bucket, w *Waiter, try bool) (blocked bool, err e
 		}
 		return err == nil, err
 	}
+}
+
+// otherWaits reports whether somebody waits at k as at a futex of another kind.
+func (b *bucket) otherWaits(k Key) bool {
+	for w := b.head.next; w != &b.head; w = w.next {
+		if w.key == k && (w.pi == nil || w.pi.key != k) {
+			return true
+		}
+	}
+	return false
 }
 
 // firstPI is the first waiter of the PI futex k.

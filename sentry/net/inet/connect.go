@@ -127,6 +127,12 @@ func (s *sock) Connect(t *kernel.Task, addr []byte) error {
 	if f == unix.AF_UNSPEC {
 		return s.disconnect(t)
 	}
+	if s.tcp() && s.tcpState() == tcp.StateError { // how the last one ended comes before what is wrong with this address
+		if e := s.base.TakeError(); e != nil {
+			s.renew(t)
+			return e
+		}
+	}
 	a, err := s.destination(addr)
 	if err != nil {
 		return err
@@ -150,10 +156,6 @@ func (s *sock) Connect(t *kernel.Task, addr []byte) error {
 	case tcp.StateInitial, tcp.StateBound:
 		_ = s.base.TakeOwnError() // a new connection begins without one (tcp_connect_init)
 	case tcp.StateError:
-		if e := s.base.TakeOwnError(); e != nil {
-			s.renew(t)
-			return e
-		}
 		failed = true
 	}
 	switch err := s.endpoint().Connect(a); err.(type) {

@@ -142,6 +142,7 @@ func (s *sock) setOption(t *kernel.Task, ep tcpip.Endpoint, level, name int32, v
 		v = int(int32(binary.LittleEndian.Uint32(val)))
 	case len(val) > 0 && level == linux.SOL_IP:
 		v = int(val[0])
+	case level == linux.SOL_IP && !ipNeedsValue(name):
 	default:
 		return unix.EINVAL
 	}

@@ -113,6 +113,16 @@ var ipOptions = map[int32]option{
 	linux.IP_LOCAL_PORT_RANGE:     keptOption(0),
 	linux.IP_UNICAST_IF:           keptOption(0),
 	linux.IP_PASSSEC:              keptOption(0),
+	linux.IP_ROUTER_ALERT:         keptOption(0),
+}
+
+// ipNeedsValue reports whether an option refuses to be set to a value of no bytes, which for others is 0 (do_ip_setsockopt).
+func ipNeedsValue(name int32) bool {
+	switch name {
+	case linux.IP_TTL, linux.IP_FREEBIND, linux.IP_TRANSPARENT, linux.IP_MINTTL, linux.IP_MULTICAST_TTL, linux.IP_MULTICAST_LOOP, linux.IP_MULTICAST_ALL, linux.IP_UNICAST_IF, linux.IP_LOCAL_PORT_RANGE:
+		return true
+	}
+	return false
 }
 
 var ip6Options = map[int32]option{
@@ -242,6 +252,10 @@ func (s *sock) setIPSpecial(ep tcpip.Endpoint, level, name int32, val []byte) (h
 		return true, s.setMulticastIf(ep, val)
 	case !v6 && name == linux.IP_OPTIONS:
 		return true, nil
+	case !v6 && name == linux.IP_ROUTER_ALERT && s.base.Type != unix.SOCK_RAW:
+		return true, unix.EINVAL
+	case !v6 && name == linux.IP_NODEFRAG && s.base.Type != unix.SOCK_RAW:
+		return true, unix.ENOPROTOOPT
 	default:
 		return false, nil
 	}

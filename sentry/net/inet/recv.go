@@ -47,14 +47,12 @@ func (d *discard) Write(b []byte) (int, error) {
 func (s *sock) recvStream(m *socket.Message) (int64, error) {
 	c := newCursor(m.Data)
 	ep := s.endpoint()
-	peek := m.Flags&unix.MSG_PEEK != 0
-	if c.left == 0 {
-		return 0, nil
-	}
+	look := c.left == 0 // for nothing waits like any other
+	peek := look || m.Flags&unix.MSG_PEEK != 0
 	var res tcpip.ReadResult
 	var err tcpip.Error
-	if m.Flags&unix.MSG_TRUNC != 0 {
-		res, err = ep.Read(&discard{c.left}, tcpip.ReadOptions{Peek: peek})
+	if look || m.Flags&unix.MSG_TRUNC != 0 {
+		res, err = ep.Read(&discard{max(c.left, 1)}, tcpip.ReadOptions{Peek: peek})
 	} else {
 		res, err = ep.Read(&c, tcpip.ReadOptions{Peek: peek})
 	}
@@ -66,6 +64,9 @@ func (s *sock) recvStream(m *socket.Message) (int64, error) {
 		if s.isKept(linux.SOL_TCP, linux.TCP_INQ) {
 			n, _ := ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption) // 0 if the socket is gone
 			m.Other = append(m.Other, socket.Control{Level: linux.SOL_TCP, Type: linux.TCP_INQ, Data: le32(uint32(n))})
+		}
+		if look {
+			res.Count = 0
 		}
 		return int64(res.Count), nil
 	case *tcpip.ErrClosedForReceive:
@@ -81,7 +82,15 @@ func (s *sock) recvStream(m *socket.Message) (int64, error) {
 	if e := s.base.TakeOwnError(); e != nil {
 		return 0, e
 	}
+	s.told(ep)
 	return 0, errno(err)
+}
+
+// told drops netstack's second copy of the error that a connection ended with, which the caller is about to tell.
+func (s *sock) told(ep tcpip.Endpoint) {
+	if tcp.EndpointState(ep.State()) == tcp.StateError {
+		ep.LastError()
+	}
 }
 
 func (s *sock) recvDatagram(m *socket.Message) (int64, error) {
@@ -103,11 +112,9 @@ func (s *sock) recvDatagram(m *socket.Message) (int64, error) {
 			return 0, c.err
 		}
 		res.Count = 0 // there was no room at all
-	case *tcpip.ErrClosedForReceive:
-		return 0, nil
-	case *tcpip.ErrWouldBlock:
-		if s.rdShut.Load() {
-			return 0, nil
+	case *tcpip.ErrClosedForReceive, *tcpip.ErrWouldBlock:
+		if s.rdShut.Load() && m.Flags&unix.MSG_DONTWAIT == 0 {
+			return 0, nil // only a wait is ended by shutdown(2)
 		}
 		return 0, unix.EWOULDBLOCK
 	default:

@@ -49,6 +49,7 @@ func (s *sock) sendStream(m *socket.Message) (int64, error) {
 	c := newCursor(m.Data)
 	n, err := ep.Write(&c, tcpip.WriteOptions{})
 	if err != nil {
+		s.told(ep)
 		return 0, errno(err)
 	}
 	return n, nil
@@ -70,6 +71,9 @@ func (s *sock) sendDatagram(m *socket.Message) (int64, error) {
 	segment, err := s.control(m, &o)
 	if err != nil {
 		return 0, err
+	}
+	if s.wrShut.Load() {
+		return 0, unix.EPIPE
 	}
 	cork := m.Flags&unix.MSG_MORE != 0 || s.udp() && s.isKept(linux.SOL_UDP, unix.UDP_CORK)
 	if s.udp() && (cork || s.hasPending()) {

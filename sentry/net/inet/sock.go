@@ -333,11 +333,15 @@ func (s *sock) tcpReadiness(ep tcpip.Endpoint) waiter.EventMask {
 }
 
 // Read implements vfs.FileImpl.
-func (s *sock) Read(ctx vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
+func (s *sock) Read(ctx vfs.Context, f *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
 	if dst.NumBytes() == 0 {
 		return 0, nil // also where there is nothing to read (sock_read_iter)
 	}
-	return s.Recv(ctx, &socket.Message{Data: dst})
+	m := socket.Message{Data: dst}
+	if f.Nonblocking() {
+		m.Flags = unix.MSG_DONTWAIT
+	}
+	return s.Recv(ctx, &m)
 }
 
 // Write implements vfs.FileImpl.

@@ -95,7 +95,7 @@ func (b *Base) GetOption(name int32) ([]byte, error) {
 		return timeval(b.RcvTimeout.Load()), nil
 	case linux.SO_SNDTIMEO:
 		return timeval(b.SndTimeout.Load()), nil
-	case linux.SO_DEBUG, linux.SO_NO_CHECK, linux.SO_RXQ_OVFL, linux.SO_ZEROCOPY, linux.SO_BUSY_POLL, linux.SO_TIMESTAMPING, linux.SO_PASSSEC, linux.SO_LOCK_FILTER,
+	case linux.SO_DEBUG, linux.SO_BSDCOMPAT, linux.SO_NO_CHECK, linux.SO_RXQ_OVFL, linux.SO_ZEROCOPY, linux.SO_BUSY_POLL, linux.SO_TIMESTAMPING, linux.SO_PASSSEC, linux.SO_LOCK_FILTER,
 		linux.SO_NOFCS, linux.SO_SELECT_ERR_QUEUE, linux.SO_INCOMING_CPU, linux.SO_BUF_LOCK:
 		return le32(0), nil
 	case linux.SO_MAX_PACING_RATE:
@@ -195,7 +195,7 @@ func (b *Base) setOption(t *kernel.Task, name int32, val []byte) error {
 		}
 	case linux.SO_TYPE, linux.SO_PROTOCOL, linux.SO_DOMAIN, linux.SO_ERROR, linux.SO_SNDLOWAT, linux.SO_PEERCRED, linux.SO_ACCEPTCONN:
 		return unix.ENOPROTOOPT
-	case linux.SO_NO_CHECK, linux.SO_RXQ_OVFL, linux.SO_BUSY_POLL, linux.SO_PASSSEC, linux.SO_SELECT_ERR_QUEUE, linux.SO_MAX_PACING_RATE:
+	case linux.SO_BSDCOMPAT, linux.SO_NO_CHECK, linux.SO_RXQ_OVFL, linux.SO_BUSY_POLL, linux.SO_PASSSEC, linux.SO_SELECT_ERR_QUEUE, linux.SO_MAX_PACING_RATE:
 	default:
 		return unix.ENOPROTOOPT
 	}

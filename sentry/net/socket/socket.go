@@ -104,11 +104,33 @@ func New(t *kernel.Task, family, typ, protocol int32) (Socket, error) {
 
 // Open makes an open file of s. flags are O_NONBLOCK.
 func Open(ctx vfs.Context, s Socket, flags uint32) *vfs.FileDescription {
-	f := vfs.NewFile(ctx.Credentials(), s, vfs.PseudoPath(ctx, unix.S_IFSOCK|0o777), unix.O_RDWR|flags)
+	f := vfs.NewFile(ctx.Credentials(), s, vfs.PseudoPath(ctx, unix.S_IFSOCK|0o777, s.Base().proto()), unix.O_RDWR|flags)
 	if a, err := f.Inode().Attr(ctx); err == nil {
 		s.Base().Ino.Store(a.Ino)
 	}
 	return f
+}
+
+// proto is the protocol's name (struct proto).
+func (b *Base) proto() string {
+	name := map[int32]string{unix.AF_UNIX: "UNIX", unix.AF_NETLINK: "NETLINK", unix.AF_PACKET: "PACKET"}[b.Family]
+	switch {
+	case b.Family == unix.AF_UNIX && b.Type == unix.SOCK_STREAM:
+		name = "UNIX-STREAM"
+	case name != "":
+	case b.Type == unix.SOCK_STREAM:
+		name = "TCP"
+	case b.Type == unix.SOCK_RAW:
+		name = "RAW"
+	case b.Protocol == unix.IPPROTO_UDP:
+		name = "UDP"
+	default:
+		name = "PING"
+	}
+	if b.Family == unix.AF_INET6 {
+		name += "v6"
+	}
+	return name
 }
 
 // Hooks are what a family has to say about the options of SOL_SOCKET.

@@ -35,9 +35,11 @@ var names struct {
 	next uint32
 }
 
+// absName: each type of socket has its own names.
 type absName struct {
 	ns   *kernel.NetNamespace
 	name string
+	typ  int32
 }
 
 // emptyAddr is the address of a socket without one.
@@ -53,7 +55,7 @@ func (a *address) bytes() []byte {
 func (a *address) release(s *sock) {
 	if a.ns != nil {
 		names.mu.Lock()
-		if k := (absName{a.ns, a.name}); names.m[k] == s {
+		if k := (absName{a.ns, a.name, s.base.Type}); names.m[k] == s {
 			delete(names.m, k)
 		}
 		names.mu.Unlock()
@@ -90,7 +92,7 @@ func find(t *kernel.Task, ns *kernel.NetNamespace, b []byte, typ int32) (*sock, 
 	var s *sock
 	if b[famLen] == 0 {
 		names.mu.Lock()
-		s = names.m[absName{ns, string(b[famLen:])}]
+		s = names.m[absName{ns, string(b[famLen:]), typ}]
 		names.mu.Unlock()
 	} else {
 		p, err := vfs.Resolve(t, t.Cwd(), pathOf(b), vfs.Follow)
@@ -165,7 +167,7 @@ func (s *sock) bindAbstract(name string) error {
 	}
 	names.mu.Lock()
 	defer names.mu.Unlock()
-	k := absName{s.ns, name}
+	k := absName{s.ns, name, s.base.Type}
 	if names.m[k] != nil {
 		return unix.EADDRINUSE
 	}

@@ -89,7 +89,10 @@ func (s *sock) Connect(t *kernel.Task, addr []byte) error {
 			return err
 		}
 	}
-	if l == s {
+	l.mu.Lock()
+	refused := l.state != listening || l.noRead
+	l.mu.Unlock()
+	if refused { // before the caller's own state is looked at
 		return unix.ECONNREFUSED
 	}
 	// The other end, which accept will return.
@@ -159,13 +162,31 @@ func (s *sock) connectDgram(t *kernel.Task, addr []byte) error {
 	return nil
 }
 
+// setPeer makes p, or none, the destination of a datagram socket. What came from the old one is lost, which hears of it if it still talks to s (unix_dgram_disconnected).
 func (s *sock) setPeer(p *sock) {
+	var lost []*message
 	s.mu.Lock()
+	old := s.peer
+	if old != nil && old != p {
+		lost, s.bytes = s.msgs.take(), 0
+	}
 	s.peer = p
 	if s.state = idle; p != nil {
 		s.state = connected
 	}
 	s.mu.Unlock()
+	for _, m := range lost {
+		m.discard()
+	}
+	if len(lost) > 0 {
+		old.mu.Lock()
+		mine := old.peer == s
+		old.mu.Unlock()
+		if mine {
+			old.base.SetError(unix.ECONNRESET)
+			old.Waiters.Notify(allEvents)
+		}
+	}
 	s.Waiters.Notify(waiter.WritableEvents)
 }
 

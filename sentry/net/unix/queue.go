@@ -78,9 +78,9 @@ func (s *sock) Send(ctx vfs.Context, m *socket.Message) (int64, error) {
 			return 0, unix.EISCONN
 		case len(m.Addr) > 0:
 			return 0, unix.EOPNOTSUPP
-		case peer == nil && st != closed && !shut:
+		case peer == nil:
 			return 0, unix.ENOTCONN
-		case shut || peer == nil:
+		case shut:
 			return 0, unix.EPIPE
 		}
 		return s.sendStream(ctx, m, peer, addr)
@@ -199,8 +199,6 @@ func (s *sock) sendPacket(ctx vfs.Context, m *socket.Message, st state, peer *so
 		}
 	}
 	switch {
-	case peer == nil && s.base.Type == unix.SOCK_SEQPACKET && shut:
-		return 0, unix.EPIPE
 	case peer == nil:
 		return 0, unix.ENOTCONN
 	case shut:
