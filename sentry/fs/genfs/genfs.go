@@ -64,14 +64,13 @@ type Base struct {
 	Owner func() (auth.KUID, auth.KGID)
 	// Access, if set, is asked when the file is opened or looked into (directories, magic links).
 	Access func(ctx vfs.Context) error
-	// Links is st_nlink.
-	Links uint32
-	born  vfs.Time
-	size  int64
+	born   vfs.Time
+	nlink  uint32
+	size   int64
 }
 
 func (b *Base) init(fs *FS, ino uint64, mode uint16) {
-	b.fs, b.Ino, b.mode, b.Links, b.born = fs, ino, mode, 1, fs.born
+	b.fs, b.Ino, b.mode, b.nlink, b.born = fs, ino, mode, 1, fs.born
 }
 
 // FS implements vfs.Inode.
@@ -82,7 +81,7 @@ func (b *Base) Mode() uint16 { return b.mode }
 
 // Attr implements vfs.Inode.
 func (b *Base) Attr(vfs.Context) (vfs.Attr, error) {
-	a := vfs.Attr{Ino: b.Ino, Mode: b.mode, Nlink: b.Links, Blksize: 1024, Size: b.size, Atime: b.born, Mtime: b.born, Ctime: b.born}
+	a := vfs.Attr{Ino: b.Ino, Mode: b.mode, Nlink: b.nlink, Blksize: 1024, Size: b.size, Atime: b.born, Mtime: b.born, Ctime: b.born}
 	if b.Owner != nil {
 		a.UID, a.GID = b.Owner()
 	}
@@ -130,12 +129,12 @@ type Dir struct {
 func NewDir(fs *FS, ino uint64, perm uint16, dyn Dynamic, fixed ...Child) *Dir {
 	d := &Dir{fixed: fixed, dyn: dyn}
 	d.init(fs, ino, unix.S_IFDIR|perm)
-	d.Links = 2
+	d.nlink = 2
 	d.index = make([]int, len(fixed))
 	for i, c := range fixed {
 		d.index[i] = i
 		if c.Inode.Mode()&unix.S_IFMT == unix.S_IFDIR {
-			d.Links++
+			d.nlink++
 		}
 	}
 	sort.Slice(d.index, func(a, b int) bool { return fixed[d.index[a]].Name < fixed[d.index[b]].Name })
@@ -146,7 +145,7 @@ func NewDir(fs *FS, ino uint64, perm uint16, dyn Dynamic, fixed ...Child) *Dir {
 func InitDir(d *Dir, fs *FS, ino uint64, perm uint16, dyn Dynamic) {
 	d.dyn = dyn
 	d.init(fs, ino, unix.S_IFDIR|perm)
-	d.Links = 2
+	d.nlink = 2
 }
 
 // Attr implements vfs.Inode: the directories in it count as links, as programs that look for single threads know of /proc/PID/task.

@@ -160,11 +160,6 @@ func (f *FS) taskDir(t *kernel.Task, thread bool) vfs.Inode {
 	d := &immutableDir{}
 	genfs.InitDir(&d.Dir, f.FS, taskIno(t.TIDIn(f.pidns), thread, 0), 0o555, taskEntries{s})
 	d.Owner = s.owner
-	for i := range taskFiles {
-		if taskFiles[i].dir != nil && (taskEntries{s}).has(&taskFiles[i]) {
-			d.Links++
-		}
-	}
 	if thread {
 		return d
 	}
@@ -269,21 +264,9 @@ func (s subject) inode(i int) vfs.Inode {
 
 // tasksDir is /proc/PID/task.
 func tasksDir(s subject, ino uint64, perm uint16) vfs.Inode {
-	d := threadsDir{genfs.NewDir(s.f.FS, ino, perm, threads{s}), s}
+	d := genfs.NewDir(s.f.FS, ino, perm, threads{s})
 	d.Owner = s.owner
 	return d
-}
-
-type threadsDir struct {
-	*genfs.Dir
-	s subject
-}
-
-// Attr implements vfs.Inode: a link for each thread (proc_task_getattr).
-func (d threadsDir) Attr(ctx vfs.Context) (vfs.Attr, error) {
-	a, err := d.Dir.Attr(ctx)
-	a.Nlink += uint32(d.s.t.ThreadGroup().NumTasks())
-	return a, err
 }
 
 type threads struct{ s subject }
