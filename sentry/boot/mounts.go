@@ -131,7 +131,18 @@ func (b *container) mountSpec(ns *vfs.MountNamespace, m *specs.Mount) error {
 		}
 	}
 	err = b.mountAt(ns, m.Destination, m.Options, true, func(p vfs.Path) error {
-		return vfs.DoMount(b.inside(vfs.Background()), source, p, typ, flags, data)
+		err := vfs.DoMount(b.inside(vfs.Background()), source, p, typ, flags, data)
+		if err != nil || typ != "tmpfs" || !slices.Contains(m.Options, "tmpcopyup") {
+			return err
+		}
+		root := ns.Root()
+		defer root.DecRef()
+		to, err := vfs.Resolve(inRoot{vfs.Background(), root}, root, m.Destination, vfs.Follow)
+		if err == nil {
+			err = copyUp(p, to.Inode())
+			to.DecRef()
+		}
+		return err
 	})
 	if err == unix.ENODEV {
 		err = fmt.Errorf("moat has no file system of that type")
@@ -140,6 +151,68 @@ func (b *container) mountSpec(ns *vfs.MountNamespace, m *specs.Mount) error {
 		return fail(err)
 	}
 	return nil
+}
+
+// copyUp copies what is in the directory from into the empty directory to (tmpcopyup).
+func copyUp(from vfs.Path, to vfs.Inode) error {
+	ctx := inRoot{vfs.Background(), from}
+	d, err := vfs.Open(ctx, from, ".", vfs.OpenOptions{Flags: unix.O_DIRECTORY})
+	if err != nil {
+		return err
+	}
+	defer d.DecRef()
+	for more := true; more; {
+		var names []string
+		if err := d.ReadDir(ctx, func(e vfs.Dirent) error {
+			names = append(names, e.Name)
+			return nil
+		}); err != nil {
+			return err
+		}
+		more = len(names) > 0
+		for _, name := range names {
+			if name == "." || name == ".." {
+				continue
+			}
+			p, err := vfs.Resolve(ctx, from, name, 0)
+			if err == nil {
+				err = copyOne(p, to, name)
+				p.DecRef()
+			}
+			if err != nil {
+				return fmt.Errorf("tmpcopyup: %s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func copyOne(p vfs.Path, to vfs.Inode, name string) error {
+	ctx, from := vfs.Background(), p.Inode()
+	a, err := from.Attr(ctx)
+	if err != nil {
+		return err
+	}
+	o := vfs.CreateOptions{Mode: a.Mode, UID: a.UID, GID: a.GID, Rdev: a.Rdev}
+	switch a.FileType() {
+	case unix.S_IFDIR:
+		n, err := to.Mkdir(ctx, name, o)
+		if err != nil {
+			return err
+		}
+		return copyUp(p, n)
+	case unix.S_IFLNK:
+		target, err := from.Readlink(ctx)
+		if err == nil {
+			_, err = to.Symlink(ctx, name, target, o)
+		}
+		return err
+	}
+	n, err := to.Create(ctx, name, o)
+	if err == nil && a.FileType() == unix.S_IFREG {
+		err = overlay.CopyData(from, n, a.Size)
+	}
+	return err
 }
 
 // modeAt is the type and mode of what is at an absolute path in ns; false if nothing is.

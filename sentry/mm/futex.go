@@ -86,15 +86,6 @@ func (mm *MemoryManager) LoadUint32(addr hostarch.Addr) (v uint32, err error) {
 	return v, err
 }
 
-// SwapUint32 replaces the aligned word at addr atomically and returns what was there.
-func (mm *MemoryManager) SwapUint32(addr hostarch.Addr, n uint32) (old uint32, err error) {
-	err = mm.word(addr, hostarch.ReadWrite, func(w *atomic.Uint32) { old = w.Swap(n) }, func(f memmap.File, off int64) (err error) {
-		old, err = hostRMW(f, off, func(uint32) (uint32, bool) { return n, true })
-		return err
-	})
-	return old, err
-}
-
 // CompareAndSwapUint32 replaces the aligned word at addr by n if it is old, atomically, and returns what was there.
 func (mm *MemoryManager) CompareAndSwapUint32(addr hostarch.Addr, old, n uint32) (prev uint32, err error) {
 	err = mm.word(addr, hostarch.ReadWrite, func(w *atomic.Uint32) {

@@ -142,9 +142,6 @@ func (mm *MemoryManager) AddressSpace() platform.AddressSpace { return mm.as }
 // ChargeTo makes a pay for the space's pages from now on, and for those of its forks. It is called before the space is used.
 func (mm *MemoryManager) ChargeTo(a *memory.Account) { mm.acct = a }
 
-// MemoryFile is where the space's anonymous pages come from.
-func (mm *MemoryManager) MemoryFile() *memory.File { return mm.mf }
-
 // UserRange is the range of addresses that the guest may map.
 func (mm *MemoryManager) UserRange() hostarch.AddrRange { return mm.lim }
 

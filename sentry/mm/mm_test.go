@@ -239,7 +239,7 @@ func TestPartialCopies(t *testing.T) {
 	if v, err := m.CompareAndSwapUint32(hostarch.Addr(a), 0, 7); v != 0 || err != nil {
 		t.Error(v, err)
 	}
-	if v, err := m.SwapUint32(hostarch.Addr(a), 9); v != 7 || err != nil {
+	if v, err := m.CompareAndSwapUint32(hostarch.Addr(a), 7, 9); v != 7 || err != nil {
 		t.Error(v, err)
 	}
 	if v, err := m.LoadUint32(hostarch.Addr(a)); v != 9 || err != nil {

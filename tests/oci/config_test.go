@@ -1,6 +1,8 @@
 package oci
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,6 +65,20 @@ func TestConfig(t *testing.T) {
 		"tmpfs": {func(r *runtime) {
 			r.spec.Mounts = append(r.spec.Mounts, specs.Mount{Destination: "/new/t", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=64k", "mode=700", "noexec", "nosuid", "shared"}})
 		}, "grep -E ' /new/t ' /proc/self/mountinfo | grep -c 'nosuid.*noexec.*shared:'; ls -ld /new/t | grep -c drwx------", "1\n1\n"},
+		"tmpcopyup": {func(r *runtime) {
+			d := filepath.Join(r.spec.Root.Path, "tmp", "a", "b")
+			os.MkdirAll(d, 0o755)
+			os.Chmod(filepath.Dir(d), 0o700)
+			for i := range 500 {
+				os.WriteFile(filepath.Join(d, fmt.Sprintf("a-name-that-is-long-%d", i)), nil, 0o644)
+			}
+			os.WriteFile(filepath.Join(d, "f"), bytes.Repeat([]byte("x"), 300000), 0o711)
+			os.Chown(filepath.Join(d, "f"), 0, 6)
+			os.Chmod(filepath.Join(d, "f"), 0o711|os.ModeSetuid)
+			os.Symlink("b/f", filepath.Join(r.spec.Root.Path, "tmp", "a", "l"))
+			r.spec.Mounts = append(r.spec.Mounts, specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}})
+		}, "cd /tmp/a; stat -c '%a %u %g %s' b/f; ls b | wc -l; readlink l; stat -c %a .; wc -c < l; echo more >> b/f; stat -c %s l b/f; grep -c ' /tmp tmpfs' /proc/mounts",
+			"4711 0 6 300000\n501\nb/f\n700\n300000\n3\n300005\n1\n"},
 		"devices": {func(r *runtime) {
 			r.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/d/nil", Type: "c", Major: 1, Minor: 3, FileMode: ptr(os.FileMode(0o640)), GID: ptr(uint32(5))},
 				{Path: "/dev/none", Type: "b", Major: 200, Minor: 1}}

@@ -37,7 +37,7 @@ func (i *inode) Revalidate(_ vfs.Context, name string, child vfs.Inode) (bool, e
 		return false, err
 	}
 	c, _ := child.(*inode)
-	if c == nil || c.key != keyOf(&n.Attr) || c.mode.Load()&unix.S_IFMT != n.Attr.Mode&unix.S_IFMT {
+	if c == nil || !c.still(&n.Attr) {
 		i.fs.c.CloseHandle(n.Handle, false)
 		return false, nil
 	}
@@ -47,7 +47,40 @@ func (i *inode) Revalidate(_ vfs.Context, name string, child vfs.Inode) (bool, e
 	} else {
 		i.fs.c.CloseHandle(n.Handle, false)
 	}
+	if c.key.btime != n.Attr.Btime && c.isFile() && !i.fs.shared {
+		// Perhaps it is another file, with the number of one that was gone.
+		c.markStale()
+		return true, c.refresh()
+	}
 	return true, nil
+}
+
+// same reports whether attributes are of i. On an exclusive mount a file has another time of birth once an overlay of the host has copied it up for being changed.
+func (i *inode) same(a *wire.Attr) bool {
+	k := keyOf(a)
+	if !i.fs.shared {
+		k.btime = i.key.btime
+	}
+	return k == i.key && (i.mode.Load()^a.Mode)&unix.S_IFMT == 0
+}
+
+// still is same for what has the name of i now. Where the overlay is of several file systems the file has another number, too: it is the same if it had not lost its name.
+func (i *inode) still(a *wire.Attr) bool {
+	if i.fs.shared || i.same(a) || (i.mode.Load()^a.Mode)&unix.S_IFMT != 0 {
+		return i.same(a)
+	}
+	if i.isDir() {
+		var req wire.RefReq
+		var rep wire.AttrRep
+		return i.handle.Load() != nil && i.request(wire.OpGetAttr, &req, &rep, &req.Ref) == nil && rep.Attr.Nlink > 0
+	}
+	var st unix.Stat_t
+	h := i.rw.Load()
+	if h == nil || !h.tryIncRef() {
+		return false
+	}
+	defer h.decRef()
+	return unix.Fstat(h.fd, &st) == nil && st.Nlink > 0
 }
 
 // changed notes that name in the directory is another now, and the directory's attributes.

@@ -9,6 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"moat/sentry/fs/tmpfs"
+	"moat/sentry/memory"
+	"moat/sentry/usermem"
 	"moat/sentry/vfs"
 )
 
@@ -119,6 +122,80 @@ func TestDoubt(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal("a name that was missing is missing for good")
 		}
+	}
+}
+
+// TestDoubtOnOverlay: a host's overlay gives what is changed another time of birth. It is the same file all the same, and what is mounted there stays.
+func TestDoubtOnOverlay(t *testing.T) {
+	layers := t.TempDir()
+	for _, d := range []string{"lower/d/sub", "lower/e/sub", "upper", "work"} {
+		os.MkdirAll(filepath.Join(layers, d), 0o755)
+	}
+	for _, f := range []string{"d/f", "d/g", "e/f"} {
+		os.WriteFile(filepath.Join(layers, "lower", f), []byte("lower"), 0o644)
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("overlay", dir, "overlay", 0, fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", layers)); err != nil {
+		t.Skip("no overlay can be mounted: ", err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	fs, _, _ := mountDir(t, dir, false)
+	e := newEnv(t, fs)
+	mem, err := memory.New(-1, 1<<28)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{"d/sub", "e/sub"} {
+		if err := e.on(d, func(p vfs.Path) error { return vfs.MountFS(tmpfs.New(mem, tmpfs.Options{}), p, "none", 0) }); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.write(d+"/in", "mounted", unix.O_CREAT, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inode := func(path string) (i vfs.Inode) {
+		t.Helper()
+		if err := e.on(path, func(p vfs.Path) error { i = p.Inode(); return nil }); err != nil {
+			t.Fatal(path, err)
+		}
+		return i
+	}
+	was := map[string]vfs.Inode{}
+	names := []string{"d", "d/f", "d/g", "e", "d/sub/in", "e/sub/in"}
+	for _, n := range names {
+		was[n] = inode(n)
+	}
+	time.Sleep(50 * time.Millisecond)
+	// The sandbox changes d and what is in it, somebody else e.
+	if err := e.write("d/f", "UPPER", 0, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.write("d/new", "new", unix.O_CREAT, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.on("d/g", func(p vfs.Path) error { return vfs.Chmod(e, p, 0o600) }); err != nil {
+		t.Fatal(err)
+	}
+	os.WriteFile(filepath.Join(dir, "e/theirs"), []byte("theirs"), 0o644)
+	for range 2 {
+		Doubt()
+		for _, n := range names {
+			if inode(n) != was[n] {
+				t.Errorf("%s is another inode", n)
+			}
+		}
+		f, err := vfs.Open(e, e.root, "e/theirs", vfs.OpenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.DecRef()
+		fs.handles.shrink() // what is found again is found
+	}
+	if _, err := e.open[0].Write(e, usermem.Bytes([]byte(" AND MORE")), 0); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := vfs.Open(e, e.root, "d/f", vfs.OpenOptions{}); err != nil || e.read(f) != "UPPER AND MORE" {
+		t.Error("d/f: ", err)
 	}
 }
 

@@ -140,13 +140,6 @@ func (fs *FS) Release() {
 	fs.c.FlushCloses()
 }
 
-// Shrink gives up cached descriptors, handles and listings: memory is short.
-func (fs *FS) Shrink() {
-	fs.fds.shrink()
-	fs.handles.shrink()
-	fs.lists.shrink()
-}
-
 // key says which file of the host an inode is. The birth time tells a file from another that got its inode number later.
 type key struct {
 	dev, ino uint64

@@ -30,7 +30,10 @@ func TestMain(m *testing.M) {
 }
 
 func mount(t testing.TB, shared bool) (*FS, string, *exec.Cmd) {
-	dir := t.TempDir()
+	return mountDir(t, t.TempDir(), shared)
+}
+
+func mountDir(t testing.TB, dir string, shared bool) (*FS, string, *exec.Cmd) {
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -88,7 +88,7 @@ func (i *inode) findHandle() error {
 	if err != nil {
 		return err
 	}
-	if keyOf(&n.Attr) != i.key || n.Handle == 0 {
+	if n.Handle == 0 || !i.same(&n.Attr) {
 		i.fs.c.CloseHandle(n.Handle, false)
 		return unix.ESTALE
 	}

@@ -183,7 +183,7 @@ func (n *node) copyData(ctx vfs.Context, size int64) error {
 		}
 		tmpfs.SetBacking(u, l, size)
 	} else if size > 0 {
-		if err := copyRange(n.lower, u, size); err != nil {
+		if err := CopyData(n.lower, u, size); err != nil {
 			u.SetAttr(vfs.Background(), vfs.SetAttr{Valid: vfs.SetSize})
 			tmpfs.Adopt(u, &a)
 			return err
@@ -196,8 +196,8 @@ func (n *node) copyData(ctx vfs.Context, size int64) error {
 
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
-// copyRange copies the first size bytes of from to to; holes stay holes.
-func copyRange(from, to vfs.Inode, size int64) error {
+// CopyData copies the first size bytes of from to to; holes stay holes.
+func CopyData(from, to vfs.Inode, size int64) error {
 	ctx := vfs.Background()
 	src, err := from.Open(ctx, nil, unix.O_RDONLY)
 	if err != nil {

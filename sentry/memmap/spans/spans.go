@@ -42,12 +42,6 @@ func (s *Set[V]) Clear() { s.leaves, s.n = nil, 0 }
 // First is the position of the lowest span.
 func (s *Set[V]) First() Iter { return Iter{} }
 
-// Last is the position of the highest span; the set must not be empty.
-func (s *Set[V]) Last() Iter {
-	l := len(s.leaves) - 1
-	return Iter{l, len(s.leaves[l].ents) - 1}
-}
-
 // Ok reports whether it is at a span (not at the end).
 func (s *Set[V]) Ok(it Iter) bool { return it.l < len(s.leaves) }
 
