@@ -92,7 +92,8 @@ func sigpipe(t *kernel.Task, f *vfs.FileDescription, src usermem.IOSequence, off
 	return result(n, err)
 }
 
-func sysPread(t *kernel.Task, a kernel.Args) (uintptr, error) {
+// positioned is pread64 and pwrite64.
+func positioned(t *kernel.Task, a kernel.Args, io func(*vfs.FileDescription, vfs.Context, usermem.IOSequence, int64, vfs.IOFlags) (int64, error)) (uintptr, error) {
 	if a[3].Int64() < 0 {
 		return 0, unix.EINVAL
 	}
@@ -101,27 +102,19 @@ func sysPread(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, err
 	}
 	defer f.DecRef()
-	dst, err := t.SingleIO(a[1].Pointer(), a[2].Int64())
+	seq, err := t.SingleIO(a[1].Pointer(), a[2].Int64())
 	if err != nil {
 		return 0, err
 	}
-	return result(f.PRead(t, dst, a[3].Int64(), 0))
+	return result(io(f, t, seq, a[3].Int64(), 0))
+}
+
+func sysPread(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	return positioned(t, a, (*vfs.FileDescription).PRead)
 }
 
 func sysPwrite(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	if a[3].Int64() < 0 {
-		return 0, unix.EINVAL
-	}
-	f, err := t.GetFile(a[0].Int())
-	if err != nil {
-		return 0, err
-	}
-	defer f.DecRef()
-	src, err := t.SingleIO(a[1].Pointer(), a[2].Int64())
-	if err != nil {
-		return 0, err
-	}
-	return result(f.PWrite(t, src, a[3].Int64(), 0))
+	return positioned(t, a, (*vfs.FileDescription).PWrite)
 }
 
 func vectorAt(t *kernel.Task, a kernel.Args, write bool) (uintptr, error) {

@@ -107,12 +107,17 @@ func importBuf(t *kernel.Task, addr, n kernel.Arg) (usermem.IOSequence, error) {
 	return t.SingleIO(addr.Pointer(), int64(min(n.Uint64(), kernel.MaxRW)))
 }
 
-func sysSendto(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	m, err := socket.Message{Flags: a[3].Int()}, error(nil)
-	if m.Data, err = importBuf(t, a[1], a[2]); err != nil {
-		return 0, err
+// oneBuffer is how sendto and recvfrom begin.
+func oneBuffer(t *kernel.Task, a kernel.Args) (m socket.Message, f *vfs.FileDescription, s socket.Socket, err error) {
+	m.Flags = a[3].Int()
+	if m.Data, err = importBuf(t, a[1], a[2]); err == nil {
+		f, s, err = getSocket(t, a[0].Int())
 	}
-	f, s, err := getSocket(t, a[0].Int())
+	return m, f, s, err
+}
+
+func sysSendto(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	m, f, s, err := oneBuffer(t, a)
 	if err != nil {
 		return 0, err
 	}
@@ -127,11 +132,7 @@ func sysSendto(t *kernel.Task, a kernel.Args) (uintptr, error) {
 }
 
 func sysRecvfrom(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	m, err := socket.Message{Flags: a[3].Int()}, error(nil)
-	if m.Data, err = importBuf(t, a[1], a[2]); err != nil {
-		return 0, err
-	}
-	f, s, err := getSocket(t, a[0].Int())
+	m, f, s, err := oneBuffer(t, a)
 	if err != nil {
 		return 0, err
 	}

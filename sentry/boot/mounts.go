@@ -161,27 +161,21 @@ func copyUp(from vfs.Path, to vfs.Inode) error {
 		return err
 	}
 	defer d.DecRef()
-	for more := true; more; {
-		var names []string
-		if err := d.ReadDir(ctx, func(e vfs.Dirent) error {
-			names = append(names, e.Name)
-			return nil
-		}); err != nil {
+	names := []string{}
+	for n := -1; n < len(names); {
+		n = len(names)
+		if err := d.ReadDir(ctx, func(e vfs.Dirent) error { names = append(names, e.Name); return nil }); err != nil {
 			return err
 		}
-		more = len(names) > 0
-		for _, name := range names {
-			if name == "." || name == ".." {
-				continue
-			}
-			p, err := vfs.Resolve(ctx, from, name, 0)
-			if err == nil {
-				err = copyOne(p, to, name)
-				p.DecRef()
-			}
-			if err != nil {
-				return fmt.Errorf("tmpcopyup: %s: %w", name, err)
-			}
+	}
+	for _, name := range names[2:] { // behind . and ..
+		p, err := vfs.Resolve(ctx, from, name, 0)
+		if err == nil {
+			err = copyOne(p, to, name)
+			p.DecRef()
+		}
+		if err != nil {
+			return fmt.Errorf("tmpcopyup: %s: %w", name, err)
 		}
 	}
 	return nil

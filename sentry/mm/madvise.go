@@ -197,7 +197,19 @@ func (mm *MemoryManager) madvPopulate(start, end uint64, write bool) error {
 }
 
 func (mm *MemoryManager) madvRemove(start, end uint64) error {
-	var hole error
+	return mm.eachMapping(start, end, func(v vma, off, n uint64) error {
+		if v.mappable == nil || v.lock != unlocked {
+			return unix.EINVAL
+		}
+		if h, ok := v.mappable.(PunchHoler); ok && !v.private() && v.maxPerms.Write {
+			return h.PunchHole(off, n)
+		}
+		return unix.EACCES
+	})
+}
+
+// eachMapping calls fn, without locks, for each mapping, or part of one, in a range: v's n bytes from its mappable's offset off. ENOMEM if there were holes.
+func (mm *MemoryManager) eachMapping(start, end uint64, fn func(v vma, off, n uint64) error) (hole error) {
 	for start < end {
 		mm.mu.RLock()
 		it := mm.vmas.Find(start)
@@ -209,20 +221,13 @@ func (mm *MemoryManager) madvRemove(start, end uint64) error {
 		if sp.Start > start {
 			hole, start = unix.ENOMEM, sp.Start
 		}
-		v := sp.Val
-		e := min(end, sp.End)
+		v, e := sp.Val, min(end, sp.End)
 		off := v.off + (start - sp.Start)
 		if v.id != nil {
 			v.id.IncRef()
 		}
 		mm.mu.RUnlock()
-		err := error(unix.EINVAL)
-		if v.mappable != nil && v.lock == unlocked {
-			err = unix.EACCES
-			if h, ok := v.mappable.(PunchHoler); ok && !v.private() && v.maxPerms.Write {
-				err = h.PunchHole(off, e-start)
-			}
-		}
+		err := fn(v, off, e-start)
 		if v.id != nil {
 			v.id.DecRef()
 		}
@@ -321,37 +326,13 @@ func (mm *MemoryManager) MSync(addr hostarch.Addr, length uint64, flags int32) e
 	if end < start {
 		return unix.ENOMEM
 	}
-	var hole error
-	for start < end {
-		mm.mu.RLock()
-		it := mm.vmas.Find(start)
-		if !mm.vmas.Ok(it) || mm.vmas.At(it).Start >= end {
-			mm.mu.RUnlock()
-			return unix.ENOMEM
-		}
-		sp := mm.vmas.At(it)
-		if sp.Start > start {
-			hole, start = unix.ENOMEM, sp.Start
-		}
-		v, e := sp.Val, min(end, sp.End)
-		off := v.off + (start - sp.Start)
-		if v.id != nil {
-			v.id.IncRef()
-		}
-		mm.mu.RUnlock()
-		var err error
+	return mm.eachMapping(start, end, func(v vma, off, n uint64) error {
 		if flags&unix.MS_INVALIDATE != 0 && v.lock != unlocked {
-			err = unix.EBUSY
-		} else if s, ok := v.mappable.(Syncer); ok && flags&unix.MS_SYNC != 0 && !v.private() {
-			err = s.SyncRange(off, e-start)
+			return unix.EBUSY
 		}
-		if v.id != nil {
-			v.id.DecRef()
+		if s, ok := v.mappable.(Syncer); ok && flags&unix.MS_SYNC != 0 && !v.private() {
+			return s.SyncRange(off, n)
 		}
-		if err != nil {
-			return err
-		}
-		start = e
-	}
-	return hole
+		return nil
+	})
 }

@@ -68,35 +68,23 @@ func (h *hostFD) DecRef(fr memmap.FileRange) {
 func (h *hostFD) Slices(memmap.FileRange, func([]byte) error) error { return unix.ENODEV }
 
 // ReadAt implements memmap.File.
-func (h *hostFD) ReadAt(p []byte, off int64) (int, error) {
-	done := 0
-	for done < len(p) {
-		n, err := preadBytes(h.fd, p[done:], off+int64(done))
-		if err != nil {
-			return done, err
-		}
-		if n == 0 {
-			return done, io.EOF
-		}
-		done += n
-	}
-	return done, nil
-}
+func (h *hostFD) ReadAt(p []byte, off int64) (int, error) { return h.whole(preadBytes, p, off, io.EOF) }
 
 // WriteAt implements memmap.File.
 func (h *hostFD) WriteAt(p []byte, off int64) (int, error) {
-	done := 0
-	for done < len(p) {
-		n, err := pwriteBytes(h.fd, p[done:], off+int64(done))
-		if err != nil {
-			return done, err
-		}
-		if n == 0 {
-			return done, unix.EIO
+	return h.whole(pwriteBytes, p, off, unix.EIO)
+}
+
+// whole transfers all of p; none is the error if there is no more.
+func (h *hostFD) whole(some func(int, []byte, int64) (int, error), p []byte, off int64, none error) (done int, err error) {
+	for done < len(p) && err == nil {
+		n := 0
+		if n, err = some(h.fd, p[done:], off+int64(done)); err == nil && n == 0 {
+			err = none
 		}
 		done += n
 	}
-	return done, nil
+	return done, err
 }
 
 // getFD returns a descriptor of the file with a reference; without write, one for reading and writing will do, too.

@@ -151,10 +151,7 @@ func (p *packetSock) Send(_ vfs.Context, m *socket.Message) (int64, error) {
 
 // Read implements vfs.FileImpl.
 func (p *packetSock) Read(ctx vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
-	if dst.NumBytes() == 0 {
-		return 0, nil // also where there is nothing to read (sock_read_iter)
-	}
-	return p.Recv(ctx, &socket.Message{Data: dst})
+	return socket.Read(ctx, p, dst, 0)
 }
 
 // Write implements vfs.FileImpl.

@@ -334,14 +334,11 @@ func (s *sock) tcpReadiness(ep tcpip.Endpoint) waiter.EventMask {
 
 // Read implements vfs.FileImpl.
 func (s *sock) Read(ctx vfs.Context, f *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
-	if dst.NumBytes() == 0 {
-		return 0, nil // also where there is nothing to read (sock_read_iter)
-	}
-	m := socket.Message{Data: dst}
+	flags := int32(0)
 	if f.Nonblocking() {
-		m.Flags = unix.MSG_DONTWAIT
+		flags = unix.MSG_DONTWAIT
 	}
-	return s.Recv(ctx, &m)
+	return socket.Read(ctx, s, dst, flags)
 }
 
 // Write implements vfs.FileImpl.

@@ -348,10 +348,7 @@ func (s *sock) Readiness(mask waiter.EventMask) waiter.EventMask {
 
 // Read implements vfs.FileImpl.
 func (s *sock) Read(ctx vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
-	if dst.NumBytes() == 0 {
-		return 0, nil // also where there is nothing to read (sock_read_iter)
-	}
-	return s.Recv(ctx, &socket.Message{Data: dst})
+	return socket.Read(ctx, s, dst, 0)
 }
 
 // Write implements vfs.FileImpl.

@@ -236,15 +236,7 @@ func (s *sock) waitLocked(w *sock) {
 
 // Read implements vfs.FileImpl.
 func (s *sock) Read(ctx vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
-	if dst.NumBytes() == 0 {
-		return 0, nil // also where there is nothing to read (sock_read_iter)
-	}
-	m := socket.Message{Data: dst}
-	n, err := s.Recv(ctx, &m)
-	for _, f := range m.Rights {
-		f.DecRef()
-	}
-	return n, err
+	return socket.Read(ctx, s, dst, 0)
 }
 
 // Write implements vfs.FileImpl.
