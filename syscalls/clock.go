@@ -16,12 +16,12 @@ import (
 func init() {
 	const noSet = "the host's clocks are not the sandbox's to set: EPERM"
 	register(
-		full(35, "nanosleep", "timespec ptr", sysNanosleep),
+		full(35, "nanosleep", "timespec >timespec", sysNanosleep),
 		full(96, "gettimeofday", "ptr ptr", sysGettimeofday),
 		full(201, "time", "ptr", sysTime),
-		full(228, "clock_gettime", "int ptr", sysClockGettime),
+		full(228, "clock_gettime", "clock >timespec", sysClockGettime),
 		full(229, "clock_getres", "int ptr", sysClockGetres),
-		full(230, "clock_nanosleep", "int hex timespec ptr", sysClockNanosleep),
+		full(230, "clock_nanosleep", "clock hex timespec >timespec", sysClockNanosleep),
 		partial(164, "settimeofday", "ptr ptr", noSet, func(*kernel.Task, kernel.Args) (uintptr, error) { return 0, unix.EPERM }),
 		partial(227, "clock_settime", "int ptr", noSet, sysClockSettime),
 		partial(159, "adjtimex", "ptr", "reads only; "+noSet, func(t *kernel.Task, a kernel.Args) (uintptr, error) { return adjtimex(t, a[0].Pointer()) }),

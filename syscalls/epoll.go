@@ -27,7 +27,7 @@ func init() {
 			}
 			return t.InstallFD(anon.NewEpoll(t), a[0].Uint())
 		}),
-		full(233, "epoll_ctl", "fd int fd ptr", sysEpollCtl),
+		full(233, "epoll_ctl", "fd epollop fd ptr", sysEpollCtl),
 		full(232, "epoll_wait", "fd ptr int int", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return epollMs(t, a)
 		}),

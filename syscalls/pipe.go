@@ -11,8 +11,8 @@ import (
 
 func init() {
 	register(
-		full(22, "pipe", "ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return makePipe(t, a[0], 0) }),
-		full(293, "pipe2", "ptr oflags", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return makePipe(t, a[0], a[1].Uint()) }),
+		full(22, "pipe", ">fds", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return makePipe(t, a[0], 0) }),
+		full(293, "pipe2", ">fds oflags", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return makePipe(t, a[0], a[1].Uint()) }),
 	)
 }
 

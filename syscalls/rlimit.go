@@ -11,7 +11,7 @@ import (
 
 func init() {
 	register(
-		full(97, "getrlimit", "rlimitres ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+		full(97, "getrlimit", "rlimitres >rlimit", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			old, err := prlimit(t, t, a[0].Uint(), nil)
 			if err == nil {
 				err = copyOutLimit(t, a[1].Pointer(), old)
@@ -25,7 +25,7 @@ func init() {
 			}
 			return 0, err
 		}),
-		full(302, "prlimit64", "pid rlimitres rlimit ptr", sysPrlimit64),
+		full(302, "prlimit64", "pid rlimitres rlimit >rlimit", sysPrlimit64),
 		full(98, "getrusage", "int ptr", sysGetrusage),
 		full(100, "times", "ptr", sysTimes),
 	)

@@ -12,8 +12,8 @@ import (
 
 func init() {
 	register(
-		full(13, "rt_sigaction", "signal sigaction sigaction size", sysSigaction),
-		full(14, "rt_sigprocmask", "sighow sigset sigset size", sysSigprocmask),
+		full(13, "rt_sigaction", "signal sigaction >sigaction size", sysSigaction),
+		full(14, "rt_sigprocmask", "sighow sigset >sigset size", sysSigprocmask),
 		full(15, "rt_sigreturn", "", sysSigreturn),
 		full(34, "pause", "", sysPause),
 		full(62, "kill", "pid signal", sysKill),

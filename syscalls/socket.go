@@ -15,7 +15,7 @@ import (
 
 func init() {
 	register(
-		full(41, "socket", "int int int", sysSocket),
+		full(41, "socket", "family socktype int", sysSocket),
 		full(42, "connect", "fd ptr int", sysConnect),
 		full(43, "accept", "fd ptr ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return accept(t, a, 0) }),
 		full(288, "accept4", "fd ptr ptr hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return accept(t, a, a[3].Uint()) }),
@@ -30,7 +30,7 @@ func init() {
 		full(52, "getpeername", "fd ptr ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return sockName(t, a, socket.Socket.PeerAddr)
 		}),
-		full(53, "socketpair", "int int int ptr", sysSocketpair),
+		full(53, "socketpair", "family socktype int >fds", sysSocketpair),
 		full(54, "setsockopt", "fd int int ptr int", sysSetsockopt),
 		full(55, "getsockopt", "fd int int ptr ptr", sysGetsockopt),
 	)

@@ -61,7 +61,7 @@ func (tb *Table) Enter(t *kernel.Task, nr uintptr, a kernel.Args) {
 	name, sig := describe(nr)
 	tr.line, tr.done, tr.slept = append(append(tr.line[:0], name...), '('), 0, false
 	// Arguments up to the first that the call fills in are decoded now: the call may change what they point to.
-	for tr.done < len(sig) && !outputs[sig[tr.done]] {
+	for tr.done < len(sig) && !isOutput(sig[tr.done]) {
 		tr.line = appendArg(tr.line, t, sig, tr.done, a, 0)
 		tr.done++
 	}

@@ -2,6 +2,7 @@ package syscalls
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -13,11 +14,24 @@ import (
 )
 
 // A row's Sig names the kind of each argument, one word each, with an optional ":name" that is for the reader. Kinds of numbers: fd dirfd int uint hex size off
-// pid id signal mode ptr. Kinds of memory: path str argv envp data buf iovec stat timespec sigset sigaction rlimit sockaddr clone_args. Kinds of
-// flags: see flagSets. An unknown word prints as hex.
+// pid id signal mode ptr, and those of names. Kinds of memory: path str argv envp data buf iovec stat timespec sigset sigaction rlimit sockaddr clone_args
+// fds wstatus. Kinds of flags: see flagSets. What the call fills in has a '>' before it. Anything else prints as hex.
 
-// outputs are kinds that the call fills in: they print when it returns.
-var outputs = map[string]bool{"buf": true, "stat": true, "siginfo": true}
+// isOutput reports whether the call fills an argument in: it prints when the call returns.
+func isOutput(kind string) bool {
+	return kind[0] == '>' || kind == "buf" || kind == "stat" || kind == "siginfo"
+}
+
+// names are kinds of numbers that count from 0.
+var names = map[string][]string{
+	"whence": {"SEEK_SET", "SEEK_CUR", "SEEK_END", "SEEK_DATA", "SEEK_HOLE"},
+	"sighow": {"SIG_BLOCK", "SIG_UNBLOCK", "SIG_SETMASK"},
+	"rlimitres": {"RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_CORE", "RLIMIT_RSS", "RLIMIT_NPROC",
+		"RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "RLIMIT_AS", "RLIMIT_LOCKS", "RLIMIT_SIGPENDING", "RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME"},
+	"family":  {"AF_UNSPEC", "AF_UNIX", "AF_INET", 10: "AF_INET6", 16: "AF_NETLINK", 17: "AF_PACKET"},
+	"epollop": {1: "EPOLL_CTL_ADD", 2: "EPOLL_CTL_DEL", 3: "EPOLL_CTL_MOD"},
+	"clock":   {"CLOCK_REALTIME", "CLOCK_MONOTONIC", "CLOCK_PROCESS_CPUTIME_ID", "CLOCK_THREAD_CPUTIME_ID", 7: "CLOCK_BOOTTIME"},
+}
 
 // kinds takes a signature apart.
 func kinds(sig string) []string {
@@ -54,19 +68,15 @@ func appendArg(b []byte, t *kernel.Task, sig []string, i int, a kernel.Args, ret
 		return append(append(b, '0'), strconv.FormatUint(uint64(v.Uint()&07777), 8)...)
 	case "signal":
 		return append(b, signalName(v.Int())...)
-	case "whence":
-		return appendName(b, v.Int(), "SEEK_SET", "SEEK_CUR", "SEEK_END", "SEEK_DATA", "SEEK_HOLE")
-	case "sighow":
-		return appendName(b, v.Int(), "SIG_BLOCK", "SIG_UNBLOCK", "SIG_SETMASK")
-	case "rlimitres":
-		return appendName(b, v.Int(), "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_CORE", "RLIMIT_RSS", "RLIMIT_NPROC",
-			"RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "RLIMIT_AS", "RLIMIT_LOCKS", "RLIMIT_SIGPENDING", "RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME")
+	}
+	if ns := names[sig[i]]; ns != nil {
+		return appendName(b, v.Int(), ns...)
 	}
 	if fs := flagSets[sig[i]]; fs != nil {
 		return appendFlags(b, v.Uint64(), fs)
 	}
 	if p := v.Pointer(); p != 0 && ret != ^uintptr(0) {
-		if dec := memoryKinds[sig[i]]; dec != nil {
+		if dec := memoryKinds[strings.TrimPrefix(sig[i], ">")]; dec != nil {
 			if out, ok := dec(b, t, p, i, a, ret); ok {
 				return out
 			}
@@ -81,7 +91,7 @@ func appendArg(b []byte, t *kernel.Task, sig []string, i int, a kernel.Args, ret
 func appendHex(b []byte, v uint64) []byte { return strconv.AppendUint(append(b, "0x"...), v, 16) }
 
 func appendName(b []byte, v int32, names ...string) []byte {
-	if v >= 0 && int(v) < len(names) {
+	if v >= 0 && int(v) < len(names) && names[v] != "" {
 		return append(b, names[v]...)
 	}
 	return strconv.AppendInt(b, int64(v), 10)
@@ -112,7 +122,7 @@ var flagSets = map[string][]flagName{
 	"atflags": {{unix.AT_SYMLINK_NOFOLLOW, "AT_SYMLINK_NOFOLLOW"}, {unix.AT_REMOVEDIR, "AT_REMOVEDIR"}, {unix.AT_SYMLINK_FOLLOW, "AT_SYMLINK_FOLLOW"},
 		{unix.AT_NO_AUTOMOUNT, "AT_NO_AUTOMOUNT"}, {unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"}},
 	"prot": {{0, "PROT_NONE"}, {1, "PROT_READ"}, {2, "PROT_WRITE"}, {4, "PROT_EXEC"}, {unix.PROT_GROWSDOWN, "PROT_GROWSDOWN"}},
-	"mapflags": {{unix.MAP_SHARED_VALIDATE, "MAP_SHARED_VALIDATE"}, {unix.MAP_SHARED, "MAP_SHARED"}, {unix.MAP_PRIVATE, "MAP_PRIVATE"}, {unix.MAP_FIXED, "MAP_FIXED"},
+	"mmapflags": {{unix.MAP_SHARED_VALIDATE, "MAP_SHARED_VALIDATE"}, {unix.MAP_SHARED, "MAP_SHARED"}, {unix.MAP_PRIVATE, "MAP_PRIVATE"}, {unix.MAP_FIXED, "MAP_FIXED"},
 		{unix.MAP_ANONYMOUS, "MAP_ANONYMOUS"}, {unix.MAP_GROWSDOWN, "MAP_GROWSDOWN"}, {unix.MAP_DENYWRITE, "MAP_DENYWRITE"}, {unix.MAP_LOCKED, "MAP_LOCKED"},
 		{unix.MAP_NORESERVE, "MAP_NORESERVE"}, {unix.MAP_POPULATE, "MAP_POPULATE"}, {unix.MAP_NONBLOCK, "MAP_NONBLOCK"}, {unix.MAP_STACK, "MAP_STACK"},
 		{unix.MAP_HUGETLB, "MAP_HUGETLB"}, {unix.MAP_FIXED_NOREPLACE, "MAP_FIXED_NOREPLACE"}, {unix.MAP_32BIT, "MAP_32BIT"}},
@@ -127,6 +137,8 @@ var flagSets = map[string][]flagName{
 		{linux.WALL, "__WALL"}, {linux.WCLONE, "__WCLONE"}, {linux.WNOTHREAD, "__WNOTHREAD"}},
 	"pollevents": {{unix.POLLIN, "POLLIN"}, {unix.POLLPRI, "POLLPRI"}, {unix.POLLOUT, "POLLOUT"}, {unix.POLLERR, "POLLERR"}, {unix.POLLHUP, "POLLHUP"},
 		{unix.POLLNVAL, "POLLNVAL"}, {unix.POLLRDHUP, "POLLRDHUP"}},
+	"socktype": {{unix.SOCK_CLOEXEC, "SOCK_CLOEXEC"}, {unix.SOCK_NONBLOCK, "SOCK_NONBLOCK"}, {unix.SOCK_SEQPACKET, "SOCK_SEQPACKET"}, {unix.SOCK_RAW, "SOCK_RAW"},
+		{unix.SOCK_DGRAM, "SOCK_DGRAM"}, {unix.SOCK_STREAM, "SOCK_STREAM"}},
 	"msgflags": {{unix.MSG_OOB, "MSG_OOB"}, {unix.MSG_PEEK, "MSG_PEEK"}, {unix.MSG_DONTWAIT, "MSG_DONTWAIT"}, {unix.MSG_WAITALL, "MSG_WAITALL"},
 		{unix.MSG_NOSIGNAL, "MSG_NOSIGNAL"}, {unix.MSG_TRUNC, "MSG_TRUNC"}, {unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC"}},
 }
@@ -203,6 +215,21 @@ func init() {
 			}
 			b = straceSigset(append(b, ", sa_mask="...), le.Uint64(w[24:]))
 			return append(appendHex(append(b, ", sa_flags="...), le.Uint64(w[8:])), '}')
+		}),
+		"fds": words(8, func(b, w []byte) []byte {
+			return fmt.Appendf(b, "[%d, %d]", int32(binary.LittleEndian.Uint32(w)), int32(binary.LittleEndian.Uint32(w[4:])))
+		}),
+		"wstatus": words(4, func(b, w []byte) []byte {
+			switch s := unix.WaitStatus(binary.LittleEndian.Uint32(w)); {
+			case s.Exited():
+				return fmt.Appendf(b, "[exited %d]", s.ExitStatus())
+			case s.Signaled():
+				return fmt.Appendf(b, "[killed by %s]", signalName(int32(s.Signal())))
+			case s.Stopped():
+				return fmt.Appendf(b, "[stopped by %s]", signalName(int32(s.StopSignal())))
+			default:
+				return append(b, "[continued]"...)
+			}
 		}),
 		"clone_args": words(64, func(b, w []byte) []byte {
 			le := binary.LittleEndian

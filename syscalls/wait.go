@@ -11,7 +11,7 @@ import (
 
 func init() {
 	register(
-		full(61, "wait4", "pid ptr waitflags ptr", sysWait4),
+		full(61, "wait4", "pid >wstatus waitflags ptr", sysWait4),
 		full(247, "waitid", "int pid ptr waitflags ptr", sysWaitid),
 	)
 }
