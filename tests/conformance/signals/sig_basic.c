@@ -40,10 +40,10 @@ static void infos(void) {
 	sigqueue(getpid(), SIGUSR1, v);
 	P("sigqueue: %d code %d value %d\n", got, last.si_code, last.si_value.sival_int);
 	catch(SIGCHLD, 0);
+	got = 0;
 	pid_t p = fork();
 	if (!p)
 		_exit(3);
-	got = 0;
 	while (!got)
 		usleep(1000);
 	P("SIGCHLD: code %d status %d pid %d\n", last.si_code, last.si_status, last.si_pid == p);
