@@ -121,7 +121,7 @@ func (s *Space) carryOut(ops []order) error {
 	seq := o.seq.Add(1)
 	o.waits.Store(1)
 	futexWake(&o.seq, 1)
-	for {
+	for wait, d := futexWaitBriefly, briefly; ; wait, d = futexWait, aliveCheck {
 		v := o.ack.Load()
 		if v == seq {
 			break
@@ -129,7 +129,7 @@ func (s *Space) carryOut(ops []order) error {
 		if s.dead.Load() {
 			return s.gone()
 		}
-		futexWait(&o.ack, v, aliveCheck)
+		wait(&o.ack, v, d)
 	}
 	o.waits.Store(0)
 	return nil

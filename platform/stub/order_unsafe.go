@@ -16,8 +16,16 @@ const (
 	futexWakeOp = 1
 )
 
+// futexWake does not tell the Go runtime that it makes a host call: the thread that it wakes may run first on this CPU, and if that takes a while the runtime would give
+// the caller's place to another OS thread, which has to be woken for it.
 func futexWake(word *atomic.Uint32, n uintptr) {
-	unix.Syscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWakeOp, n)
+	syscall.RawSyscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWakeOp, n)
+}
+
+// futexWaitBriefly is futexWait for what is done by a thread on this CPU within microseconds; for d at most the caller keeps its place among goroutines, see futexWake.
+func futexWaitBriefly(word *atomic.Uint32, v uint32, d time.Duration) {
+	ts := unix.NsecToTimespec(int64(d))
+	syscall.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWaitOp, uintptr(v), uintptr(unsafe.Pointer(&ts)), 0, 0)
 }
 
 func futexWait(word *atomic.Uint32, v uint32, d time.Duration) {
@@ -84,7 +92,7 @@ func answerText() (answer, mask []byte) {
 const (
 	handlerOff = 2048
 	callOff    = 3072
-	waitOff    = 3456
+	waitOff    = 3520
 	// CallAddr is where a slot jumps to in a stub.
 	CallAddr = codeAddr + callOff
 )

@@ -138,6 +138,7 @@ func (s *Space) populateLocked(n int) error {
 		if err != nil {
 			return err
 		}
+		a.Control().SentrySleeps.Store(1) // it is waited for below: it need ring no bell
 		made[i], orders, threads = a, append(orders, o...), append(threads, threadOrder(a))
 	}
 	if _, err := s.makeLocked(append(orders, threads...)); err != nil {

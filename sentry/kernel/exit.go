@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"runtime"
 	"slices"
 
 	"moat/sentry/mm"
@@ -82,6 +83,7 @@ func (t *Task) exit() {
 	}
 	t.notifyExit()
 	if m != nil {
+		runtime.Gosched() // whoever waits for t goes on first
 		m.DecUsers()
 	}
 }
