@@ -105,6 +105,14 @@ func (a *Area) Bytes(addr, n uint64) []byte {
 	return a.chunk.mem[off : off+n : off+n]
 }
 
+// Saves reports whether callCode stores a copy of the extended state, at Saved, when it is called with nr.
+func Saves(nr uint64) bool {
+	return nr == unix.SYS_CLONE || nr == unix.SYS_FORK || nr == unix.SYS_VFORK || nr == unix.SYS_CLONE3
+}
+
+// Saved are n bytes of what callCode stored.
+func (a *Area) Saved(n int) []byte { return a.Bytes(a.addr+pageSize, uint64(n)) }
+
 // Addr is the area's address in the stub.
 func (a *Area) Addr() uint64 { return a.addr }
 

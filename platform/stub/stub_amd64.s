@@ -26,8 +26,8 @@
 #define AREA_MASK (-0x8000)
 #define USER_END 0x7ffffffff000
 #define CALL_OFF 3072
-#define WAIT_OFF 3456
-#define WAIT_CODE 0x7fff00000d80
+#define WAIT_OFF 3520
+#define WAIT_CODE 0x7fff00000dc0
 #define ORDER_SIZE 32768
 #define REPLY_SIZE 4096
 #define WIN_BASE 0x7f600000
@@ -84,6 +84,7 @@
 #define CTL_SP 4032
 #define CTL_FLAGS 4088
 #define CTL_STACK 4096
+#define CTL_XSAVE 4096
 #define TABLE 0x7fff00003000
 
 // The start of the entry code. AX = 1: a guest thread ends. AX = 0: a new one, where there are no handlers, waits for its tracer.
@@ -468,7 +469,7 @@ leave:
 
 // Where a slot of the window jumps to with a call that the guest makes (package trap). AX = number of the call, CX = where the call returns to;
 // the GS base is the thread's area. The flags and all other registers but R11 are the guest's, and nothing may be
-// pushed on its stack. The extended state stays in the registers.
+// pushed on its stack. The extended state stays in the registers; for the calls that make a thread, which inherits it, a copy is stored.
 //
 // What changes with each call is in the cache line of the state, which the sentry looks at all the time: so it is written last, in one go. A register that has not changed since
 // the thread's last call is not stored again, so that its cache line stays with both sides. What the sentry need not see is in a line of its own, the last of the page.
@@ -505,6 +506,18 @@ s13:
 	SAVE(R13, CTL_FS, R12, s14)
 	MOVQ CTL_SP(R12), R11
 	MOVQ AX, BX
+	LEAL -56(AX), CX           // clone, fork and vfork
+	CMPL CX, $2
+	JLS  extended
+	CMPL AX, $435              // clone3
+	JNE  kept
+extended:
+	MOVQ DX, CX
+	MOVL $-1, AX
+	MOVL AX, DX
+	XSAVE64 CTL_XSAVE(R12)
+	MOVQ CX, DX
+kept:
 	BEFORE_HANDOVER
 	MOVQ $WAIT_CODE, CX
 	MOVQ BX, CTL_RAX(R12)

@@ -28,10 +28,14 @@ type thread struct {
 	tid   int
 	area  *stub.Area
 	// The thread waits in the handler, where uc is the frame's ucontext, checked, and fp its extended state, checked; or uc is nil and it waits
-	// behind a call.
+	// behind a call, of which fp is the extended state if that was stored.
 	uc []byte
 	fp []byte
-	fs uint64 // FS base of the last run
+	// fpLen is the size of fp, notes are what the host noted in that of the thread's first frame. saves: the area has a copy.
+	fpLen int
+	notes [fxsaveSize - swOff]byte
+	saves bool
+	fs    uint64 // FS base of the last run
 	// pending is a sticky interrupt. Who sets it looks at the state then, and sends a signal if guest code runs; Run sets the state, then looks at pending.
 	pending atomic.Bool
 	n       counts
@@ -85,7 +89,12 @@ func (t *thread) begin() error {
 			return err
 		}
 	}
-	return t.SetFPState(nil)
+	if err := t.SetFPState(nil); err != nil {
+		return err
+	}
+	t.fpLen = len(t.fp)
+	copy(t.notes[:], t.fp[swOff:])
+	return nil
 }
 
 // locate finds the frame of the signal that the handler was called for. What the area says of it is the guest's to forge.
@@ -271,6 +280,9 @@ func (t *thread) called(regs *platform.Regs) {
 	c := t.area.Control()
 	t.uc, t.fp = nil, nil
 	loadCall(c, regs)
+	if stub.Saves(regs.Rax) {
+		t.fp, t.saves = t.area.Saved(t.fpLen), true
+	}
 	t.fs = c.FSBase
 	regs.Fs_base, regs.Gs_base = t.fs, 0
 	enterCall(regs, regs.Rip)
@@ -365,6 +377,11 @@ func (t *thread) signal() {
 
 // FPState implements platform.Thread.
 func (t *thread) FPState() ([]byte, error) {
+	if t.uc == nil && t.fp != nil {
+		copy(t.fp[swOff:], t.notes[:])
+		clear(t.fp[min(fxsaveSize+8, t.fpLen):min(fxsaveSize+xsaveHeader, t.fpLen)]) // XSAVE leaves it alone
+		return t.fp, nil
+	}
 	if err := t.frame(); err != nil {
 		return nil, err
 	}
@@ -440,10 +457,10 @@ func (t *thread) Release() {
 	if t.polls {
 		t.board.passPoll(t)
 	}
-	if t.polls {
-		t.board.passPoll(t)
-	}
 	t.part()
+	if t.saves {
+		clear(t.area.Saved(t.fpLen)) // the area may become another process'
+	}
 	t.board.remove(t)
 	if t.lost {
 		t.area.Lose()

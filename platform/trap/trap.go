@@ -11,8 +11,8 @@
 //
 // The trap and the way back cost some 3 us, so the code of files that are mapped for execution is rewritten where it makes calls often (rewrite.go). Such a
 // call jumps through a slot in the window (slots.go) to callCode, which stores the registers in the area by itself, without a signal; the
-// extended state stays where it is. The sentry answers by writing registers there. What that way cannot do, because it needs the extended
-// state or a GS base of the guest's, is done in a frame: StateFrame makes the thread trap.
+// extended state stays where it is, but for a copy that calls which make a thread leave for it. The sentry answers by writing registers there. What that way cannot do,
+// because it needs the extended state or a GS base of the guest's, is done in a frame: StateFrame makes the thread trap.
 //
 // # Calls answered in place
 //

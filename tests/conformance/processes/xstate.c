@@ -24,4 +24,28 @@ static void states(void) {
 	x[65] = 1UL << 63, v = (struct iovec){x, full}, R(PT(PTRACE_SETREGSET, p, 0x202, &v)), x[65] = 0, x[64] |= 1UL << 60, R(PT(PTRACE_SETREGSET, p, 0x202, &v));
 	PT(PTRACE_CONT, p, 0, 0), waitpid(p, 0, 0), PT(PTRACE_KILL, p, 0, 0), waitpid(p, 0, 0);
 }
-int main(void) { sub(states); }
+// A child has its parent's state, also where the call's code has been executed so often that it may come another way.
+#define FORK(nr) \
+	__asm__ volatile("ldmxcsr %[m]; fldcw %[c]; movq %[v], %%xmm5; movq %[v], %%xmm15; mov %[a], %%rdi; mov $88, %%esi; mov $" #nr ", %%eax; syscall; movq %%xmm5, %[l]; movq %%xmm15, %[h]; stmxcsr %[m]; fnstcw %[c]" \
+		: "=&a"(r), [l] "=&r"(lo), [h] "=&r"(hi), [m] "+m"(mxcsr), [c] "+m"(cw) : [v] "r"(v), [a] "r"(args) : "rdi", "rsi", "rcx", "r11", "memory", "xmm5", "xmm15")
+static int inherits(int three, uint64_t v) {
+	uint64_t args[11] = {[4] = SIGCHLD}, lo, hi;
+	uint32_t mxcsr = 0x1f80 | (v % 4) << 13, want = mxcsr;
+	uint16_t cw = 0x37f ^ (v % 3) << 10, cwant = cw;
+	long r;
+	if (three)
+		FORK(435);
+	else
+		FORK(57);
+	int ok = lo == v && hi == v && (mxcsr & 0xffc0) == (want & 0xffc0) && cw == cwant, st;
+	if (!r)
+		_exit(ok ? 7 : 8);
+	return r > 0 && waitpid(r, &st, 0) == r && ok && WIFEXITED(st) && WEXITSTATUS(st) == 7;
+}
+static void inherited(void) {
+	int n = 0, m = 0;
+	for (uint64_t i = 0; i < 40; i++)
+		n += inherits(0, i * 0x123456789abcdef), m += inherits(1, ~i);
+	P("fork %d, clone3 %d", n, m);
+}
+int main(void) { sub(states); sub(inherited); }
