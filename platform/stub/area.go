@@ -186,24 +186,11 @@ func (a *Area) Spin(n int, mark *atomic.Int64) bool {
 }
 
 // Await waits until the thread of a waits for the sentry (StateEvent), first by looking spin times, then by futex.
-func (a *Area) Await(spin int) (slept bool, err error) {
-	c := a.Control()
-	if spinUntil(&c.State, StateEvent, spin, nil) {
-		return false, nil
+func (a *Area) Await(spin int) (err error) {
+	for done := spinUntil(&a.Control().State, StateEvent, spin, nil); !done && err == nil; {
+		done, err = a.AwaitFor(aliveCheck)
 	}
-	c.SentrySleeps.Store(1)
-	for {
-		v := c.State.Load()
-		if v == StateEvent {
-			break
-		}
-		if err := a.over(v); err != nil {
-			return true, err
-		}
-		futexWait(&c.State, v, 0)
-	}
-	c.SentrySleeps.Store(0)
-	return true, nil
+	return err
 }
 
 // Told reports whether state v of a thread that was told to run says that it waits for the sentry, or never will.

@@ -7,21 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func entryCodeAddr() *byte
-
-func helperCodeAddr() *byte
-
-func handlerCodeAddr() *byte
-
-func callCodeAddr() *byte
-
-func waitCodeAddr() *byte
-
-func codeEndAddr() *byte
-
-func answerCodeAddr() *byte
-
-func maskCodeAddr() *byte
+// codes are where the pieces of code begin; those of the entry code and the helper's follow each other up to the last of them.
+func codes() *[maskCode + 1]*byte
 
 //go:noescape
 func enterStub(code, order, reply uintptr)

@@ -67,12 +67,15 @@ func mapSlot(fd int, off int64) (*slot, error) {
 	return sl, nil
 }
 
+// Places in codes that have a name; before codeEnd are those that codePages lays out.
+const codeEnd, answerCode, maskCode = 5, 6, 7
+
 // codePages are the pages with the entry code, the helper's code, and the answers in place, copied from the sentry's own text.
 func codePages() []byte {
 	b := make([]byte, 2*pageSize)
 	at, end := [...]int{0, pageSize, handlerOff, callOff, waitOff}, [...]int{handlerOff, 2 * pageSize, callOff, waitOff, pageSize}
-	for i, code := range [...]*byte{entryCodeAddr(), helperCodeAddr(), handlerCodeAddr(), callCodeAddr(), waitCodeAddr()} {
-		next := [...]*byte{helperCodeAddr(), handlerCodeAddr(), callCodeAddr(), waitCodeAddr(), codeEndAddr()}[i]
+	for i, code := range codes()[:codeEnd] {
+		next := codes()[i+1]
 		n := int(uintptr(unsafe.Pointer(next)) - uintptr(unsafe.Pointer(code)))
 		if n <= 0 || n > end[i]-at[i] {
 			panic("stub: the entry code does not fit its place")
@@ -85,8 +88,9 @@ func codePages() []byte {
 // answerText is a copy of answerCode and of maskCode.
 func answerText() (answer, mask []byte) {
 	// The one follows the other.
-	n := min(uintptr(unsafe.Pointer(maskCodeAddr()))-uintptr(unsafe.Pointer(answerCodeAddr())), maskOff)
-	return bytes.Clone(unsafe.Slice(answerCodeAddr(), n)), bytes.Clone(unsafe.Slice(maskCodeAddr(), pieceOff-maskOff))
+	a, m := codes()[answerCode], codes()[maskCode]
+	n := min(uintptr(unsafe.Pointer(m))-uintptr(unsafe.Pointer(a)), maskOff)
+	return bytes.Clone(unsafe.Slice(a, n)), bytes.Clone(unsafe.Slice(m, pieceOff-maskOff))
 }
 
 const (

@@ -151,11 +151,8 @@ func (s *Space) populateLocked(n int) error {
 		s.idle = append(s.idle, a)
 	}
 	for _, a := range made {
-		for done := false; !done; { // until it is in the handler: before that it could not be told to end
-			var err error
-			if done, err = a.AwaitFor(aliveCheck); err != nil {
-				return err
-			}
+		if err := a.Await(0); err != nil { // until it is in the handler it could not be told to end
+			return err
 		}
 	}
 	return nil

@@ -189,9 +189,6 @@ func (s *Space) Text(text int) uint64 { return atomic.LoadUint64(&s.slot.bases[t
 // PID is the stub's process ID.
 func (s *Space) PID() int { return s.pid }
 
-// Dead reports whether the stub is known to have ended.
-func (s *Space) Dead() bool { return s.dead.Load() }
-
 // Flush implements platform.AddressSpace.
 func (s *Space) Flush() error {
 	if !s.queued.Load() && !s.flushing.Load() {

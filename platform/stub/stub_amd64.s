@@ -5,7 +5,6 @@
 
 #define SYS_lseek 8
 #define SYS_mmap 9
-#define SYS_mprotect 10
 #define SYS_munmap 11
 #define SYS_pwrite64 18
 #define SYS_pause 34
@@ -588,39 +587,20 @@ leave:
 TEXT ·codeEnd(SB), NOSPLIT|NOFRAME, $0-0
 	HLT
 
-// func codeEndAddr() *byte
-TEXT ·codeEndAddr(SB), NOSPLIT, $0-8
-	MOVQ $·codeEnd(SB), AX
-	MOVQ AX, ret+0(FP)
-	RET
+// Where the pieces of code are, in the order of what order_unsafe.go calls them.
+DATA codes<>+0(SB)/8, $·entryCode(SB)
+DATA codes<>+8(SB)/8, $·helperCode(SB)
+DATA codes<>+16(SB)/8, $·handlerCode(SB)
+DATA codes<>+24(SB)/8, $·callCode(SB)
+DATA codes<>+32(SB)/8, $·waitCode(SB)
+DATA codes<>+40(SB)/8, $·codeEnd(SB)
+DATA codes<>+48(SB)/8, $·answerCode(SB)
+DATA codes<>+56(SB)/8, $·maskCode(SB)
+GLOBL codes<>(SB), RODATA, $64
 
-// func callCodeAddr() *byte
-TEXT ·callCodeAddr(SB), NOSPLIT, $0-8
-	MOVQ $·callCode(SB), AX
-	MOVQ AX, ret+0(FP)
-	RET
-
-// func waitCodeAddr() *byte
-TEXT ·waitCodeAddr(SB), NOSPLIT, $0-8
-	MOVQ $·waitCode(SB), AX
-	MOVQ AX, ret+0(FP)
-	RET
-
-// func handlerCodeAddr() *byte
-TEXT ·handlerCodeAddr(SB), NOSPLIT, $0-8
-	MOVQ $·handlerCode(SB), AX
-	MOVQ AX, ret+0(FP)
-	RET
-
-// func entryCodeAddr() *byte
-TEXT ·entryCodeAddr(SB), NOSPLIT, $0-8
-	MOVQ $·entryCode(SB), AX
-	MOVQ AX, ret+0(FP)
-	RET
-
-// func helperCodeAddr() *byte
-TEXT ·helperCodeAddr(SB), NOSPLIT, $0-8
-	MOVQ $·helperCode(SB), AX
+// func codes() *[numCodes]*byte
+TEXT ·codes(SB), NOSPLIT, $0-8
+	MOVQ $codes<>(SB), AX
 	MOVQ AX, ret+0(FP)
 	RET
 
@@ -756,15 +736,3 @@ query:
 	JEQ  ok
 	MOVQ R9, 0(DX)             // may fault
 	JMP  ok
-
-// func answerCodeAddr() *byte
-TEXT ·answerCodeAddr(SB), NOSPLIT, $0-8
-	MOVQ $·answerCode(SB), AX
-	MOVQ AX, ret+0(FP)
-	RET
-
-// func maskCodeAddr() *byte
-TEXT ·maskCodeAddr(SB), NOSPLIT, $0-8
-	MOVQ $·maskCode(SB), AX
-	MOVQ AX, ret+0(FP)
-	RET

@@ -82,7 +82,7 @@ func (p *Platform) newThread(s *stub.Space, tid int, a *stub.Area) (platform.Thr
 // begin brings a thread that is new, or was another guest thread's, to where it can be given its first registers.
 func (t *thread) begin() error {
 	if !t.area.Behind() {
-		if _, err := t.area.Await(spinLooks); err != nil {
+		if err := t.area.Await(spinLooks); err != nil {
 			return err
 		}
 		if err := t.locate(); err != nil {
@@ -122,7 +122,7 @@ func (t *thread) frame() error {
 	}
 	t.n.frames++
 	t.area.Resume(stub.StateFrame)
-	if _, err := t.area.Await(spinLooks); err != nil {
+	if err := t.area.Await(spinLooks); err != nil {
 		return err
 	}
 	return t.locate()
