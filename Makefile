@@ -5,7 +5,7 @@ FUZZTIME ?= 20s
 comma := ,
 export GOFLAGS ?= -mod=mod
 
-.PHONY: all build shim run test unit workloads oci oci-suites containerd net vm lint size fuzz bench bench-quick clean deps conformance fuzz-raw soak fuzz-diff suites
+.PHONY: all build shim run test unit workloads oci oci-suites containerd net vm lint size fuzz bench bench-quick bench-net clean deps conformance fuzz-raw soak fuzz-diff suites
 
 all: build
 
@@ -86,10 +86,16 @@ fuzz:
 
 # Beside native, runc (of Debian) and runsc (of the Go proxy, at the version of scripts/runsc.sh); writes docs/bench.
 bench: build
+	./scripts/deps.sh nginx-light wrk redis-server iperf3 iproute2
 	./scripts/bench.sh -rounds 5 -out docs/bench
 
 bench-quick: build
 	./scripts/bench.sh -rounds 1 -parts calls -platforms trap
+
+# The network alone: servers in containers, and natively, with their clients outside.
+bench-net: build
+	./scripts/deps.sh nginx-light wrk redis-server iperf3 iproute2
+	./scripts/bench.sh -rounds 3 -parts network -platforms trap
 
 # Random system calls on moat alone: it must answer, never die, never grow.
 fuzz-raw:

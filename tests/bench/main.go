@@ -1,6 +1,6 @@
 // Command bench measures moat beside the native kernel, runc and runsc, in interleaved runs on one machine.
 //
-//	go run ./tests/bench -moat bin/moat -runsc PATH [-runc PATH] [-rounds N] [-parts calls,programs,sandbox] [-only REGEX] [-out DIR]
+//	go run ./tests/bench -moat bin/moat -runsc PATH [-runc PATH] [-rounds N] [-parts calls,programs,sandbox,network] [-only REGEX] [-out DIR]
 //
 // A round runs every case on every runner in turn, case by case, so that what the machine's neighbours do meets all runners alike. Absolute times
 // drift all the same: the ratios are what to read.
@@ -41,7 +41,7 @@ func main() {
 	platforms := flag.String("platforms", "trap,ptrace", "moat platforms, comma separated")
 	rounds := flag.Int("rounds", 3, "rounds of each runner")
 	only := flag.String("only", "", "regular expression of cases")
-	parts := flag.String("parts", "calls,programs,sandbox", "what to measure, comma separated")
+	parts := flag.String("parts", "calls,programs,sandbox,network", "what to measure, comma separated")
 	out := flag.String("out", "", "write results.json, README.md and plot.svg to this directory; empty: only the table, to standard output")
 	flag.Parse()
 	if os.Getenv(inNamespace) == "" {
@@ -59,8 +59,10 @@ func main() {
 			b.programs()
 		case "sandbox":
 			b.sandbox()
+		case "network":
+			b.network()
 		default:
-			check(fmt.Errorf("-parts: %q is none of calls, programs, sandbox", p))
+			check(fmt.Errorf("-parts: %q is none of calls, programs, sandbox, network", p))
 		}
 	}
 	report(b, *out)

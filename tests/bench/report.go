@@ -20,6 +20,7 @@ const (
 	partPrograms = "programs"
 	partSandbox  = "sandbox"
 	partMemory   = "memory"
+	partNetwork  = "network"
 )
 
 var anything = regexp.MustCompile("")
@@ -54,7 +55,7 @@ func report(b *bench, out string) {
 	md.WriteString("Medians; a number behind a figure is its multiple of native's median in the same run. \"to runsc\" is how many times as fast (as small) as runsc moat's trap platform is.\n" +
 		"Programs are measured with the start of their sandbox. Absolute times are the machine's; the ratios are what to read.\n")
 	for _, p := range []struct{ part, title string }{
-		{partCalls, "Calls and hand-overs"}, {partPrograms, "Programs"}, {partSandbox, "The sandbox"}, {partMemory, "Memory"},
+		{partCalls, "Calls and hand-overs"}, {partPrograms, "Programs"}, {partSandbox, "The sandbox"}, {partNetwork, "Network"}, {partMemory, "Memory"},
 	} {
 		if len(b.all[p.part]) > 0 {
 			fmt.Fprintf(&md, "\n## %s\n\n", p.title)
