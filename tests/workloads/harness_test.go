@@ -55,7 +55,7 @@ func TestMain(m *testing.M) {
 }
 
 // path is the PATH of tests, on the host and inside.
-const path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin"
+const path = "PATH=/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 func environ() []string {
 	env := []string{path, "HOME=/root", "LANG=C.UTF-8", "TERM=xterm", "GOFLAGS=-mod=mod"}

@@ -28,9 +28,9 @@ type base = socket.Base
 type sock struct {
 	vfs.Waitable
 	base
-	gid uint32 // of who made the socket (auth.KGID)
-	st  *Stack
-	ns  *kernel.NetNamespace
+	owner owner
+	st    *Stack
+	ns    *kernel.NetNamespace
 	// ep is replaced when a TCP socket is disconnected, for which netstack's endpoints cannot be used again.
 	ep atomic.Pointer[tcpip.Endpoint]
 	// rdShut and wrShut are shutdown(2)'s.
@@ -125,7 +125,8 @@ func (s *sock) init(t *kernel.Task, family, typ, protocol int32, trans tcpip.Tra
 	}
 	s.base.Init(family, typ, protocol)
 	s.base.Hooks = s
-	s.base.UID, s.gid = uint32(t.Credentials().FSUID), uint32(t.Credentials().FSGID)
+	s.owner = owner{uint32(t.Credentials().FSUID), uint32(t.Credentials().FSGID)}
+	s.base.UID = s.owner.uid
 	ep, err := s.newEndpoint(trans)
 	if err != nil {
 		return nil, err
@@ -148,16 +149,19 @@ func netProto(family int32) tcpip.NetworkProtocolNumber {
 func (s *sock) newEndpoint(trans tcpip.TransportProtocolNumber) (tcpip.Endpoint, error) {
 	ep, err := s.makeEndpoint(trans)
 	if err == nil {
-		ep.SetOwner(s)
+		ep.SetOwner(s.owner)
 	}
 	return ep, err
 }
 
-// KUID implements tcpip.PacketOwner, for the packet filter.
-func (s *sock) KUID() uint32 { return s.base.UID }
+// owner is who made a socket (auth.KUID, auth.KGID), for the packet filter. It leads to no socket: a connection in TIME_WAIT keeps no namespace.
+type owner struct{ uid, gid uint32 }
+
+// KUID implements tcpip.PacketOwner.
+func (o owner) KUID() uint32 { return o.uid }
 
 // KGID implements tcpip.PacketOwner.
-func (s *sock) KGID() uint32 { return s.gid }
+func (o owner) KGID() uint32 { return o.gid }
 
 func (s *sock) makeEndpoint(trans tcpip.TransportProtocolNumber) (tcpip.Endpoint, error) {
 	n := s.st.tcpip()
