@@ -128,7 +128,7 @@ func (s *Stack) addLinks(n *stack.Stack, links []Link, pcap *os.File) error {
 			return fail("descriptor", err)
 		}
 		id := tcpip.NICID(l.Index)
-		if err := n.CreateNICWithOptions(id, ep, stack.NICOptions{Name: l.Name, DeliverLinkPackets: true, Kind: "veth"}); err != nil {
+		if err := n.CreateNICWithOptions(id, ep, stack.NICOptions{Name: l.Name, DeliverLinkPackets: true, Kind: "veth", QDisc: &acks{LinkWriter: ep}}); err != nil {
 			return fail("create", err)
 		}
 		for _, a := range l.Addrs {

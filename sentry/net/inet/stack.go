@@ -6,10 +6,10 @@
 // be connected anew, options that are kept, bounds.
 //
 // Locks: sock.mu guards a socket's own state and is not held over calls of netstack that deliver packets (Write, Connect, Close). Stack.mu guards the lists of
-// sockets and the tables of iptables; only netstack's lock of its tables is taken under it. Waiter queues are notified by netstack, without locks of this package.
+// sockets and the tables of iptables; only netstack's lock of its tables is taken under it. acks.mu guards what a link holds back; nothing is called under it. Waiter queues are notified by netstack, without locks of this package.
 //
 // Bounds: buffers of a socket are SO_SNDBUF's and SO_RCVBUF's (queue.go), error queues maxErrors, sockets of a stack maxSockets, connections that nobody holds any more
-// (TIME_WAIT and the like) maxOrphans, of which the oldest goes first.
+// (TIME_WAIT and the like) maxOrphans, of which the oldest goes first; packets for neighbours that do not answer maxUnresolved.
 package inet
 
 import (
@@ -110,6 +110,9 @@ func (s *Stack) tcpip() *stack.Stack {
 }
 
 func (s *Stack) build() {
+	// netstack has a goroutine for each of these that handles segments, and those of one listener's connections would spin for its lock: few do more.
+	cpus := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(max(cpus/4, 1))
 	n := stack.New(stack.Options{
 		NetworkProtocols: []stack.NetworkProtocolFactory{ipv4.NewProtocol,
 			ipv6.NewProtocolWithOptions(ipv6.Options{DADConfigs: stack.DADConfigurations{DupAddrDetectTransmits: 0}}), arp.NewProtocol},
@@ -118,6 +121,7 @@ func (s *Stack) build() {
 		RawFactory:               raw.EndpointFactory{},
 		AllowPacketEndpointWrite: true,
 	})
+	runtime.GOMAXPROCS(cpus)
 	set := func(o tcpip.SettableTransportProtocolOption) { _ = n.SetTransportProtocolOption(tcp.ProtocolNumber, o) }
 	// net.ipv4.tcp_wmem.
 	set(&tcpip.TCPSendBufferSizeRangeOption{Min: 4096, Default: 16384, Max: maxSend})
@@ -138,7 +142,7 @@ func (s *Stack) build() {
 			lo = l
 		}
 	}
-	_ = n.CreateNICWithOptions(loNIC, lo, stack.NICOptions{Name: "lo", Disabled: !s.conf.LoopbackUp, DeliverLinkPackets: true})
+	_ = n.CreateNICWithOptions(loNIC, lo, stack.NICOptions{Name: "lo", Disabled: !s.conf.LoopbackUp, DeliverLinkPackets: true, QDisc: &acks{LinkWriter: lo}})
 	s.net = n
 	if s.conf.LoopbackUp {
 		s.loopbackAddresses()
