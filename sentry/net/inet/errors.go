@@ -1,75 +1,56 @@
 package inet
 
 import (
+	"reflect"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 )
 
+// errnos are Linux's for netstack's errors; EINVAL for those that are not here.
+var errnos = map[reflect.Type]unix.Errno{
+	reflect.TypeFor[*tcpip.ErrWouldBlock]():                unix.EWOULDBLOCK,
+	reflect.TypeFor[*tcpip.ErrConnectStarted]():            unix.EINPROGRESS,
+	reflect.TypeFor[*tcpip.ErrAlreadyConnecting]():         unix.EALREADY,
+	reflect.TypeFor[*tcpip.ErrAlreadyConnected]():          unix.EISCONN,
+	reflect.TypeFor[*tcpip.ErrConnectionRefused]():         unix.ECONNREFUSED,
+	reflect.TypeFor[*tcpip.ErrConnectionReset]():           unix.ECONNRESET,
+	reflect.TypeFor[*tcpip.ErrConnectionAborted]():         unix.ECONNABORTED,
+	reflect.TypeFor[*tcpip.ErrClosedForSend]():             unix.EPIPE,
+	reflect.TypeFor[*tcpip.ErrAborted]():                   unix.EPIPE,
+	reflect.TypeFor[*tcpip.ErrNotConnected]():              unix.ENOTCONN,
+	reflect.TypeFor[*tcpip.ErrTimeout]():                   unix.ETIMEDOUT,
+	reflect.TypeFor[*tcpip.ErrBadBuffer]():                 unix.EFAULT,
+	reflect.TypeFor[*tcpip.ErrHostUnreachable]():           unix.EHOSTUNREACH,
+	reflect.TypeFor[*tcpip.ErrNetworkUnreachable]():        unix.ENETUNREACH,
+	reflect.TypeFor[*tcpip.ErrHostDown]():                  unix.EHOSTDOWN,
+	reflect.TypeFor[*tcpip.ErrNoNet]():                     unix.ENONET,
+	reflect.TypeFor[*tcpip.ErrBadLocalAddress]():           unix.EADDRNOTAVAIL,
+	reflect.TypeFor[*tcpip.ErrPortInUse]():                 unix.EADDRINUSE,
+	reflect.TypeFor[*tcpip.ErrNoPortAvailable]():           unix.EADDRINUSE,
+	reflect.TypeFor[*tcpip.ErrDestinationRequired]():       unix.EDESTADDRREQ,
+	reflect.TypeFor[*tcpip.ErrMessageTooLong]():            unix.EMSGSIZE,
+	reflect.TypeFor[*tcpip.ErrNoBufferSpace]():             unix.ENOBUFS,
+	reflect.TypeFor[*tcpip.ErrBroadcastDisabled]():         unix.EACCES,
+	reflect.TypeFor[*tcpip.ErrNotPermitted]():              unix.EPERM,
+	reflect.TypeFor[*tcpip.ErrNotSupported]():              unix.EOPNOTSUPP,
+	reflect.TypeFor[*tcpip.ErrAddressFamilyNotSupported](): unix.EAFNOSUPPORT,
+	reflect.TypeFor[*tcpip.ErrUnknownProtocolOption]():     unix.ENOPROTOOPT,
+	reflect.TypeFor[*tcpip.ErrUnknownDevice]():             unix.ENODEV,
+	reflect.TypeFor[*tcpip.ErrUnknownNICID]():              unix.ENODEV,
+	reflect.TypeFor[*tcpip.ErrNoSuchFile]():                unix.ENOENT,
+	reflect.TypeFor[*tcpip.ErrDuplicateAddress]():          unix.EEXIST,
+	reflect.TypeFor[*tcpip.ErrEndpointBusy]():              unix.EBUSY,
+	reflect.TypeFor[*tcpip.ErrQueueSizeNotSupported]():     unix.ENOTTY,
+}
+
 // errno turns netstack's error into Linux's. Callers handle those for which the call matters.
 func errno(err tcpip.Error) error {
-	switch err.(type) {
-	case nil:
+	if err == nil {
 		return nil
-	case *tcpip.ErrWouldBlock:
-		return unix.EWOULDBLOCK
-	case *tcpip.ErrConnectStarted:
-		return unix.EINPROGRESS
-	case *tcpip.ErrAlreadyConnecting:
-		return unix.EALREADY
-	case *tcpip.ErrAlreadyConnected:
-		return unix.EISCONN
-	case *tcpip.ErrConnectionRefused:
-		return unix.ECONNREFUSED
-	case *tcpip.ErrConnectionReset:
-		return unix.ECONNRESET
-	case *tcpip.ErrConnectionAborted:
-		return unix.ECONNABORTED
-	case *tcpip.ErrClosedForSend, *tcpip.ErrAborted:
-		return unix.EPIPE
-	case *tcpip.ErrNotConnected:
-		return unix.ENOTCONN
-	case *tcpip.ErrTimeout:
-		return unix.ETIMEDOUT
-	case *tcpip.ErrBadBuffer:
-		return unix.EFAULT
-	case *tcpip.ErrHostUnreachable:
-		return unix.EHOSTUNREACH
-	case *tcpip.ErrNetworkUnreachable:
-		return unix.ENETUNREACH
-	case *tcpip.ErrHostDown:
-		return unix.EHOSTDOWN
-	case *tcpip.ErrNoNet:
-		return unix.ENONET
-	case *tcpip.ErrBadLocalAddress:
-		return unix.EADDRNOTAVAIL
-	case *tcpip.ErrPortInUse, *tcpip.ErrNoPortAvailable:
-		return unix.EADDRINUSE
-	case *tcpip.ErrDestinationRequired:
-		return unix.EDESTADDRREQ
-	case *tcpip.ErrMessageTooLong:
-		return unix.EMSGSIZE
-	case *tcpip.ErrNoBufferSpace:
-		return unix.ENOBUFS
-	case *tcpip.ErrBroadcastDisabled:
-		return unix.EACCES
-	case *tcpip.ErrNotPermitted:
-		return unix.EPERM
-	case *tcpip.ErrNotSupported:
-		return unix.EOPNOTSUPP
-	case *tcpip.ErrAddressFamilyNotSupported:
-		return unix.EAFNOSUPPORT
-	case *tcpip.ErrUnknownProtocolOption:
-		return unix.ENOPROTOOPT
-	case *tcpip.ErrUnknownDevice, *tcpip.ErrUnknownNICID:
-		return unix.ENODEV
-	case *tcpip.ErrNoSuchFile:
-		return unix.ENOENT
-	case *tcpip.ErrDuplicateAddress:
-		return unix.EEXIST
-	case *tcpip.ErrEndpointBusy:
-		return unix.EBUSY
-	case *tcpip.ErrQueueSizeNotSupported:
-		return unix.ENOTTY
+	}
+	if e, ok := errnos[reflect.TypeOf(err)]; ok {
+		return e
 	}
 	return unix.EINVAL
 }

@@ -11,7 +11,6 @@ import (
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/rawfile"
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
@@ -34,7 +33,7 @@ const (
 )
 
 // packetLink is a link endpoint on a packet socket of the host. fdbased, netstack's own, takes every checksum for good, so that what a wire has corrupted
-// would reach programs; here the host says of each packet whether it vouches for the checksum (PACKET_VNET_HDR), and it is verified if not.
+// would reach programs; here the host says of each packet whether it vouches for the checksum (PACKET_VNET_HDR), and the stack verifies it if not.
 type packetLink struct {
 	file *os.File
 	raw  syscall.RawConn
@@ -42,17 +41,13 @@ type packetLink struct {
 	gso  bool
 	mac  tcpip.LinkAddress
 	mtu  atomic.Uint32
-	// unverified: the packet that is being delivered is a fragment, whose transport's checksum the stack must verify once the whole is there.
+	// unverified: the host does not vouch for the checksums of the packet that is being delivered, and the stack must verify them.
 	unverified atomic.Bool
-	// bad counts frames that were dropped for their checksum.
-	bad atomic.Uint64
-	wg  sync.WaitGroup
+	wg         sync.WaitGroup
 	// delivered is told how many frames went to the stack.
 	delivered func(n int64)
-
-	mu sync.RWMutex
-	// +checklocks:mu
-	dispatcher stack.NetworkDispatcher
+	// dispatcher is nil before the first Attach.
+	dispatcher atomic.Pointer[stack.NetworkDispatcher]
 }
 
 // newPacketLink takes over the descriptor of l. It must be called while the host's epoll_ctl(2) may be.
@@ -69,21 +64,15 @@ func newPacketLink(l *Link, delivered func(n int64)) (*packetLink, error) {
 
 // Attach implements stack.LinkEndpoint.
 func (p *packetLink) Attach(d stack.NetworkDispatcher) {
-	p.mu.Lock()
-	start := p.dispatcher == nil && d != nil
-	p.dispatcher = d
-	p.mu.Unlock()
-	if start {
-		p.wg.Add(1)
-		go p.receive()
+	if p.dispatcher.Swap(&d) == nil {
+		p.wg.Go(p.receive)
 	}
 }
 
 // IsAttached implements stack.LinkEndpoint.
 func (p *packetLink) IsAttached() bool {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return p.dispatcher != nil
+	d := p.dispatcher.Load()
+	return d != nil && *d != nil
 }
 
 // slot is where one frame is received: most end in small, and are copied into a buffer of their size, so that what the stack keeps of them costs no more.
@@ -119,41 +108,36 @@ func (s *slot) take(n int) buffer.Buffer {
 	return b
 }
 
-// receive delivers frames until the link is detached or the descriptor fails.
+// receive delivers frames until the descriptor is closed.
 func (p *packetLink) receive() {
-	defer p.wg.Done()
 	slots := make([]slot, batch) // never moves: the host is given its addresses
 	var hdrs [batch]rawfile.MMsgHdr
-	for p.IsAttached() {
-		n := 0
-		err := p.raw.Read(func(fd uintptr) bool {
+	_ = p.raw.Read(func(fd uintptr) bool { // which waits for more, and for no less than what comes after, when it is told false
+		for {
 			for i := range slots {
 				slots[i].fill(&hdrs[i], p.gso)
 			}
-			var errno unix.Errno
-			n, errno = recvmmsg(int(fd), hdrs[:])
-			return errno != unix.EAGAIN
-		})
-		if err != nil {
-			return
+			n, errno := recvmmsg(int(fd), hdrs[:])
+			for i := range max(n, 0) {
+				p.deliver(&slots[i], int(hdrs[i].Len))
+			}
+			p.delivered(int64(max(n, 0)))
+			if errno == unix.EAGAIN || 0 < n && n < batch {
+				return false
+			}
 		}
-		for i := range max(n, 0) {
-			p.deliver(&slots[i], int(hdrs[i].Len))
-		}
-		p.delivered(int64(max(n, 0)))
-	}
+	})
 }
 
 // deliver hands one frame to the stack. Nothing of it is believed.
 func (p *packetLink) deliver(s *slot, n int) {
-	trusted, unfinished := false, false
+	valid, unfinished := false, false
 	if p.gso {
 		if n < vnetSize {
 			return
 		}
 		n -= vnetSize
-		unfinished = s.vnet[0]&vnetNeedsCsum != 0
-		trusted = unfinished || s.vnet[0]&vnetValid != 0
+		valid, unfinished = s.vnet[0]&vnetValid != 0, s.vnet[0]&vnetNeedsCsum != 0
 	}
 	if n < header.EthernetMinimumSize || n > smallFrame+bigFrame {
 		return
@@ -174,78 +158,20 @@ func (p *packetLink) deliver(s *slot, n int) {
 	default:
 		return // another's, on a link that floods
 	}
-	if !trusted && !checksumGood(pkt.NetworkProtocolNumber, pkt.Data().AsRange().ToSlice) {
-		p.bad.Add(1)
-		return
-	}
-	p.mu.RLock()
-	d := p.dispatcher
-	p.mu.RUnlock()
-	if d != nil {
-		p.unverified.Store(!unfinished && fragment(pkt))       // what the host has not finished it has not cut
-		d.DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt) // which asks for the capabilities
+	if d := *p.dispatcher.Load(); d != nil {
+		p.unverified.Store(!unfinished && !(valid && whole(pkt))) // what the host has not finished it has not cut
+		d.DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt)    // which asks for the capabilities
 	}
 }
 
-// fragment reports whether a packet is a fragment, or may be one behind extension headers.
-func fragment(pkt *stack.PacketBuffer) bool {
-	switch pkt.NetworkProtocolNumber {
-	case header.IPv4ProtocolNumber:
-		b, ok := pkt.Data().PullUp(header.IPv4MinimumSize)
-		ip := header.IPv4(b)
-		return ok && (ip.More() || ip.FragmentOffset() != 0)
-	case header.IPv6ProtocolNumber:
-		b, ok := pkt.Data().PullUp(header.IPv6MinimumSize)
-		if !ok {
-			return false
-		}
-		switch tcpip.TransportProtocolNumber(header.IPv6(b).NextHeader()) {
-		case header.TCPProtocolNumber, header.UDPProtocolNumber, header.ICMPv6ProtocolNumber:
-			return false
-		}
-		return true
+// whole reports that a packet is of TCP or UDP and no fragment, whose checksum would be that of more than it has.
+func whole(pkt *stack.PacketBuffer) bool {
+	b, ok := pkt.Data().PullUp(header.IPv4MinimumSize)
+	if ip := header.IPv4(b); ok && pkt.NetworkProtocolNumber == header.IPv4ProtocolNumber {
+		return !ip.More() && ip.FragmentOffset() == 0
 	}
-	return false
-}
-
-// checksumGood verifies the transport's checksum of an IP packet. What it cannot judge (fragments, other protocols, malformed packets, which the
-// stack rejects) is good.
-func checksumGood(proto tcpip.NetworkProtocolNumber, packet func() []byte) bool {
-	var transport tcpip.TransportProtocolNumber
-	var src, dst tcpip.Address
-	var b []byte
-	switch proto {
-	case header.IPv4ProtocolNumber:
-		b = packet()
-		ip := header.IPv4(b)
-		if len(b) < header.IPv4MinimumSize || !ip.IsValid(len(b)) || ip.More() || ip.FragmentOffset() != 0 {
-			return true
-		}
-		transport, src, dst = ip.TransportProtocol(), ip.SourceAddress(), ip.DestinationAddress()
-		b = b[ip.HeaderLength():ip.TotalLength()]
-	case header.IPv6ProtocolNumber:
-		b = packet()
-		ip := header.IPv6(b)
-		if len(b) < header.IPv6MinimumSize || int(ip.PayloadLength()) > len(b)-header.IPv6MinimumSize {
-			return true
-		}
-		transport, src, dst = tcpip.TransportProtocolNumber(ip.NextHeader()), ip.SourceAddress(), ip.DestinationAddress()
-		b = b[header.IPv6MinimumSize:][:ip.PayloadLength()]
-	default:
-		return true
-	}
-	switch {
-	case transport == header.TCPProtocolNumber && len(b) >= header.TCPMinimumSize, transport == header.ICMPv6ProtocolNumber:
-	case transport == header.UDPProtocolNumber && len(b) >= header.UDPMinimumSize:
-		if binary.BigEndian.Uint16(b[6:]) == 0 {
-			return true // there is none
-		}
-	case transport == header.ICMPv4ProtocolNumber:
-		return checksum.Checksum(b, 0) == 0xffff
-	default:
-		return true
-	}
-	return checksum.Checksum(b, header.PseudoHeaderChecksum(transport, src, dst, uint16(len(b)))) == 0xffff
+	next := header.IPv6(b).NextHeader // looks at no more than an IPv4 header has
+	return ok && (next() == uint8(header.TCPProtocolNumber) || next() == uint8(header.UDPProtocolNumber))
 }
 
 // WritePackets implements stack.LinkEndpoint. What the host does not take is lost, as on a wire.
@@ -342,7 +268,7 @@ func (p *packetLink) LinkAddress() tcpip.LinkAddress { return p.mac }
 // SetLinkAddress does nothing: the host's interface has its address.
 func (*packetLink) SetLinkAddress(tcpip.LinkAddress) {}
 
-// Capabilities say that checksums were verified, by the host or by deliver, of all but the packet that is being delivered if it is a fragment.
+// Capabilities say whether checksums were verified of the packet that is being delivered.
 func (p *packetLink) Capabilities() stack.LinkEndpointCapabilities {
 	if p.unverified.Load() {
 		return stack.CapabilityResolutionRequired
