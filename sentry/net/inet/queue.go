@@ -53,13 +53,10 @@ func (s *Stack) relieve() {
 	}
 	s.unresolved.Store(int64(lag))
 	old := s.net.Clock().NowMonotonic().Add(-resolveTime)
-	for id, i := range nics {
-		for p := range i.NetworkStats {
-			l, _ := s.net.Neighbors(id, p) // not all have some
-			for _, n := range l {
-				if n.State == stack.Incomplete && n.UpdatedAt.Before(old) {
-					_ = s.net.RemoveNeighbor(id, p, n.Addr) // it may be gone
-				}
+	for id := range nics {
+		for _, n := range s.Neighbors(id) {
+			if n.State == stack.Incomplete && n.UpdatedAt.Before(old) {
+				_ = s.RemoveNeighbor(id, n.Addr) // it may be gone
 			}
 		}
 	}

@@ -26,50 +26,22 @@ func (s *Stack) SysAttr(id int, attr string) string {
 		}
 		return tcpip.LinkAddress(b).String()
 	}
-	var v any = 0
-	switch attr {
-	case "addr_len":
-		v = 6
-	case "address":
-		v = mac(string(n.LinkAddress))
-	case "broadcast":
-		if v = mac("\xff\xff\xff\xff\xff\xff"); n.Flags.Loopback {
-			v = mac("")
-		}
-	case "carrier":
-		if n.Flags.Running {
-			v = 1
-		}
-	case "flags":
-		v = fmt.Sprintf("%#x", n.LinuxFlags()&0xffff&^0x40)
-	case "ifindex", "iflink":
-		v = id
-	case "ifalias":
-		v = ""
-	case "mtu":
-		v = n.MTU
-	case "operstate":
-		if v = "down"; n.Flags.Loopback {
-			v = "unknown"
-		} else if n.Flags.Running {
-			v = "up"
-		}
-	case "speed":
-		v = 10000
-	case "tx_queue_len":
-		v = 1000
-	case "type":
-		v = n.HardwareType()
-	case "uevent":
-		v = fmt.Sprintf("INTERFACE=%s\nIFINDEX=%d", n.Name, id)
-	case "statistics/rx_bytes":
-		v = n.Stats.Rx.Bytes.Value()
-	case "statistics/rx_packets":
-		v = n.Stats.Rx.Packets.Value()
-	case "statistics/tx_bytes":
-		v = n.Stats.Tx.Bytes.Value()
-	case "statistics/tx_packets":
-		v = n.Stats.Tx.Packets.Value()
+	broadcast, carrier, state := mac("\xff\xff\xff\xff\xff\xff"), 0, "down"
+	if n.Flags.Running {
+		carrier, state = 1, "up"
+	}
+	if n.Flags.Loopback {
+		broadcast, state = mac(""), "unknown"
+	}
+	v, ok := map[string]any{
+		"addr_len": 6, "address": mac(string(n.LinkAddress)), "broadcast": broadcast, "carrier": carrier, "flags": fmt.Sprintf("%#x", n.LinuxFlags()&0xffff&^0x40),
+		"ifindex": id, "iflink": id, "ifalias": "", "mtu": n.MTU, "operstate": state, "speed": 10000, "tx_queue_len": 1000, "type": n.HardwareType(),
+		"uevent":              fmt.Sprintf("INTERFACE=%s\nIFINDEX=%d", n.Name, id),
+		"statistics/rx_bytes": n.Stats.Rx.Bytes.Value(), "statistics/rx_packets": n.Stats.Rx.Packets.Value(),
+		"statistics/tx_bytes": n.Stats.Tx.Bytes.Value(), "statistics/tx_packets": n.Stats.Tx.Packets.Value(),
+	}[attr]
+	if !ok {
+		v = 0
 	}
 	return fmt.Sprintln(v)
 }
