@@ -30,12 +30,8 @@ func init() {
 		}),
 		full(105, "setuid", "id", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return 0, t.Setuid(a[0].Uint()) }),
 		full(106, "setgid", "id", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return 0, t.Setgid(a[0].Uint()) }),
-		full(113, "setreuid", "id id", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return 0, t.Setreuid(a[0].Uint(), a[1].Uint())
-		}),
-		full(114, "setregid", "id id", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return 0, t.Setregid(a[0].Uint(), a[1].Uint())
-		}),
+		full(113, "setreuid", "id id", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return 0, t.Setreuid(a[0].Uint(), a[1].Uint()) }),
+		full(114, "setregid", "id id", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return 0, t.Setregid(a[0].Uint(), a[1].Uint()) }),
 		full(115, "getgroups", "int ptr", sysGetgroups),
 		full(116, "setgroups", "int ptr", sysSetgroups),
 		full(117, "setresuid", "id id id", func(t *kernel.Task, a kernel.Args) (uintptr, error) {

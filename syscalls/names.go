@@ -194,13 +194,16 @@ func symlink(t *kernel.Task, target, dirfd, path kernel.Arg) (uintptr, error) {
 func newDev(d uint32) uint64 { return unix.Mkdev(d&0xfff00>>8, d&0xff|d>>12&0xfff00) }
 
 func sysMknodat(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	mode := a[2].Mode()
+	if err := vfs.NodeType(mode); err != nil {
+		return 0, err // before the name is looked at
+	}
 	w, err := pathAt(t, a[0], a[1])
 	if err != nil {
 		return 0, err
 	}
 	defer w.done()
 	var rdev uint64
-	mode := a[2].Mode()
 	if f := mode & unix.S_IFMT; f == unix.S_IFCHR || f == unix.S_IFBLK {
 		rdev = newDev(a[3].Uint())
 	}

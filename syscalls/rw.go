@@ -2,6 +2,7 @@ package syscalls
 
 import (
 	"moat/sentry/kernel"
+	"moat/sentry/net/socket"
 	"moat/sentry/usermem"
 	"moat/sentry/vfs"
 
@@ -13,20 +14,12 @@ func init() {
 	register(
 		full(0, "read", "fd buf size", sysRead),
 		full(1, "write", "fd data size", sysWrite),
-		full(17, "pread64", "fd buf size off", sysPread),
-		full(18, "pwrite64", "fd data size off", sysPwrite),
-		full(19, "readv", "fd iovec int", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return vector(t, a, false, -1, 0)
-		}),
-		full(20, "writev", "fd iovec int", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return vector(t, a, true, -1, 0)
-		}),
-		full(295, "preadv", "fd iovec int off", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return vectorAt(t, a, false)
-		}),
-		full(296, "pwritev", "fd iovec int off", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return vectorAt(t, a, true)
-		}),
+		full(17, "pread64", "fd buf size off", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return positioned(t, a, false) }),
+		full(18, "pwrite64", "fd data size off", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return positioned(t, a, true) }),
+		full(19, "readv", "fd iovec int", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return vector(t, a, false, -1, 0) }),
+		full(20, "writev", "fd iovec int", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return vector(t, a, true, -1, 0) }),
+		full(295, "preadv", "fd iovec int off", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return vectorAt(t, a, false) }),
+		full(296, "pwritev", "fd iovec int off", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return vectorAt(t, a, true) }),
 		full(327, "preadv2", "fd iovec int off hex hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return vector(t, a, false, a[3].Int64(), a[5].Uint())
 		}),
@@ -86,14 +79,15 @@ func sigpipe(t *kernel.Task, f *vfs.FileDescription, src usermem.IOSequence, off
 	} else {
 		n, err = f.Write(t, src, flags)
 	}
-	if err == unix.EPIPE && (n == 0 || isPipe(f)) && f.Inode().Mode()&unix.S_IFMT != unix.S_IFREG {
+	s, _ := f.Impl().(socket.Socket)
+	if err == unix.EPIPE && (n == 0 || isPipe(f)) && f.Inode().Mode()&unix.S_IFMT != unix.S_IFREG && (s == nil || s.Base().Type == unix.SOCK_STREAM) {
 		t.SignalSelf(linux.SIGPIPE)
 	}
 	return result(n, err)
 }
 
-// positioned is pread64 and pwrite64.
-func positioned(t *kernel.Task, a kernel.Args, io func(*vfs.FileDescription, vfs.Context, usermem.IOSequence, int64, vfs.IOFlags) (int64, error)) (uintptr, error) {
+// positioned is pread64(2) and pwrite64(2).
+func positioned(t *kernel.Task, a kernel.Args, write bool) (uintptr, error) {
 	if a[3].Int64() < 0 {
 		return 0, unix.EINVAL
 	}
@@ -102,19 +96,20 @@ func positioned(t *kernel.Task, a kernel.Args, io func(*vfs.FileDescription, vfs
 		return 0, err
 	}
 	defer f.DecRef()
-	seq, err := t.SingleIO(a[1].Pointer(), a[2].Int64())
-	if err != nil {
-		return 0, err
+	switch {
+	case !f.Seekable():
+		return 0, unix.ESPIPE
+	case write && !f.Writable(), !write && !f.Readable():
+		return 0, unix.EBADF
 	}
-	return result(io(f, t, seq, a[3].Int64(), 0))
-}
-
-func sysPread(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	return positioned(t, a, (*vfs.FileDescription).PRead)
-}
-
-func sysPwrite(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	return positioned(t, a, (*vfs.FileDescription).PWrite)
+	seq, err := t.SingleIO(a[1].Pointer(), a[2].Int64())
+	switch {
+	case err != nil:
+		return 0, err
+	case write:
+		return result(f.PWrite(t, seq, a[3].Int64(), 0))
+	}
+	return result(f.PRead(t, seq, a[3].Int64(), 0))
 }
 
 func vectorAt(t *kernel.Task, a kernel.Args, write bool) (uintptr, error) {

@@ -188,6 +188,9 @@ func copyInPriority(t *kernel.Task, p hostarch.Addr) (int32, error) {
 }
 
 func sysSchedSetparam(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	if a[0].Int() < 0 {
+		return 0, unix.EINVAL
+	}
 	prio, err := copyInPriority(t, a[1].Pointer())
 	if err != nil {
 		return 0, err

@@ -311,6 +311,9 @@ func sysGetsockopt(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return err
 		}
 		val = val[:min(len(val), int(n))]
+		if level != linux.SOL_SOCKET { // a protocol tells the length before the value
+			_ = t.CopyOutUint32(a[4].Pointer(), uint32(len(val))) // what fails here fails below
+		}
 		if _, err := t.CopyOut(a[3].Pointer(), val); err != nil {
 			return err
 		}

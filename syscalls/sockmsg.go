@@ -219,9 +219,10 @@ func sendmsg(t *kernel.Task, f *vfs.FileDescription, s socket.Socket, addr hosta
 			return 0, err
 		}
 	}
-	if err := copyInControl(t, &h, &m); err != nil {
+	b := s.Base()
+	if err := copyInControl(t, &h, &m, b.Family == unix.AF_INET || b.Family == unix.AF_INET6); err != nil {
 		dropRights(m.Rights)
-		if s.Base().Type == unix.SOCK_SEQPACKET && err != unix.EFAULT && err != unix.ENOBUFS {
+		if b.Type == unix.SOCK_SEQPACKET && err != unix.EFAULT && err != unix.ENOBUFS {
 			if _, e := s.PeerAddr(t); e != nil {
 				err = e // what it is connected to comes before what the messages say (unix_seqpacket_sendmsg)
 			}
@@ -241,7 +242,7 @@ const (
 func cmsgAlign(n int) int { return (n + 7) &^ 7 }
 
 // copyInControl decodes the control messages of sendmsg (net/core/scm.c __scm_send).
-func copyInControl(t *kernel.Task, h *msghdr, m *socket.Message) error {
+func copyInControl(t *kernel.Task, h *msghdr, m *socket.Message, inet bool) error {
 	if h.ctlLen > maxControl {
 		return unix.ENOBUFS
 	}
@@ -253,6 +254,9 @@ func copyInControl(t *kernel.Task, h *msghdr, m *socket.Message) error {
 		if level != linux.SOL_SOCKET {
 			m.Other = append(m.Other, socket.Control{Level: level, Type: typ, Data: data})
 			return nil
+		}
+		if inet && (typ == linux.SCM_RIGHTS || typ == linux.SCM_CREDENTIALS) {
+			return nil // __sock_cmsg_send
 		}
 		switch typ {
 		case linux.SCM_RIGHTS:

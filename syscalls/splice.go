@@ -186,7 +186,7 @@ func sysSendfile(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, unix.EINVAL
 	case !in.Seekable() && off != nil:
 		return 0, unix.ESPIPE
-	case !in.Seekable() && !isPipe(out), unspliced(in), out.Flags()&unix.O_APPEND != 0 && out.Seekable():
+	case !in.Seekable() && !isPipe(out), isPipe(in) && in.Inode() == out.Inode(), unspliced(in), out.Flags()&unix.O_APPEND != 0 && out.Seekable():
 		return 0, unix.EINVAL
 	}
 	m := mover{t: t, in: in, out: out, inOff: off}
@@ -255,6 +255,7 @@ func sysSplice(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	// Only pipes and streams look at the flag, others at what the file was opened with (copy_splice_read).
 	s, _ := in.Impl().(socket.Socket)
 	m.waitIn = !isPipe(in) && (s == nil || s.Base().Type != unix.SOCK_STREAM)
+	m.nonblock = m.nonblock || isPipe(in) && isPipe(out) && (in.Nonblocking() || out.Nonblocking())
 	n, err := m.move(a[4].Uint64())
 	err = storeOffset(t, a[1], m.inOff, err)
 	return n, storeOffset(t, a[3], m.outOff, err)

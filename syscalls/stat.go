@@ -45,9 +45,10 @@ func init() {
 }
 
 const statFlags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_EMPTY_PATH | unix.AT_NO_AUTOMOUNT
+const statSync = 0x6000 // AT_STATX_SYNC_TYPE
 
 func statAt(t *kernel.Task, dirfd, path, buf kernel.Arg, flags uint32) (uintptr, error) {
-	if flags&^uint32(statFlags) != 0 {
+	if flags&^uint32(statFlags|statSync) != 0 {
 		return 0, unix.EINVAL
 	}
 	return withPathOrNull(t, dirfd, path, flags, func(p vfs.Path) error {
@@ -90,8 +91,7 @@ func putStat(t *kernel.Task, buf kernel.Arg, a *vfs.Attr, dev uint64) error {
 
 func sysStatx(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	flags, mask := a[2].Uint(), a[3].Uint()
-	const sync = 0x6000 // AT_STATX_SYNC_TYPE
-	if flags&^uint32(statFlags|sync) != 0 || flags&sync == sync || mask&linux.STATX__RESERVED != 0 {
+	if flags&^uint32(statFlags|statSync) != 0 || flags&statSync == statSync || mask&linux.STATX__RESERVED != 0 {
 		return 0, unix.EINVAL
 	}
 	return withPathOrNull(t, a[0], a[1], flags, func(p vfs.Path) error {

@@ -35,7 +35,7 @@ func init() {
 				switch {
 				case !f.Readable():
 					return unix.EBADF
-				case f.Inode().Mode()&unix.S_IFMT != unix.S_IFREG:
+				case f.Inode().Mode()&unix.S_IFMT != unix.S_IFREG, a[2].Int64() < 0:
 					return unix.EINVAL
 				}
 				return nil // the host reads ahead by itself

@@ -15,12 +15,8 @@ import (
 
 func init() {
 	register(
-		full(310, "process_vm_readv", "int iovec int iovec int hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return processVM(t, a, false)
-		}),
-		full(311, "process_vm_writev", "int iovec int iovec int hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return processVM(t, a, true)
-		}),
+		full(310, "process_vm_readv", "int iovec int iovec int hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return processVM(t, a, false) }),
+		full(311, "process_vm_writev", "int iovec int iovec int hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return processVM(t, a, true) }),
 		full(440, "process_madvise", "fd iovec int madvise hex", sysProcessMadvise),
 		partial(237, "mbind", "ptr size int ptr int hex", "one node: checked, then ignored", sysMbind),
 		partial(238, "set_mempolicy", "int ptr int", "one node: checked, then ignored", sysSetMempolicy),
@@ -85,7 +81,7 @@ func processVM(t *kernel.Task, a kernel.Args, write bool) (uintptr, error) {
 		return 0, unix.EINVAL
 	}
 	local, err := t.CopyInIovecs(a[1].Pointer(), int(a[2].Uint64()))
-	if err != nil {
+	if err != nil || local.NumBytes() == 0 {
 		return 0, err
 	}
 	remote, err := remoteIovecs(t, a[3].Pointer(), a[4].Uint64(), nil)

@@ -300,7 +300,7 @@ func (c *Task) joinThread(tg *ThreadGroup) {
 // newGroup makes c the leader of a new process, with handlers, limits and group of from. Preconditions: tasksMu is held for writing.
 func (k *Kernel) newGroup(c *Task, from *ThreadGroup, a *CloneArgs) *ThreadGroup {
 	pid := c.pid.Load()
-	tg := &ThreadGroup{k: k, pid: pid, leader: c, tasks: []*Task{c}, live: 1, children: make(map[*ThreadGroup]struct{}),
+	tg := &ThreadGroup{k: k, pid: pid, leader: c, tasks: []*Task{c}, live: 1,
 		done: make(chan struct{}), startTime: c.startTime}
 	pid.group = tg
 	c.tg = tg
@@ -336,7 +336,7 @@ func (tg *ThreadGroup) setParent(p *ThreadGroup, by *Task) {
 	tg.parent, tg.parentTask = p, by
 	tg.notePPID()
 	if p != nil {
-		p.children[tg] = struct{}{}
+		p.children = append(p.children, tg)
 		tg.hasSubreaper.Store(p.subreaper.Load() || p.hasSubreaper.Load())
 	}
 }

@@ -170,7 +170,7 @@ func (ns *PIDNamespace) zap(init *ThreadGroup) {
 	k.tasksMu.Lock()
 	ns.dead = true
 	init.autoReap = true
-	for c := range init.children {
+	for _, c := range slices.Clone(init.children) {
 		if c.exitNotified {
 			c.reapLocked()
 		}
@@ -324,7 +324,7 @@ func (tg *ThreadGroup) reapLocked() {
 	}
 	tg.reaped = true
 	if tg.parent != nil {
-		delete(tg.parent.children, tg)
+		tg.parent.children = slices.DeleteFunc(tg.parent.children, func(c *ThreadGroup) bool { return c == tg })
 		tg.parent = nil
 	}
 	tg.leader.removeLocked()
@@ -357,7 +357,11 @@ func (t *Task) giveAwayChildren() {
 		}
 	}
 	var reaper *ThreadGroup
-	for c := range tg.children {
+	children := tg.children
+	if heir == nil {
+		tg.children = nil
+	}
+	for _, c := range children {
 		if c.parentTask != t && heir != nil {
 			continue
 		}
@@ -369,7 +373,6 @@ func (t *Task) giveAwayChildren() {
 			c.parentTask = heir
 			continue
 		}
-		delete(tg.children, c)
 		c.adoptLocked(reaper, tg)
 	}
 }
@@ -414,7 +417,7 @@ func (c *ThreadGroup) adoptLocked(reaper, old *ThreadGroup) {
 		}
 		return
 	}
-	reaper.children[c] = struct{}{}
+	reaper.children = append(reaper.children, c)
 	c.parentTask = reaper.leader
 	c.exitSignal = linux.SIGCHLD
 	if reaper.subreaper.Load() || reaper.hasSubreaper.Load() {

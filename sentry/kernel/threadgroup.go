@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +23,7 @@ type ThreadGroup struct {
 
 	// Guarded by Kernel.tasksMu.
 	parent   *ThreadGroup
-	children map[*ThreadGroup]struct{}
+	children []*ThreadGroup // the older ones first
 	// ppid is the parent's number in the group's own namespace, for reading without tasksMu.
 	ppid atomic.Int32
 	// parentTask is the thread that made the group (real_parent): PR_SET_PDEATHSIG and __WNOTHREAD look at it.
@@ -139,11 +140,7 @@ func (tg *ThreadGroup) Parent() *ThreadGroup {
 func (tg *ThreadGroup) Children() []*ThreadGroup {
 	tg.k.tasksMu.RLock()
 	defer tg.k.tasksMu.RUnlock()
-	cs := make([]*ThreadGroup, 0, len(tg.children))
-	for c := range tg.children {
-		cs = append(cs, c)
-	}
-	return cs
+	return slices.Clone(tg.children)
 }
 
 // ProcessGroup is the group's process group; nil after it was reaped.
@@ -203,7 +200,7 @@ func (tg *ThreadGroup) SetSubreaper(on bool) {
 }
 
 func (tg *ThreadGroup) markSubreaper() {
-	for c := range tg.children {
+	for _, c := range tg.children {
 		if !c.hasSubreaper.Swap(true) {
 			c.markSubreaper()
 		}

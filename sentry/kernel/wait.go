@@ -78,15 +78,17 @@ func (t *Task) waitScan(o *WaitOptions) (r *WaitResult, any bool) {
 		r, ok := t.waitOne(c, o)
 		return r, ok || any
 	}
-	for c := range t.tg.children {
-		if o.Group != nil && (c.pgrp == nil || c.pgrp.pid != o.Group) {
-			continue
+	for _, own := range [...]bool{true, false} { // the task's own children come before those of other threads, the older ones first
+		for _, c := range t.tg.children {
+			if (c.parentTask == t) != own || o.Group != nil && (c.pgrp == nil || c.pgrp.pid != o.Group) {
+				continue
+			}
+			res, ok := t.waitOne(c, o)
+			if res != nil {
+				return res, true
+			}
+			any = any || ok
 		}
-		res, ok := t.waitOne(c, o)
-		if res != nil {
-			return res, true
-		}
-		any = any || ok
 	}
 	return nil, any
 }

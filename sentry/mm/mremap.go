@@ -60,7 +60,7 @@ func (mm *MemoryManager) mremapLocked(c Caller, old, oldLen, newLen, to uint64, 
 		}
 		return 0, unix.EFAULT
 	}
-	if mm.sealed(old, old+max(oldLen, 1)) || fixed && mm.sealed(to, to+newLen) {
+	if v.flags&vmSealed != 0 || oldLen > newLen && mm.sealed(old+newLen, old+oldLen) || fixed && mm.sealed(to, to+newLen) {
 		return 0, unix.EPERM
 	}
 	// Shrinking in place may span several mappings, like munmap.

@@ -44,10 +44,12 @@ func (fd *FileDescription) SetLease(ctx Context, typ int16) error {
 			return err
 		}
 		switch {
-		case typ != unix.F_RDLCK && typ != unix.F_WRLCK, i.Mode()&unix.S_IFMT != unix.S_IFREG:
+		case typ != unix.F_RDLCK && typ != unix.F_WRLCK:
 			return unix.EINVAL
 		case a.UID != ctx.Credentials().FSUID && !ctx.Credentials().HasCap(linux.CAP_LEASE):
 			return unix.EACCES
+		case i.Mode()&unix.S_IFMT != unix.S_IFREG:
+			return unix.EINVAL
 		}
 	}
 	c := fd.lockContext()

@@ -115,14 +115,22 @@ func Mkdir(ctx Context, start Path, path string, mode uint16) error {
 	})
 }
 
-// Mknod is mknodat(2), also for binding sockets (S_IFSOCK).
-func Mknod(ctx Context, start Path, path string, mode uint16, rdev uint64) error {
+// NodeType says whether mknod(2) makes files of a type (may_mknod).
+func NodeType(mode uint16) error {
 	switch mode & unix.S_IFMT {
 	case 0, unix.S_IFREG, unix.S_IFIFO, unix.S_IFSOCK, unix.S_IFCHR, unix.S_IFBLK:
 	case unix.S_IFDIR:
 		return unix.EPERM
 	default:
 		return unix.EINVAL
+	}
+	return nil
+}
+
+// Mknod is mknodat(2), also for binding sockets (S_IFSOCK).
+func Mknod(ctx Context, start Path, path string, mode uint16, rdev uint64) error {
+	if err := NodeType(mode); err != nil {
+		return err
 	}
 	return makeEntry(ctx, start, path, plainEntry, func(dir Path, name string) (Inode, error) {
 		if err := mayMknod(ctx, mode, rdev); err != nil {

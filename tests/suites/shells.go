@@ -76,7 +76,7 @@ func perlUnits(dir string) (us []unit, err error) {
 		return nil, err
 	}
 	for _, d := range []string{"io/*.t", "op/[a-l]*.t", "op/[m-z]*.t"} {
-		us = append(us, unit{name: d, dir: filepath.Join(src, "t"), timeout: 20 * time.Minute, script: "./perl TEST " + d})
+		us = append(us, unit{name: d, dir: filepath.Join(src, "t"), timeout: 20 * time.Minute, script: "PERL_SKIP_TTY_TEST=1 ./perl TEST " + d})
 	}
 	return us, nil
 }

@@ -39,8 +39,16 @@ func (s *sock) Bind(t *kernel.Task, addr []byte) error {
 	if a.NIC == 0 && linkLocal(a.Addr) && s.endpoint().SocketOptions().GetBindToDevice() == 0 {
 		return unix.EINVAL
 	}
+	if s.tcp() && s.tcpState() == tcp.StateError { // its port was given up, its error stays
+		e, _ := s.base.TakeError().(unix.Errno)
+		s.renew(t)
+		s.base.SetError(e)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if has, err := s.endpoint().GetLocalAddress(); err == nil && has.Port != 0 && s.base.Type != unix.SOCK_RAW {
+		return unix.EINVAL
+	}
 	if err := errno(s.endpoint().Bind(a)); err != nil {
 		return err
 	}
@@ -235,18 +243,17 @@ func (s *sock) Shutdown(how int) error {
 		case st == tcp.StateTimeWait, st == tcp.StateClose:
 			return unix.ENOTCONN
 		}
-	} else if _, err := ep.GetRemoteAddress(); err != nil {
-		// Linux marks an unconnected datagram socket too, and says that it is not connected.
-		s.shut(f)
+	}
+	err := ep.Shutdown(f)
+	switch err.(type) {
+	case *tcpip.ErrNotSupported:
+		err = nil
+	case nil, *tcpip.ErrNotConnected: // Linux marks a socket that is not connected too, and says so
+	default:
 		return errno(err)
 	}
-	if err := ep.Shutdown(f); err != nil {
-		if _, ok := err.(*tcpip.ErrNotSupported); !ok {
-			return errno(err)
-		}
-	}
 	s.shut(f)
-	return nil
+	return errno(err)
 }
 
 func (s *sock) shut(f tcpip.ShutdownFlags) {

@@ -3,6 +3,7 @@ package inet
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -131,8 +132,8 @@ func (s *sock) setOption(t *kernel.Task, ep tcpip.Endpoint, level, name int32, v
 	}
 	o := s.optionOf(level, name)
 	if o == nil {
-		if level == linux.SOL_UDP && s.udp() && len(val) < 4 {
-			return unix.EINVAL // udp_lib_setsockopt takes only numbers
+		if (level == linux.SOL_UDP && s.udp() || level == linux.SOL_TCP && s.tcp()) && len(val) < 4 {
+			return unix.EINVAL // udp_lib_setsockopt takes only numbers, do_tcp_setsockopt all but a few
 		}
 		return unix.ENOPROTOOPT
 	}
@@ -142,7 +143,7 @@ func (s *sock) setOption(t *kernel.Task, ep tcpip.Endpoint, level, name int32, v
 		v = int(int32(binary.LittleEndian.Uint32(val)))
 	case len(val) > 0 && level == linux.SOL_IP:
 		v = int(val[0])
-	case level == linux.SOL_IP && !ipNeedsValue(name):
+	case level == linux.SOL_IP && !slices.Contains(ipNeedsValue, name):
 	default:
 		return unix.EINVAL
 	}

@@ -78,7 +78,10 @@ var (
 		}}
 	mcastLoop = flagOption((*so).GetMulticastLoop, (*so).SetMulticastLoop)
 	pmtud     = option{min: 0, max: 5,
-		get: func(_ *sock, ep tcpip.Endpoint) (int, error) {
+		get: func(s *sock, ep tcpip.Endpoint) (int, error) {
+			if s.keptValue(linux.SOL_IP, linux.IP_MTU_DISCOVER) == nil && s.keptValue(linux.SOL_IPV6, linux.IPV6_MTU_DISCOVER) == nil {
+				return linux.IP_PMTUDISC_WANT, nil // net.ipv4.ip_no_pmtu_disc is 0
+			}
 			v, err := ep.GetSockOptInt(tcpip.MTUDiscoverOption)
 			return v, errno(err)
 		},
@@ -116,14 +119,8 @@ var ipOptions = map[int32]option{
 	linux.IP_ROUTER_ALERT:         keptOption(0),
 }
 
-// ipNeedsValue reports whether an option refuses to be set to a value of no bytes, which for others is 0 (do_ip_setsockopt).
-func ipNeedsValue(name int32) bool {
-	switch name {
-	case linux.IP_TTL, linux.IP_FREEBIND, linux.IP_TRANSPARENT, linux.IP_MINTTL, linux.IP_MULTICAST_TTL, linux.IP_MULTICAST_LOOP, linux.IP_MULTICAST_ALL, linux.IP_UNICAST_IF, linux.IP_LOCAL_PORT_RANGE:
-		return true
-	}
-	return false
-}
+// ipNeedsValue are options that refuse to be set to a value of no bytes, which for others is 0 (do_ip_setsockopt).
+var ipNeedsValue = []int32{linux.IP_TTL, linux.IP_FREEBIND, linux.IP_TRANSPARENT, linux.IP_MINTTL, linux.IP_MULTICAST_TTL, linux.IP_MULTICAST_LOOP, linux.IP_MULTICAST_ALL, linux.IP_UNICAST_IF, linux.IP_LOCAL_PORT_RANGE}
 
 var ip6Options = map[int32]option{
 	linux.IPV6_TCLASS:          tos(tcpip.IPv6TrafficClassOption, linux.SOL_IPV6, linux.IPV6_TCLASS),

@@ -150,8 +150,8 @@ func (p *packetSock) Send(_ vfs.Context, m *socket.Message) (int64, error) {
 }
 
 // Read implements vfs.FileImpl.
-func (p *packetSock) Read(ctx vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
-	return socket.Read(ctx, p, dst, 0)
+func (p *packetSock) Read(ctx vfs.Context, f *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
+	return socket.Read(ctx, p, f, dst)
 }
 
 // Write implements vfs.FileImpl.

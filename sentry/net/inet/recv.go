@@ -74,7 +74,7 @@ func (s *sock) recvStream(m *socket.Message) (int64, error) {
 			return 0, nil
 		}
 		return 0, s.base.TakeError()
-	case *tcpip.ErrWouldBlock:
+	case *tcpip.ErrWouldBlock, *tcpip.ErrNotConnected:
 		if s.rdShut.Load() {
 			return 0, nil
 		}

@@ -17,7 +17,7 @@ const maxDatagram = 65535
 
 // Send implements socket.Socket.
 func (s *sock) Send(_ vfs.Context, m *socket.Message) (int64, error) {
-	if m.Flags&(unix.MSG_OOB|unix.MSG_FASTOPEN) != 0 {
+	if m.Flags&unix.MSG_OOB != 0 || s.tcp() && m.Flags&unix.MSG_FASTOPEN != 0 {
 		return 0, unix.EOPNOTSUPP
 	}
 	if err := s.base.TakeOwnError(); err != nil {

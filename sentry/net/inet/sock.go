@@ -295,7 +295,11 @@ func (s *sock) tcpReadiness(ep tcpip.Endpoint) waiter.EventMask {
 	const ended = waiter.ReadableEvents | out | waiter.EventHUp | waiter.EventRdHUp
 	switch st := tcp.EndpointState(ep.State()); st {
 	case tcp.StateInitial, tcp.StateBound:
-		return out | waiter.EventHUp
+		ev := out | waiter.EventHUp
+		if s.rdShut.Load() {
+			ev |= waiter.ReadableEvents | waiter.EventRdHUp
+		}
+		return ev
 	case tcp.StateConnecting, tcp.StateSynSent, tcp.StateSynRecv:
 		return 0
 	case tcp.StateListen:
@@ -338,11 +342,7 @@ func (s *sock) tcpReadiness(ep tcpip.Endpoint) waiter.EventMask {
 
 // Read implements vfs.FileImpl.
 func (s *sock) Read(ctx vfs.Context, f *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
-	flags := int32(0)
-	if f.Nonblocking() {
-		flags = unix.MSG_DONTWAIT
-	}
-	return socket.Read(ctx, s, dst, flags)
+	return socket.Read(ctx, s, f, dst)
 }
 
 // Write implements vfs.FileImpl.

@@ -347,8 +347,8 @@ func (s *sock) Readiness(mask waiter.EventMask) waiter.EventMask {
 }
 
 // Read implements vfs.FileImpl.
-func (s *sock) Read(ctx vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
-	return socket.Read(ctx, s, dst, 0)
+func (s *sock) Read(ctx vfs.Context, f *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
+	return socket.Read(ctx, s, f, dst)
 }
 
 // Write implements vfs.FileImpl.

@@ -51,6 +51,9 @@ func (b *Base) flag(name int32) *atomic.Bool {
 
 // GetOption returns an option of SOL_SOCKET (net/core/sock.c sk_getsockopt); ENOPROTOOPT if it is the family's, or unknown.
 func (b *Base) GetOption(name int32) ([]byte, error) {
+	if b.noSCM(name) {
+		return nil, unix.EOPNOTSUPP
+	}
 	if f := b.flag(name); f != nil {
 		if f.Load() {
 			return le32(1), nil
@@ -109,6 +112,13 @@ func timeval(ns int64) []byte {
 	return binary.LittleEndian.AppendUint64(b, uint64(ns%1e9/1000))
 }
 
+func (b *Base) inet() bool { return b.Family == unix.AF_INET || b.Family == unix.AF_INET6 }
+
+// noSCM reports whether an option is about control messages that sockets of the family never get (sk_may_scm_recv).
+func (b *Base) noSCM(name int32) bool {
+	return (name == linux.SO_PASSCRED || name == linux.SO_PASSSEC || name == linux.SO_PASSPIDFD) && b.Family != unix.AF_UNIX && b.Family != unix.AF_NETLINK
+}
+
 // SetOption changes an option of SOL_SOCKET (sk_setsockopt).
 func (b *Base) SetOption(t *kernel.Task, name int32, val []byte) error {
 	err := b.setOption(t, name, val)
@@ -122,8 +132,8 @@ func (b *Base) setOption(t *kernel.Task, name int32, val []byte) error {
 	switch {
 	case name == linux.SO_ATTACH_FILTER && len(val) != 16: // struct sock_fprog
 		return unix.EINVAL
-	case (name == linux.SO_PASSCRED || name == linux.SO_PASSSEC || name == linux.SO_PASSPIDFD) && b.Family != unix.AF_UNIX && b.Family != unix.AF_NETLINK && len(val) >= 4:
-		return unix.EOPNOTSUPP // sk_may_scm_recv
+	case b.noSCM(name) && len(val) >= 4, name == linux.SO_REUSEPORT && !b.inet() && len(val) >= 4 && binary.LittleEndian.Uint32(val) != 0:
+		return unix.EOPNOTSUPP
 	}
 	switch name {
 	case linux.SO_BINDTODEVICE, unix.SO_BINDTOIFINDEX, linux.SO_ATTACH_FILTER, linux.SO_DETACH_FILTER:

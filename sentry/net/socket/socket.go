@@ -15,7 +15,6 @@ import (
 	"moat/sentry/vfs"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 // Socket is an open socket's file implementation.
@@ -113,24 +112,16 @@ func Open(ctx vfs.Context, s Socket, flags uint32) *vfs.FileDescription {
 
 // proto is the protocol's name (struct proto).
 func (b *Base) proto() string {
-	name := map[int32]string{unix.AF_UNIX: "UNIX", unix.AF_NETLINK: "NETLINK", unix.AF_PACKET: "PACKET"}[b.Family]
-	switch {
-	case b.Family == unix.AF_UNIX && b.Type == unix.SOCK_STREAM:
-		name = "UNIX-STREAM"
-	case name != "":
-	case b.Type == unix.SOCK_STREAM:
-		name = "TCP"
-	case b.Type == unix.SOCK_RAW:
-		name = "RAW"
-	case b.Protocol == unix.IPPROTO_UDP:
-		name = "UDP"
-	default:
+	name := map[int32]string{unix.SOCK_STREAM: "TCP", unix.SOCK_DGRAM: "UDP", unix.SOCK_RAW: "RAW"}[b.Type]
+	switch f := b.Family; {
+	case f == unix.AF_UNIX && b.Type == unix.SOCK_STREAM:
+		return "UNIX-STREAM"
+	case !b.inet():
+		return map[int32]string{unix.AF_UNIX: "UNIX", unix.AF_NETLINK: "NETLINK", unix.AF_PACKET: "PACKET"}[f]
+	case b.Protocol == unix.IPPROTO_ICMP && name == "UDP", b.Protocol == unix.IPPROTO_ICMPV6 && name == "UDP":
 		name = "PING"
 	}
-	if b.Family == unix.AF_INET6 {
-		name += "v6"
-	}
-	return name
+	return name + map[int32]string{unix.AF_INET6: "v6"}[b.Family]
 }
 
 // Hooks are what a family has to say about the options of SOL_SOCKET.
@@ -302,14 +293,15 @@ func RealCredOf(t *kernel.Task) *Cred {
 	return &Cred{PID: t.ThreadGroup().ID(), UID: uint32(c.RUID), GID: uint32(c.RGID)}
 }
 
-var _ = linux.SOL_SOCKET
-
 // Read is read(2). Of nothing it returns at once, also where there is nothing to read (sock_read_iter); descriptors that come along are dropped.
-func Read(ctx vfs.Context, s Socket, dst usermem.IOSequence, flags int32) (int64, error) {
+func Read(ctx vfs.Context, s Socket, f *vfs.FileDescription, dst usermem.IOSequence) (int64, error) {
 	if dst.NumBytes() == 0 {
 		return 0, nil
 	}
-	m := Message{Data: dst, Flags: flags}
+	m := Message{Data: dst}
+	if f.Nonblocking() {
+		m.Flags = unix.MSG_DONTWAIT
+	}
 	n, err := s.Recv(ctx, &m)
 	for _, f := range m.Rights {
 		f.DecRef()

@@ -80,14 +80,12 @@ func (s *sock) Connect(t *kernel.Task, addr []byte) error {
 	if s.dgram() {
 		return s.connectDgram(t, addr)
 	}
+	if err := s.bindFor(addr); err != nil {
+		return err
+	}
 	l, err := find(t, s.ns, addr, s.base.Type)
 	if err != nil {
 		return err
-	}
-	if s.base.PassCred.Load() {
-		if err := s.autobind(); err != nil {
-			return err
-		}
 	}
 	l.mu.Lock()
 	refused := l.state != listening || l.noRead
@@ -107,6 +105,14 @@ func (s *sock) Connect(t *kernel.Task, addr []byte) error {
 	l.Waiters.Notify(waiter.ReadableEvents)
 	s.Waiters.Notify(allEvents)
 	return nil
+}
+
+// bindFor gives a socket that tells of its sender a name before it looks for who is bound to addr.
+func (s *sock) bindFor(addr []byte) error {
+	if err := checkAddr(addr); err != nil || !s.base.PassCred.Load() {
+		return err
+	}
+	return s.autobind()
 }
 
 // meet queues n at the listening socket l and makes s its other end.
@@ -146,14 +152,12 @@ func (s *sock) connectDgram(t *kernel.Task, addr []byte) error {
 		s.setPeer(nil)
 		return nil
 	}
+	if err := s.bindFor(addr); err != nil {
+		return err
+	}
 	p, err := find(t, s.ns, addr, s.base.Type)
 	if err != nil {
 		return err
-	}
-	if s.base.PassCred.Load() {
-		if err := s.autobind(); err != nil {
-			return err
-		}
 	}
 	if !p.takesFrom(s) {
 		return unix.EPERM

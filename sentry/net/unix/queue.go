@@ -180,6 +180,7 @@ func (s *sock) credFor(ctx vfs.Context, m *socket.Message, peer *sock) *socket.C
 }
 
 func (s *sock) sendPacket(ctx vfs.Context, m *socket.Message, st state, peer *sock, shut bool) (int64, error) {
+	var to *kernel.Task
 	if len(m.Addr) > 0 {
 		t, ok := ctx.(*kernel.Task)
 		if !ok {
@@ -187,41 +188,46 @@ func (s *sock) sendPacket(ctx vfs.Context, m *socket.Message, st state, peer *so
 		}
 		if s.base.Type == unix.SOCK_SEQPACKET {
 			// The address is ignored (unix_seqpacket_sendmsg).
-			if st != connected {
-				return 0, unix.ENOTCONN
-			}
+		} else if err := checkAddr(m.Addr); err != nil {
+			return 0, err
 		} else {
-			p, err := find(t, s.ns, m.Addr, s.base.Type)
-			if err != nil {
-				return 0, err
-			}
-			peer = p
+			to = t
 		}
 	}
-	switch {
-	case peer == nil:
+	if s.base.Type == unix.SOCK_SEQPACKET && peer == nil {
 		return 0, unix.ENOTCONN
-	case shut:
-		return 0, unix.EPIPE
-	}
-	n := m.Data.NumBytes()
-	if err := s.base.TakeError(); err != nil {
-		return 0, err
-	}
-	if n > int64(s.base.SndBuf.Load())-32 {
-		return 0, unix.EMSGSIZE
-	}
-	if n > s.room() && s.sent.Load() > 0 {
-		return 0, unix.EWOULDBLOCK
 	}
 	if s.base.PassCred.Load() {
 		if err := s.autobind(); err != nil {
 			return 0, err
 		}
 	}
+	n := m.Data.NumBytes()
+	if n > int64(s.base.SndBuf.Load())-32 {
+		return 0, unix.EMSGSIZE
+	}
+	if err := s.base.TakeError(); err != nil {
+		return 0, err
+	}
+	if shut {
+		return 0, unix.EPIPE
+	}
+	if n > s.room() && s.sent.Load() > 0 {
+		return 0, unix.EWOULDBLOCK
+	}
 	buf := make([]byte, n)
 	if _, err := m.Data.CopyIn(buf); err != nil {
 		return 0, err
+	}
+	// Who gets it is looked for last (unix_dgram_sendmsg).
+	if to != nil {
+		var err error
+		if peer, err = find(to, s.ns, m.Addr, s.base.Type); err != nil {
+			return 0, err
+		}
+	}
+	if peer == nil {
+		return 0, unix.ENOTCONN
 	}
 	msg := &message{data: buf, from: s, cred: s.credFor(ctx, m, peer), rights: m.Rights}
 	s.mu.Lock()
@@ -297,7 +303,7 @@ func (s *sock) recvLocked(m *socket.Message, woken *[]*sock) (int64, error) {
 		if err := s.base.TakeError(); err != nil {
 			return 0, err
 		}
-		if s.noRead {
+		if s.noRead && !(s.dgram() && m.Flags&unix.MSG_DONTWAIT != 0) {
 			// At its end a stream tells of a sender of zeros (unix_stream_read_generic), the others of none.
 			m.Cred, m.NoCred = &socket.Cred{}, !s.stream()
 			return 0, nil

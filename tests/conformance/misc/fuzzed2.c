@@ -151,4 +151,57 @@ static void calls(void) {
 	V(SC(sendfile, z, z, 0, 512)), V(SC(sendfile, 99, z, 0, 512)), V(SC(sendfile, z, z2, 0, 512));
 }
 
-int main(void) { sub(unixsockets), sub(inet), sub(maps), sub(calls); }
+static void packets(void) {
+	if (!alone())
+		return;
+	H("what is asked of a datagram or packet before who gets it");
+	struct sockaddr_un none = {AF_UNIX, "\0none"}, file = {AF_UNIX, "nofile"};
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(7033), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int d = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0), p[2], on = 1;
+	V(SC(sendto, d, buf, 0x80000000, 0, 0, 0)), V(sendto(d, buf, 3, 0, 0, 0)), V(SC(sendto, d, BAD, 3, 0, &none, 8)), V(SC(sendto, d, BAD, 3, 0, 0, 0)), V(sendto(d, buf, 3, 0, (void *)&none, 8)), V(sendto(d, buf, 3, 0, (void *)&file, 9)), V(sendto(d, buf, 3, 0, (void *)&in, sizeof in)), V(shutdown(d, SHUT_RDWR)), V(sendto(d, buf, 3, MSG_NOSIGNAL, (void *)&none, 8)), V(recv(d, buf, 9, 0)), V(read(d, buf, 9)), fcntl(d, F_SETFL, 0), V(recv(d, buf, 9, MSG_DONTWAIT)), V(recv(d, buf, 9, 0)), V(read(d, buf, 9));
+	H("write(2) to a SEQPACKET socket whose other end is gone");
+	socketpair(AF_UNIX, SOCK_SEQPACKET, 0, p), close(p[0]), catch(SIGPIPE, 0), conf_got = 0, V(write(p[1], "x", 1)), P("%d", conf_got), V(send(p[1], "x", 1, 0)), P("%d", conf_got), V(recv(p[1], buf, 9, MSG_DONTWAIT));
+	socketpair(AF_UNIX, SOCK_STREAM, 0, p), close(p[0]), V(write(p[1], "x", 1)), P("%d", conf_got);
+	H("SO_PASSCRED binds before connect(2) looks for anybody");
+	int s = socket(AF_UNIX, SOCK_STREAM, 0);
+	V(setsockopt(s, SOL_SOCKET, SO_PASSCRED, &on, 4)), V(listen(s, 1)), V(connect(s, (void *)&none, 1)), V(listen(s, 1)), V(connect(s, (void *)&file, 9)), V(listen(s, 1));
+	H("options of other families");
+	int i = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), u = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0), q = socket(AF_UNIX, SOCK_STREAM, 0), n = 7, z = 0;
+	socklen_t len = 4, l2 = 12;
+	V(getsockopt(i, SOL_SOCKET, SO_PASSCRED, &n, &len)), V(getsockopt(q, SOL_SOCKET, SO_PASSCRED, &n, &len)), P("%d", n), V(setsockopt(q, SOL_SOCKET, SO_REUSEPORT, &on, 4)), V(setsockopt(q, SOL_SOCKET, SO_REUSEPORT, &z, 4)), V(setsockopt(i, SOL_SOCKET, SO_REUSEPORT, &on, 4)), V(getsockopt(i, 0, IP_MTU_DISCOVER, &n, &len)), P("%d", n), V(getsockopt(u, 0, IP_MTU_DISCOVER, &n, &len)), P("%d", n), V(setsockopt(i, 0, IP_MTU_DISCOVER, &z, 4)), V(getsockopt(i, 0, IP_MTU_DISCOVER, &n, &len)), P("%d", n), V(setsockopt(i, 6, 20, &n, 1)), V(setsockopt(i, 6, 99, &n, 1)), V(setsockopt(i, 6, 99, &n, 4)), V(getsockopt(i, 0, IP_TTL, BAD, &l2)), P("%d", l2), l2 = 12, V(getsockopt(i, SOL_SOCKET, SO_TYPE, BAD, &l2)), P("%d", l2);
+	H("control messages that sockets of AF_INET do not mind");
+	struct { struct cmsghdr h; int fd[10]; } c = {{20, SOL_SOCKET, SCM_RIGHTS}, {-1}};
+	struct iovec v = {buf, 3};
+	struct msghdr m = {&in, sizeof in, &v, 1, &c, 20};
+	V(sendmsg(u, &m, MSG_NOSIGNAL)), c.h.cmsg_type = 2, V(sendmsg(u, &m, MSG_NOSIGNAL)), c.h.cmsg_type = 99, V(sendmsg(u, &m, MSG_NOSIGNAL)), V(sendto(u, buf, 3, 0x20000000, (void *)&in, sizeof in));
+	H("bind(2) of what has a port");
+	V(bind(u, (void *)&in, sizeof in)), V(connect(i, (void *)&in, sizeof in)), sleep_ms(20), V(bind(i, (void *)&in, sizeof in)), V(getsockopt(i, SOL_SOCKET, SO_ERROR, &n, &len)), P("%d", n), V(bind(i, (void *)&in, sizeof in)), V(bind(i, (void *)&in, sizeof in));
+	H("shutdown(2) of what is not connected");
+	i = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	EV("new", i), V(recv(i, buf, 9, 0)), V(shutdown(i, SHUT_RD)), EV("shut", i), V(recv(i, buf, 9, 0)), V(shutdown(i, SHUT_WR)), EV("shut", i), V(recv(i, buf, 9, 0));
+}
+
+static void orders(void) {
+	int f = file("seal", "abcdefgh"), p[2], o[2];
+	pipe2(p, 0), pipe2(o, O_NONBLOCK);
+	V(SC(process_vm_readv, 4242424, "", 0L, BAD, 1L, 0L)), V(SC(process_vm_writev, -1, "", 0L, 0L, 1L, 0L)), V(SC(sched_setparam, -5, BAD)), V(SC(newfstatat, -1, "s", buf, 0x4000)), V(SC(newfstatat, AT_FDCWD, "seal", buf, 0x6000)), V(SC(readahead, f, 2L, -1L)), V(SC(mknod, "", S_IFDIR | 0755, 0)), V(SC(mknod, BAD, S_IFDIR | 0755, 0)), V(SC(mknod, "", S_IFLNK | 0755, 0)), V(SC(mknod, "", S_IFREG | 0755, 0));
+	V(SC(pwrite64, p[1], BAD, -1L, 0L)), V(SC(pread64, p[0], BAD, -1L, 0L)), V(SC(pwrite64, open("/", O_RDONLY), buf, -1L, 0L)), V(SC(pread64, open("seal", O_WRONLY), -1L, 5L, 0L)), V(SC(fcntl, open("/", O_RDONLY), 1024, 0)), V(SC(fcntl, open("/", O_RDONLY), 1024, 9));
+	V(SC(splice, p[0], 0L, o[1], 0L, 63L, 0L)), V(SC(sendfile, o[1], o[0], 0L, 63L)), V(SC(sendfile, p[1], p[0], 0L, 63L));
+	char *a = mmap(0, 16384, PROT_READ, MAP_PRIVATE, f, 0);
+	if (!SC(mseal, a + 4096, 4096, 0))
+		V(mremap(a, 8192, 16384, 0) == MAP_FAILED), V(mremap(a + 4096, 4096, 8192, 0) == MAP_FAILED), V(mremap(a, 8192, 4096, 0) == MAP_FAILED), V(mremap(a + 8192, 8192, 4096, 0) == MAP_FAILED);
+	H("of several children the oldest is waited for first");
+	pid_t c[6];
+	for (int i = 0; i < 6; i++)
+		if (!(c[i] = fork()))
+			_exit(i);
+	siginfo_t si;
+	for (int i = 5; i >= 0; i--)
+		waitid(P_PID, c[i], &si, WEXITED | WNOWAIT);
+	for (int i = 0, st; i < 6; i++) {
+		pid_t w = wait(&st);
+		P("child %d, %d", w == c[i], WEXITSTATUS(st));
+	}
+}
+
+int main(void) { sub(unixsockets), sub(inet), sub(maps), sub(calls), sub(packets), sub(orders); }
