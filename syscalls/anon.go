@@ -14,9 +14,7 @@ import (
 func init() {
 	register(
 		full(284, "eventfd", "uint", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return eventfd(t, a[0].Uint(), 0) }),
-		full(290, "eventfd2", "uint hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return eventfd(t, a[0].Uint(), a[1].Uint())
-		}),
+		full(290, "eventfd2", "uint hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return eventfd(t, a[0].Uint(), a[1].Uint()) }),
 		full(283, "timerfd_create", "int hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			f, err := anon.NewTimer(t, a[0].Int(), a[1].Uint())
 			if err != nil {
@@ -27,9 +25,7 @@ func init() {
 		partial(286, "timerfd_settime", "fd hex ptr ptr", "TFD_TIMER_CANCEL_ON_SET never cancels: the clock is not set", sysTimerfdSettime),
 		full(287, "timerfd_gettime", "fd ptr", sysTimerfdGettime),
 		full(282, "signalfd", "fd sigset size", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return signalfd(t, a, 0) }),
-		full(289, "signalfd4", "fd sigset size hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return signalfd(t, a, a[3].Uint())
-		}),
+		full(289, "signalfd4", "fd sigset size hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return signalfd(t, a, a[3].Uint()) }),
 		full(253, "inotify_init", "", func(t *kernel.Task, _ kernel.Args) (uintptr, error) { return inotifyInit(t, 0) }),
 		full(294, "inotify_init1", "hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return inotifyInit(t, a[0].Uint()) }),
 		full(254, "inotify_add_watch", "fd path hex", sysInotifyAdd),

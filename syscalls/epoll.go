@@ -28,9 +28,7 @@ func init() {
 			return t.InstallFD(anon.NewEpoll(t), a[0].Uint())
 		}),
 		full(233, "epoll_ctl", "fd epollop fd ptr", sysEpollCtl),
-		full(232, "epoll_wait", "fd ptr int int", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return epollMs(t, a)
-		}),
+		full(232, "epoll_wait", "fd ptr int int", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return epollMs(t, a) }),
 		full(281, "epoll_pwait", "fd ptr int int sigset size", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return epollMask(t, a[4], a[5].Uint64(), func() (uintptr, error) { return epollMs(t, a) })
 		}),

@@ -18,33 +18,19 @@ func init() {
 		full(84, "rmdir", "path", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return unlink(t, cwdArg, a[0], unix.AT_REMOVEDIR)
 		}),
-		full(87, "unlink", "path", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return unlink(t, cwdArg, a[0], 0)
-		}),
-		full(263, "unlinkat", "dirfd path atflags", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return unlink(t, a[0], a[1], a[2].Uint())
-		}),
-		full(82, "rename", "path path", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return rename(t, cwdArg, a[0], cwdArg, a[1], 0)
-		}),
-		full(264, "renameat", "dirfd path dirfd path", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return rename(t, a[0], a[1], a[2], a[3], 0)
-		}),
+		full(87, "unlink", "path", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return unlink(t, cwdArg, a[0], 0) }),
+		full(263, "unlinkat", "dirfd path atflags", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return unlink(t, a[0], a[1], a[2].Uint()) }),
+		full(82, "rename", "path path", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return rename(t, cwdArg, a[0], cwdArg, a[1], 0) }),
+		full(264, "renameat", "dirfd path dirfd path", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return rename(t, a[0], a[1], a[2], a[3], 0) }),
 		full(316, "renameat2", "dirfd path dirfd path hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return rename(t, a[0], a[1], a[2], a[3], a[4].Uint())
 		}),
-		full(86, "link", "path path", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return link(t, cwdArg, a[0], cwdArg, a[1], 0)
-		}),
+		full(86, "link", "path path", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return link(t, cwdArg, a[0], cwdArg, a[1], 0) }),
 		full(265, "linkat", "dirfd path dirfd path atflags", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return link(t, a[0], a[1], a[2], a[3], a[4].Uint())
 		}),
-		full(88, "symlink", "path path", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return symlink(t, a[0], cwdArg, a[1])
-		}),
-		full(266, "symlinkat", "path dirfd path", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return symlink(t, a[0], a[1], a[2])
-		}),
+		full(88, "symlink", "path path", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return symlink(t, a[0], cwdArg, a[1]) }),
+		full(266, "symlinkat", "path dirfd path", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return symlink(t, a[0], a[1], a[2]) }),
 		full(133, "mknod", "path mode dev", cwd(sysMknodat)),
 		full(259, "mknodat", "dirfd path mode dev", sysMknodat),
 		full(90, "chmod", "path mode", cwd(sysFchmodat)),
@@ -58,9 +44,7 @@ func init() {
 			}
 			return withPath(t, a[0], a[1], follow(a[3].Uint()), func(p vfs.Path) error { return vfs.Chmod(t, p, a[2].Mode()) })
 		}),
-		full(92, "chown", "path int int", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return chown(t, cwdArg, a[0], a[1], a[2], 0)
-		}),
+		full(92, "chown", "path int int", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return chown(t, cwdArg, a[0], a[1], a[2], 0) }),
 		full(94, "lchown", "path int int", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return chown(t, cwdArg, a[0], a[1], a[2], unix.AT_SYMLINK_NOFOLLOW)
 		}),

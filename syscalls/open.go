@@ -20,9 +20,7 @@ func init() {
 			return openAt(t, cwdArg, a[0], openFlags(unix.O_CREAT|unix.O_WRONLY|unix.O_TRUNC), a[1].Mode())
 		}),
 		full(437, "openat2", "dirfd path ptr size", sysOpenat2),
-		full(3, "close", "fd", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return 0, t.FDTable().Close(t, a[0].Int())
-		}),
+		full(3, "close", "fd", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return 0, t.FDTable().Close(t, a[0].Int()) }),
 		full(436, "close_range", "uint uint hex", sysCloseRange),
 		full(32, "dup", "fd", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return dup(t, a[0].Int(), 0, false) }),
 		full(33, "dup2", "fd fd", sysDup2),

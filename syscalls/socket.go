@@ -24,12 +24,8 @@ func init() {
 		full(50, "listen", "fd int", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return withSocket(t, a[0], func(s socket.Socket) error { return s.Listen(t, int(a[1].Int())) })
 		}),
-		full(51, "getsockname", "fd ptr ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return sockName(t, a, socket.Socket.LocalAddr)
-		}),
-		full(52, "getpeername", "fd ptr ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return sockName(t, a, socket.Socket.PeerAddr)
-		}),
+		full(51, "getsockname", "fd ptr ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return sockName(t, a, socket.Socket.LocalAddr) }),
+		full(52, "getpeername", "fd ptr ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return sockName(t, a, socket.Socket.PeerAddr) }),
 		full(53, "socketpair", "family socktype int >fds", sysSocketpair),
 		full(54, "setsockopt", "fd int int ptr int", sysSetsockopt),
 		full(55, "getsockopt", "fd int int ptr ptr", sysGetsockopt),

@@ -11,16 +11,12 @@ import (
 
 func init() {
 	register(
-		full(4, "stat", "path stat", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return statAt(t, cwdArg, a[0], a[1], 0)
-		}),
+		full(4, "stat", "path stat", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return statAt(t, cwdArg, a[0], a[1], 0) }),
 		full(6, "lstat", "path stat", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return statAt(t, cwdArg, a[0], a[1], unix.AT_SYMLINK_NOFOLLOW)
 		}),
 		full(5, "fstat", "fd stat", sysFstat),
-		full(262, "newfstatat", "dirfd path stat atflags", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return statAt(t, a[0], a[1], a[2], a[3].Uint())
-		}),
+		full(262, "newfstatat", "dirfd path stat atflags", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return statAt(t, a[0], a[1], a[2], a[3].Uint()) }),
 		full(332, "statx", "dirfd path atflags hex ptr", sysStatx),
 		full(137, "statfs", "path ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return withPath(t, cwdArg, a[0], vfs.Follow, func(p vfs.Path) error { return statfs(t, p, a[1]) })
