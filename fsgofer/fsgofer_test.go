@@ -517,6 +517,38 @@ func TestFilter(t *testing.T) {
 	t.Logf("the gofer may make %d calls, %d if every mount is read-only", len(seen), len(Rules(false, false)))
 }
 
+// TestLook: on a shared mount attributes come with a descriptor that is good for nothing else, of whatever file, and a walk can wait for changes.
+func TestLook(t *testing.T) {
+	e := start(t)
+	tree(t, e.dir)
+	root := e.attach(t, 3)
+	for _, path := range []string{"", "d", "d/a/f", "d/a/s"} {
+		var rep wire.AttrRep
+		fd, err := e.callFD(wire.OpGetAttr, &wire.RefReq{Ref: wire.Ref{H: root, Path: path}}, &rep)
+		if err != nil {
+			t.Fatal(path, err)
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil || st.Ino != rep.Attr.Ino || st.Mode != rep.Attr.Mode {
+			t.Error(path, err, st, rep)
+		}
+		if _, err := unix.Read(fd, make([]byte, 1)); err != unix.EBADF {
+			t.Errorf("%s: read: %v", path, err)
+		}
+		unix.Close(fd)
+	}
+	want(t, "attributes on a mount that is not shared", e.Call(wire.OpGetAttr, &wire.RefReq{Ref: wire.Ref{H: e.root}}, &wire.AttrRep{}), nil)
+	for _, name := range []string{"a", "none"} {
+		for _, dir := range []string{"d", "d/a/f"} {
+			var w wire.WalkRep
+			err := e.Call(wire.OpWalk, &wire.WalkReq{Dir: wire.Ref{H: root, Path: dir}, Settle: true, Names: []string{name}}, &w)
+			if err != nil || w.Settled != (dir == "d") || (len(w.Nodes) == 1) != (w.Settled && name == "a") {
+				t.Errorf("%s/%s: %v %+v", dir, name, err, w)
+			}
+		}
+	}
+}
+
 // TestBadRequest: a name that leads out ends the gofer. Names like that cannot be encoded by wire, so the bytes are patched.
 func TestBadRequest(t *testing.T) {
 	for _, name := range []string{"..", "a/b", "/x", "a\x00", "."} {

@@ -22,6 +22,9 @@ func (s *Server) walk(r *wire.WalkReq) (wire.Message, int, error) {
 			return nil, -1, err
 		}
 	}
+	if r.Settle {
+		rep.Settled = quiesce(cur)
+	}
 	data := -1
 	for i, name := range r.Names {
 		var n wire.Node
@@ -52,6 +55,19 @@ func (s *Server) walk(r *wire.WalkReq) (wire.Message, int, error) {
 		}
 	}
 	return rep, data, nil
+}
+
+// quiesce waits for those changes of a directory that are under way: it may have their change time already, and not yet their names. The kernel reads
+// directories under the lock that changes hold; there need be no room for an entry. False: it cannot be read.
+func quiesce(e *handle) bool {
+	fd, err := reopen(e.fd, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var b [8]byte
+	_, err = unix.Getdents(fd, b[:])
+	return err == nil || err == unix.EINVAL
 }
 
 // walkOne opens name in dirfd. fd is an O_PATH descriptor of it if it is a directory (or anything, unless onlyDir), else -1.
@@ -149,7 +165,11 @@ func (s *Server) getAttr(r *wire.RefReq) (wire.Message, int, error) {
 		return nil, -1, err
 	}
 	defer s.put(e)
-	return attrRep(e.fd)
+	rep, fd, err := attrRep(e.fd)
+	if err == nil && e.mount.Shared {
+		fd, _ = reopen(e.fd, unix.O_PATH) // without it, the sentry asks again
+	}
+	return rep, fd, err
 }
 
 func attrRep(fd int) (wire.Message, int, error) {

@@ -265,63 +265,50 @@ func errnoOf(err error) uint32 {
 	return uint32(unix.EIO)
 }
 
-// do decodes a request of type Req and calls f.
+// handlers carry out the requests: the reply, a descriptor to donate (or -1), an errno. EBADMSG ends the connection.
+var handlers = [wire.OpMax]func(*Server, []byte) (wire.Message, int, error){
+	wire.OpHello:       do((*Server).hello),
+	wire.OpAttach:      do((*Server).attach),
+	wire.OpWalk:        do((*Server).walk),
+	wire.OpOpen:        do((*Server).open),
+	wire.OpCreate:      do((*Server).create),
+	wire.OpMake:        do((*Server).makeNode),
+	wire.OpLink:        do((*Server).link),
+	wire.OpRename:      do((*Server).rename),
+	wire.OpUnlink:      do((*Server).unlink),
+	wire.OpGetAttr:     do((*Server).getAttr),
+	wire.OpSetAttr:     do((*Server).setAttr),
+	wire.OpReadDir:     do((*Server).readDir),
+	wire.OpReadlink:    do((*Server).readlink),
+	wire.OpGetXattr:    do((*Server).getXattr),
+	wire.OpSetXattr:    do((*Server).setXattr),
+	wire.OpListXattr:   do((*Server).listXattr),
+	wire.OpRemoveXattr: do((*Server).removeXattr),
+	wire.OpStatFS:      do((*Server).statFS),
+	wire.OpSync:        do((*Server).sync),
+	wire.OpClose:       do((*Server).close),
+}
+
+// do is a handler that decodes a request of type Req and calls f.
 func do[Req any, P interface {
 	*Req
 	wire.Message
-}](b []byte, f func(*Req) (wire.Message, int, error)) (wire.Message, int, error) {
-	req := new(Req)
-	if err := wire.DecodeBody(b, P(req)); err != nil {
-		return nil, -1, unix.EBADMSG
+}](f func(*Server, *Req) (wire.Message, int, error)) func(*Server, []byte) (wire.Message, int, error) {
+	return func(s *Server, b []byte) (wire.Message, int, error) {
+		req := new(Req)
+		if err := wire.DecodeBody(b, P(req)); err != nil {
+			return nil, -1, unix.EBADMSG
+		}
+		return f(s, req)
 	}
-	return f(req)
 }
 
-// handle carries out one request: the reply, a descriptor to donate (or -1), an errno. EBADMSG ends the connection.
+// handle carries out one request.
 func (s *Server) handle(op wire.Op, b []byte) (wire.Message, int, error) {
-	switch op {
-	case wire.OpHello:
-		return do(b, s.hello)
-	case wire.OpAttach:
-		return do(b, s.attach)
-	case wire.OpWalk:
-		return do(b, s.walk)
-	case wire.OpOpen:
-		return do(b, s.open)
-	case wire.OpCreate:
-		return do(b, s.create)
-	case wire.OpMake:
-		return do(b, s.makeNode)
-	case wire.OpLink:
-		return do(b, s.link)
-	case wire.OpRename:
-		return do(b, s.rename)
-	case wire.OpUnlink:
-		return do(b, s.unlink)
-	case wire.OpGetAttr:
-		return do(b, s.getAttr)
-	case wire.OpSetAttr:
-		return do(b, s.setAttr)
-	case wire.OpReadDir:
-		return do(b, s.readDir)
-	case wire.OpReadlink:
-		return do(b, s.readlink)
-	case wire.OpGetXattr:
-		return do(b, s.getXattr)
-	case wire.OpSetXattr:
-		return do(b, s.setXattr)
-	case wire.OpListXattr:
-		return do(b, s.listXattr)
-	case wire.OpRemoveXattr:
-		return do(b, s.removeXattr)
-	case wire.OpStatFS:
-		return do(b, s.statFS)
-	case wire.OpSync:
-		return do(b, s.sync)
-	case wire.OpClose:
-		return do(b, s.close)
+	if op >= wire.OpMax || handlers[op] == nil {
+		return nil, -1, unix.EBADMSG
 	}
-	return nil, -1, unix.EBADMSG
+	return handlers[op](s, b)
 }
 
 func (s *Server) hello(r *wire.HelloReq) (wire.Message, int, error) {

@@ -143,6 +143,34 @@ func (c *Coder) bool(v *bool) {
 	*v = u == 1
 }
 
+// all codes fields by their types; a string is a name.
+func (c *Coder) all(fields ...any) {
+	for _, f := range fields {
+		switch f := f.(type) {
+		case *uint32:
+			c.u32(f)
+		case *uint64:
+			c.u64(f)
+		case *int64:
+			c.i64(f)
+		case *bool:
+			c.bool(f)
+		case *string:
+			c.name(f)
+		case *Handle:
+			c.handle(f)
+		case *Ref:
+			c.ref(f)
+		case *Attr:
+			c.attr(f)
+		case *Node:
+			c.node(f)
+		default:
+			panic("wire: a field of no known type")
+		}
+	}
+}
+
 // count is the length of a list, at most limit.
 func (c *Coder) count(n int, limit int) int {
 	u := uint32(n)

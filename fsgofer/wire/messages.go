@@ -15,7 +15,7 @@ const (
 	OpLink           // LinkReq -> LinkRep
 	OpRename         // RenameReq -> GoneRep
 	OpUnlink         // UnlinkReq -> GoneRep
-	OpGetAttr        // RefReq -> AttrRep
+	OpGetAttr        // RefReq -> AttrRep, on a shared mount an O_PATH descriptor
 	OpSetAttr        // SetAttrReq -> AttrRep
 	OpReadDir        // ReadDirReq -> ReadDirRep
 	OpReadlink       // RefReq -> StringRep
@@ -52,8 +52,7 @@ type Ref struct {
 }
 
 func (c *Coder) ref(r *Ref) {
-	c.handle(&r.H)
-	c.u64(&r.Ino)
+	c.all(&r.H, &r.Ino)
 	c.str(&r.Path, MaxPath)
 	if r.Path != "" && !ValidPath(r.Path) {
 		c.bad = true
@@ -72,21 +71,7 @@ type Attr struct {
 }
 
 func (c *Coder) attr(a *Attr) {
-	c.u64(&a.Ino)
-	c.u64(&a.Dev)
-	c.u32(&a.Mode)
-	c.u32(&a.Nlink)
-	c.u32(&a.UID)
-	c.u32(&a.GID)
-	c.u64(&a.Rdev)
-	c.i64(&a.Size)
-	c.i64(&a.Blocks)
-	c.u32(&a.Blksize)
-	c.i64(&a.Atime)
-	c.i64(&a.Mtime)
-	c.i64(&a.Ctime)
-	c.i64(&a.Btime)
-	c.u64(&a.Attributes)
+	c.all(&a.Ino, &a.Dev, &a.Mode, &a.Nlink, &a.UID, &a.GID, &a.Rdev, &a.Size, &a.Blocks, &a.Blksize, &a.Atime, &a.Mtime, &a.Ctime, &a.Btime, &a.Attributes)
 }
 
 // Empty is a body without fields.
@@ -116,25 +101,20 @@ type AttachRep struct {
 	Attr     Attr
 }
 
-func (m *AttachRep) code(c *Coder) {
-	c.handle(&m.Root)
-	c.bool(&m.ReadOnly)
-	c.attr(&m.Attr)
-}
+func (m *AttachRep) code(c *Coder) { c.all(&m.Root, &m.ReadOnly, &m.Attr) }
 
 // WalkReq walks Names from directory Dir. With Handle directories come with handles, Dir too if it has a path. With Open what the last name
-// is comes with a descriptor for reading, if it is a regular file that can be opened.
+// is comes with a descriptor for reading, if it is a regular file that can be opened. With Settle changes of Dir that are under way are waited for first.
 type WalkReq struct {
 	Dir    Ref
 	Handle bool
 	Open   bool
+	Settle bool
 	Names  []string
 }
 
 func (m *WalkReq) code(c *Coder) {
-	c.ref(&m.Dir)
-	c.bool(&m.Handle)
-	c.bool(&m.Open)
+	c.all(&m.Dir, &m.Handle, &m.Open, &m.Settle)
 	list(c, &m.Names, MaxNames, (*Coder).name)
 }
 
@@ -146,23 +126,23 @@ type Node struct {
 }
 
 func (c *Coder) node(n *Node) {
-	c.handle(&n.Handle)
-	c.attr(&n.Attr)
+	c.all(&n.Handle, &n.Attr)
 	c.cstr(&n.Target, MaxPath)
 }
 
 // WalkRep has the nodes found, in order. If there are fewer than names, Errno says what stopped the walk, or it is 0: the
-// last node is not a directory. Dir is WalkReq.Dir's handle, if one was asked for and is new.
+// last node is not a directory. Dir is WalkReq.Dir's handle, if one was asked for and is new. Settled: every change that began before the walk had ended.
 type WalkRep struct {
-	Dir   Handle
-	Nodes []Node
-	Errno uint32
+	Dir     Handle
+	Nodes   []Node
+	Errno   uint32
+	Settled bool
 }
 
 func (m *WalkRep) code(c *Coder) {
 	c.handle(&m.Dir)
 	list(c, &m.Nodes, MaxNames, (*Coder).node)
-	c.u32(&m.Errno)
+	c.all(&m.Errno, &m.Settled)
 }
 
 // OpenReq opens a regular file for reading, or for reading and writing. More are names in the directory of Ref.Path: files to be
@@ -174,8 +154,7 @@ type OpenReq struct {
 }
 
 func (m *OpenReq) code(c *Coder) {
-	c.ref(&m.Ref)
-	c.bool(&m.Write)
+	c.all(&m.Ref, &m.Write)
 	list(c, &m.More, MaxFDs-1, (*Coder).name)
 	if len(m.More) > 0 && m.Ref.Path == "" {
 		c.bad = true
@@ -207,10 +186,7 @@ type CreateReq struct {
 }
 
 func (m *CreateReq) code(c *Coder) {
-	c.handle(&m.Dir)
-	c.u32(&m.Mode)
-	c.u32(&m.UID)
-	c.u32(&m.GID)
+	c.all(&m.Dir, &m.Mode, &m.UID, &m.GID)
 	c.str(&m.Name, MaxName)
 	if m.Name != "" && !ValidName(m.Name) {
 		c.bad = true
@@ -223,10 +199,7 @@ type NodeRep struct {
 	Dir  Attr
 }
 
-func (m *NodeRep) code(c *Coder) {
-	c.node(&m.Node)
-	c.attr(&m.Dir)
-}
+func (m *NodeRep) code(c *Coder) { c.all(&m.Node, &m.Dir) }
 
 // MakeReq makes what the type in Mode says: a directory (the reply has its handle), symlink, FIFO, socket, or device.
 type MakeReq struct {
@@ -237,22 +210,14 @@ type MakeReq struct {
 }
 
 func (m *MakeReq) code(c *Coder) {
-	c.handle(&m.Dir)
-	c.u32(&m.Mode)
-	c.u32(&m.UID)
-	c.u32(&m.GID)
-	c.u64(&m.Rdev)
-	c.name(&m.Name)
+	c.all(&m.Dir, &m.Mode, &m.UID, &m.GID, &m.Rdev, &m.Name)
 	c.cstr(&m.Target, MaxPath)
 }
 
 // LinkRep has the attributes of the file and of its new directory.
 type LinkRep struct{ Attr, Dir Attr }
 
-func (m *LinkRep) code(c *Coder) {
-	c.attr(&m.Attr)
-	c.attr(&m.Dir)
-}
+func (m *LinkRep) code(c *Coder) { c.all(&m.Attr, &m.Dir) }
 
 // LinkReq makes Name in Dir a link to Target (link(2)).
 type LinkReq struct {
@@ -261,11 +226,7 @@ type LinkReq struct {
 	Name   string
 }
 
-func (m *LinkReq) code(c *Coder) {
-	c.ref(&m.Target)
-	c.handle(&m.Dir)
-	c.name(&m.Name)
-}
+func (m *LinkReq) code(c *Coder) { c.all(&m.Target, &m.Dir, &m.Name) }
 
 // RenameReq is renameat2(2). With Keep the reply has a handle of the file that was replaced.
 type RenameReq struct {
@@ -276,12 +237,7 @@ type RenameReq struct {
 }
 
 func (m *RenameReq) code(c *Coder) {
-	c.handle(&m.OldDir)
-	c.handle(&m.NewDir)
-	c.u32(&m.Flags)
-	c.bool(&m.Keep)
-	c.name(&m.OldName)
-	c.name(&m.NewName)
+	c.all(&m.OldDir, &m.NewDir, &m.Flags, &m.Keep, &m.OldName, &m.NewName)
 }
 
 // UnlinkReq is unlinkat(2). With Keep the reply has a handle of the file.
@@ -292,12 +248,7 @@ type UnlinkReq struct {
 	Name  string
 }
 
-func (m *UnlinkReq) code(c *Coder) {
-	c.handle(&m.Dir)
-	c.bool(&m.Rmdir)
-	c.bool(&m.Keep)
-	c.name(&m.Name)
-}
+func (m *UnlinkReq) code(c *Coder) { c.all(&m.Dir, &m.Rmdir, &m.Keep, &m.Name) }
 
 // GoneRep answers what took a name away: the handle that was asked for, or 0, and the directories afterwards (New is
 // a rename's; all zero otherwise).
@@ -306,11 +257,7 @@ type GoneRep struct {
 	Dir, New Attr
 }
 
-func (m *GoneRep) code(c *Coder) {
-	c.handle(&m.Handle)
-	c.attr(&m.Dir)
-	c.attr(&m.New)
-}
+func (m *GoneRep) code(c *Coder) { c.all(&m.Handle, &m.Dir, &m.New) }
 
 // RefReq is a request about one file.
 type RefReq struct{ Ref Ref }
@@ -336,13 +283,7 @@ type SetAttrReq struct {
 }
 
 func (m *SetAttrReq) code(c *Coder) {
-	c.ref(&m.Ref)
-	c.u32(&m.Valid)
-	c.u32(&m.Mode)
-	c.u32(&m.UID)
-	c.u32(&m.GID)
-	c.i64(&m.Atime)
-	c.i64(&m.Mtime)
+	c.all(&m.Ref, &m.Valid, &m.Mode, &m.UID, &m.GID, &m.Atime, &m.Mtime)
 	if m.Valid&^setMask != 0 {
 		c.bad = true
 	}
@@ -362,8 +303,7 @@ type XattrReq struct {
 }
 
 func (m *XattrReq) code(c *Coder) {
-	c.ref(&m.Ref)
-	c.u32(&m.Flags)
+	c.all(&m.Ref, &m.Flags)
 	c.cstr(&m.Name, MaxXattrName)
 	c.bytes(&m.Value, MaxXattrValue)
 }
@@ -379,9 +319,7 @@ type StatFSRep struct {
 }
 
 func (m *StatFSRep) code(c *Coder) {
-	for _, p := range []*uint64{&m.Type, &m.Bsize, &m.Blocks, &m.Bfree, &m.Bavail, &m.Files, &m.Ffree, &m.Namelen, &m.Frsize, &m.Flags} {
-		c.u64(p)
-	}
+	c.all(&m.Type, &m.Bsize, &m.Blocks, &m.Bfree, &m.Bavail, &m.Files, &m.Ffree, &m.Namelen, &m.Frsize, &m.Flags)
 }
 
 // SyncReq is fsync(2) of a file or directory, or with All syncfs(2).
@@ -390,10 +328,7 @@ type SyncReq struct {
 	All bool
 }
 
-func (m *SyncReq) code(c *Coder) {
-	c.ref(&m.Ref)
-	c.bool(&m.All)
-}
+func (m *SyncReq) code(c *Coder) { c.all(&m.Ref, &m.All) }
 
 // CloseReq gives handles back.
 type CloseReq struct{ Handles []Handle }

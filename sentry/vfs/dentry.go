@@ -20,6 +20,8 @@ type Dentry struct {
 	// mounts are the mounts on this dentry, copied on change (under mountMu).
 	mounts atomic.Pointer[[]*Mount]
 	dir    *dirState // directories only
+	// proof is the Revalidator's.
+	proof atomic.Int64
 	// prev and next link the cache's clock; guarded by dcache.mu.
 	prev, next *Dentry
 }

@@ -1,6 +1,8 @@
 package vfs
 
 import (
+	"sync/atomic"
+
 	"moat/sentry/kernel/auth"
 
 	"golang.org/x/sys/unix"
@@ -177,8 +179,9 @@ type CreateOptions struct {
 
 // Revalidator is implemented by directories of file systems with CacheRevalidate, and Versioned ones.
 type Revalidator interface {
-	// Revalidate reports whether name still names child (nil: still names nothing).
-	Revalidate(ctx Context, name string, child Inode) (bool, error)
+	// Revalidate reports whether name still names child (nil: still names nothing). proof is a number kept with the name, 0 at first: what tells
+	// the directory next time whether it must look.
+	Revalidate(ctx Context, name string, child Inode, proof *atomic.Int64) (bool, error)
 }
 
 // Versioned is implemented by directories of file systems with CacheForever whose names others may change all the same.

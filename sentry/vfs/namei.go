@@ -241,18 +241,11 @@ func (d *Dentry) child(ctx Context, name, rest string, flags uint32) (*Dentry, e
 			c.DecRef()
 			return nil, unix.EAGAIN
 		}
-		ok, err := d.revalidate(ctx, name, c)
-		if err != nil {
-			c.DecRef()
-			return nil, err
-		}
-		if ok && c.inode != nil {
-			return c, nil
+		valid, err := d.revalidate(ctx, name, c)
+		if valid || err != nil {
+			return c.found(err)
 		}
 		c.DecRef()
-		if ok {
-			return nil, unix.ENOENT
-		}
 	} else if flags&ResolveCached != 0 {
 		return nil, unix.EAGAIN
 	}
@@ -266,6 +259,18 @@ func (d *Dentry) child(ctx Context, name, rest string, flags uint32) (*Dentry, e
 	return c, err
 }
 
+// found is what a lookup that ended at d returns: d, whose reference it takes over, err, or ENOENT if d is negative.
+func (d *Dentry) found(err error) (*Dentry, error) {
+	if err == nil && d.inode == nil {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		d.DecRef()
+		return nil, err
+	}
+	return d, nil
+}
+
 // revalidate asks the file system whether c is still what name names; if not, c and what is below leave the cache.
 func (d *Dentry) revalidate(ctx Context, name string, c *Dentry) (bool, error) {
 	rv, ok := d.inode.(Revalidator)
@@ -273,7 +278,7 @@ func (d *Dentry) revalidate(ctx Context, name string, c *Dentry) (bool, error) {
 		return true, nil
 	}
 	version := d.dir.version.Load()
-	valid, err := rv.Revalidate(ctx, name, c.inode)
+	valid, err := rv.Revalidate(ctx, name, c.inode, &c.proof)
 	if err != nil {
 		return false, err
 	}
@@ -290,17 +295,16 @@ func (d *Dentry) revalidate(ctx Context, name string, c *Dentry) (bool, error) {
 	return false, nil
 }
 
-// lookup asks the file system for name, unless it has been cached meanwhile. d.dir.ops is held.
+// lookup asks the file system for name, unless it has been cached meanwhile (on a mount that others change, what another task found may be from before
+// this one's call began). d.dir.ops is held.
 func (d *Dentry) lookup(ctx Context, name string) (*Dentry, error) {
 	if len(name) > linux.NAME_MAX {
 		return nil, unix.ENAMETOOLONG
 	}
-	if c := d.cached(name); c != nil {
-		if c.inode == nil {
-			c.DecRef()
-			return nil, unix.ENOENT
+	if d.sb.policy != CacheRevalidate {
+		if c := d.cached(name); c != nil {
+			return c.found(nil)
 		}
-		return c, nil
 	}
 	if d.Deleted() {
 		return nil, unix.ENOENT
@@ -309,12 +313,10 @@ func (d *Dentry) lookup(ctx Context, name string) (*Dentry, error) {
 		version := d.dir.version.Load()
 		inode, err := d.inode.Lookup(ctx, name)
 		if err != nil {
-			if err != unix.ENOENT || d.sb.policy != CacheForever {
+			if err != unix.ENOENT || d.sb.policy == CacheNone {
 				return nil, err
 			}
-			c := d.enter(name, nil, version, false)
-			c.DecRef()
-			return nil, unix.ENOENT
+			return d.enter(name, nil, version, false).found(nil)
 		}
 		if !attach(inode) {
 			continue
@@ -325,7 +327,8 @@ func (d *Dentry) lookup(ctx Context, name string) (*Dentry, error) {
 }
 
 // enter makes a dentry for name with an attached inode (nil: negative) and caches it as the policy says. A dentry that
-// was cached first wins, unless replace says that name is new. version is that of d when the inode was found. It returns a reference.
+// was cached first wins, unless replace says that name is new or others may have changed it. version is that of d when the inode was found. It returns a
+// reference.
 func (d *Dentry) enter(name string, inode Inode, version uint64, replace bool) *Dentry {
 	name = strings.Clone(name) // not a part of some long path
 	c := newDentry(d.sb, d, name, inode)
@@ -335,7 +338,7 @@ func (d *Dentry) enter(name string, inode Inode, version uint64, replace bool) *
 	}
 	d.dir.mu.Lock()
 	if old := d.dir.children[name]; old != nil {
-		if !replace {
+		if !replace && (old.inode == inode || d.sb.policy == CacheForever || old.mounts.Load() != nil) {
 			old.IncRef()
 			d.dir.mu.Unlock()
 			c.flags.Or(dUnhashed)

@@ -91,14 +91,13 @@ func makeEntry(ctx Context, start Path, path string, kind entryKind, make func(d
 // lookupFresh is lookup with revalidation. d.dir.ops is held.
 func (d *Dentry) lookupFresh(ctx Context, name string) (*Dentry, error) {
 	d.check()
-	c := d.cached(name)
-	if c != nil && d.sb.policy != CacheNone && !c.sure() {
-		if _, err := d.revalidate(ctx, name, c); err != nil {
-			c.DecRef()
-			return nil, err
+	if c := d.cached(name); c != nil {
+		if d.sb.policy == CacheNone || c.sure() {
+			return c.found(nil)
 		}
-	}
-	if c != nil {
+		if valid, err := d.revalidate(ctx, name, c); valid || err != nil {
+			return c.found(err)
+		}
 		c.DecRef()
 	}
 	return d.lookup(ctx, name)

@@ -48,17 +48,20 @@ func permission(ctx Context, c *auth.Credentials, i Inode, may uint) error {
 		return pc.Permission(ctx, may)
 	}
 	mode := uint(i.Mode())
-	if may&^(mode>>6&mode>>3&mode) == 0 {
-		return nil // everybody may
-	}
 	dir := mode&unix.S_IFMT == unix.S_IFDIR
-	if c.UserNS.Parent == nil && c.HasCap(linux.CAP_DAC_OVERRIDE) && (dir || may&MayExec == 0 || mode&0o111 != 0) {
+	override := c.UserNS.Parent == nil && c.HasCap(linux.CAP_DAC_OVERRIDE)
+	if override && (dir || may&MayExec == 0) {
 		return nil
+	}
+	known := i.FS().CachePolicy() != CacheRevalidate // else others may have changed it
+	if known && (may&^(mode>>6&mode>>3&mode) == 0 || override && mode&0o111 != 0) {
+		return nil // everybody may
 	}
 	a, err := i.Attr(ctx)
 	if err != nil {
 		return err
 	}
+	mode = uint(a.Mode)
 	bits := uint(a.Mode)
 	switch {
 	case a.UID == c.FSUID:

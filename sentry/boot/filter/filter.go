@@ -100,12 +100,12 @@ var kernel = []Rule{
 	{"close", unix.SYS_CLOSE, all, "donated descriptors"},
 	{"accept4", unix.SYS_ACCEPT4, args{eq(listenFD), eq(0), eq(0), eq(unix.SOCK_CLOEXEC)}, "control connections of the command line, on the one listening socket"},
 	// The standard input, output and error of processes that `moat exec` starts.
-	{"fstat", unix.SYS_FSTAT, all, "what kind of file a process of exec gets; the size of a host file after a change"},
+	{"fstat", unix.SYS_FSTAT, all, "what kind of file a process of exec gets; the attributes of host files"},
 	{"fcntl", unix.SYS_FCNTL, args{free, eq(unix.F_GETFL)}, "how that file was opened"},
 	{"epoll_ctl", unix.SYS_EPOLL_CTL, seccomp.Or{args{free, eq(unix.EPOLL_CTL_ADD)}, args{free, eq(unix.EPOLL_CTL_DEL)}}, "waiting for that file"},
 	{"fallocate", unix.SYS_FALLOCATE, args{free, seccomp.BitsAllowlist(0x7b)}, "giving free memory back to the host; fallocate(2) of host files"},
 	{"ftruncate", unix.SYS_FTRUNCATE, all, "the size of host files"},
-	{"clock_gettime", unix.SYS_CLOCK_GETTIME, all, "CPU clocks of threads; other clocks where the host has no vDSO for them"},
+	{"clock_gettime", unix.SYS_CLOCK_GETTIME, all, "CPU clocks of threads; the clock of files' times; other clocks where the host has no vDSO for them"},
 	{"getrandom", unix.SYS_GETRANDOM, all, "random numbers"},
 }
 

@@ -70,7 +70,7 @@ func (i *inode) Prefetch(_ vfs.Context, name, rest string, open bool) {
 		return
 	}
 	a := &ahead{names: names, changes: i.fs.epoch()}
-	rep, fd, err := i.walk(names, open)
+	rep, fd, err := i.walk(names, open, false)
 	a.fd, a.nodes = fd, rep.Nodes
 	if err != nil {
 		a.drop(i.fs)
@@ -103,7 +103,7 @@ func (i *inode) takeAhead(name string) (c vfs.Inode, err error, ok bool) {
 	a.names, a.nodes = a.names[1:], a.nodes[1:]
 	if len(a.names) == 0 && a.fd >= 0 {
 		if n.isFile() {
-			n.install(a.fd, false, 0)
+			n.install(a.fd, &n.ro, 0)
 		} else {
 			unix.Close(a.fd)
 		}

@@ -1,6 +1,9 @@
 package gofer
 
 import (
+	"sync/atomic"
+	"time"
+
 	"golang.org/x/sys/unix"
 
 	"moat/fsgofer/wire"
@@ -20,39 +23,61 @@ func (i *inode) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
 			return c, err
 		}
 	}
-	n, err := i.walkOne(name)
+	n, err := i.walkOne(name, nil)
 	if err != nil {
 		return nil, err
 	}
 	return i.fs.inodeOf(&n, i, name), nil
 }
 
-// Revalidate implements vfs.Revalidator.
-func (i *inode) Revalidate(_ vfs.Context, name string, child vfs.Inode) (bool, error) {
-	n, err := i.walkOne(name)
-	if err != nil {
-		if err == unix.ENOENT {
-			return child == nil, nil
+// Revalidate implements vfs.Revalidator. On a shared mount a name that was found true is so as long as the directory has the same change time.
+func (i *inode) Revalidate(_ vfs.Context, name string, child vfs.Inode, proof *atomic.Int64) (bool, error) {
+	c, _ := child.(*inode)
+	epoch := i.epoch()
+	if epoch != 0 && epoch == proof.Load() {
+		if c != nil {
+			c.relocate(i, name)
+			c.mu.Lock()
+			c.fetched = time.Time{} // attributes from before are not of now
+			c.mu.Unlock()
 		}
+		return true, nil
+	}
+	epoch = settled(epoch)
+	n, err := i.walkOne(name, &epoch)
+	if err == unix.ENOENT {
+		proof.Store(epoch)
+		return child == nil, nil
+	}
+	if err != nil {
 		return false, err
 	}
-	c, _ := child.(*inode)
 	if c == nil || !c.still(&n.Attr) {
 		i.fs.c.CloseHandle(n.Handle, false)
 		return false, nil
 	}
 	c.adopt(&n.Attr)
-	if c.handle.Load() == nil {
-		c.setHandle(n.Handle, false)
-	} else {
-		i.fs.c.CloseHandle(n.Handle, false)
-	}
+	c.relocate(i, name)
+	c.foundHandle(n.Handle)
+	proof.Store(epoch)
 	if c.key.btime != n.Attr.Btime && c.isFile() && !i.fs.shared {
 		// Perhaps it is another file, with the number of one that was gone.
 		c.markStale()
 		return true, c.refresh()
 	}
 	return true, nil
+}
+
+// epoch is the change time that the directory has now; 0: there is none to tell by.
+func (i *inode) epoch() int64 {
+	if !i.fs.shared || !i.fs.timed || i.key.dev != i.fs.root.key.dev {
+		return 0
+	}
+	t := i.lookAt(true)
+	if t == 0 && i.fetch(true) == nil {
+		t = i.lookAt(true)
+	}
+	return t
 }
 
 // same reports whether attributes are of i. On an exclusive mount a file has another time of birth once an overlay of the host has copied it up for being changed.
@@ -132,7 +157,7 @@ func (i *inode) create(name string, o vfs.CreateOptions) (vfs.Inode, error) {
 		i.changed(&rep.Dir, name)
 		c = i.fs.inodeOf(&rep.Node, i, name)
 	}
-	c.install(fd, true, 0)
+	c.install(fd, &c.rw, 0)
 	return c, nil
 }
 

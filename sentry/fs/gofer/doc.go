@@ -3,8 +3,14 @@
 //
 // An exclusive mount is changed by the sandbox alone, but for names now and then (doubt.go): what is known of it stays known, and names, attributes,
 // symlinks, small directories and open descriptors are cached, so that stat, readdir and open of what was seen make no request. The host keeps
-// the times: after a write they are asked for again, when someone wants to know them. On a shared mount VFS
-// revalidates each name and attributes are fetched for each use.
+// the times: after a write they are asked for again, when someone wants to know them.
+//
+// What others did to a shared mount before a system call began is seen by it. Two host calls prove that without a request, both fstat(2) of a descriptor
+// that can do nothing else (O_PATH): a name is true as long as its directory has the change time that it had before the name was looked up, and the file's
+// own attributes are those of now. The proof has three conditions. The time was past when it was read, by the coarse clock that the kernel takes such times
+// from, so that a change that begins later has another. The gofer had waited for the changes that were under way, which may have had the time already and
+// not yet the name: it reads the directory, under the lock that they hold. And the file system is one that only this kernel changes. Where one is not met
+// the name is asked for. (A clock that is set back to the very nanosecond of a change would deceive it.)
 //
 // Directories that were walked to have a handle in the gofer, kept in a bounded cache. Other files, and directories that were only listed, are
 // named by a path from the nearest directory with one; when the name goes away and the file is still in use the gofer gives a handle for it (pinned).
@@ -21,7 +27,7 @@
 //
 // Special files are names only: VFS opens FIFOs, sockets and devices as the sentry's own.
 //
-// Host calls: recvmsg (MSG_CMSG_CLOEXEC) and sendmsg (MSG_NOSIGNAL) on the gofer's socket; preadv2 and pwritev2
+// Host calls: recvmsg (MSG_CMSG_CLOEXEC) and sendmsg (MSG_NOSIGNAL) on the gofer's socket; clock_gettime; preadv2 and pwritev2
 // (RWF_APPEND, RWF_SYNC, RWF_DSYNC), ftruncate, fallocate, lseek (SEEK_DATA, SEEK_HOLE) and fstat on donated descriptors; close.
 //
 // Locks, in order: inode.wmu (writes and changes of size; before any lock of an address space) -> inode.loc (where the inode is;

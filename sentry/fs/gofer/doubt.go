@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"moat/fsgofer/wire"
 )
 
@@ -69,9 +71,12 @@ func (i *inode) check() {
 	i.age.Store(now)
 }
 
-// settled is a change time of now, if the next change is sure to have another (the host's clock may go by 10 ms), otherwise 0.
+// settled is a change time of now, if a change that begins later is sure to have another, otherwise 0: the coarse clock that the times are from has gone
+// on, by more than it needs to; by a second if they may be in seconds.
 func settled(ctime int64) int64 {
-	if time.Now().UnixNano()-ctime < int64(20*time.Millisecond) {
+	var now unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now)
+	if age := time.Duration(now.Nano() - ctime); err != nil || age < 20*time.Millisecond || ctime%1e9 == 0 && age < time.Second {
 		return 0
 	}
 	return ctime

@@ -103,7 +103,7 @@ func (i *inode) getFD(write bool) (*hostFD, error) {
 	}
 	if !write {
 		if fd := i.takeOpened(); fd >= 0 {
-			return i.install(fd, false, 1), nil
+			return i.install(fd, &i.ro, 1), nil
 		}
 	}
 	fd := -1
@@ -120,7 +120,10 @@ func (i *inode) getFD(write bool) (*hostFD, error) {
 	if err != nil {
 		return nil, err
 	}
-	return i.install(fd, write, 1), nil
+	if write {
+		return i.install(fd, &i.rw, 1), nil
+	}
+	return i.install(fd, &i.ro, 1), nil
 }
 
 // open has the gofer open i, and if it is one of a row, some of those that come next. size: that of the answer is good.
@@ -146,12 +149,9 @@ func (i *inode) open(r wire.Ref, write, size bool) (int, error) {
 	return fds[0], nil
 }
 
-// install makes fd, with so many references, the inode's cached descriptor. If there is one by now, fd goes when its user does.
-func (i *inode) install(fd int, write bool, refs int64) *hostFD {
-	h := &hostFD{fd: fd, inode: i, slot: &i.ro}
-	if write {
-		h.slot = &i.rw
-	}
+// install makes fd, with so many references, the cached descriptor of one of the inode's slots. If there is one by now, fd goes when its user does.
+func (i *inode) install(fd int, slot *atomic.Pointer[hostFD], refs int64) *hostFD {
+	h := &hostFD{fd: fd, inode: i, slot: slot}
 	h.refs.Store(refs)
 	h.used.Store(true)
 	if h.slot.CompareAndSwap(nil, h) {
@@ -164,7 +164,7 @@ func (i *inode) install(fd int, write bool, refs int64) *hostFD {
 
 // dropFDs closes what is cached. No file is open.
 func (i *inode) dropFDs() {
-	for _, slot := range [...]*atomic.Pointer[hostFD]{&i.ro, &i.rw} {
+	for _, slot := range [...]*atomic.Pointer[hostFD]{&i.ro, &i.rw, &i.look} {
 		if h := slot.Load(); h != nil && !h.close() {
 			// Pages are still mapped: the last reference closes it.
 			slot.CompareAndSwap(h, nil)

@@ -152,8 +152,7 @@ func (f *file) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSequen
 	}
 	i.mu.Unlock()
 	if rwf&unix.RWF_APPEND != 0 {
-		var req wire.RefReq
-		if i.requestAttr(wire.OpGetAttr, &req, &req.Ref) == nil {
+		if i.resize(nil, f.h.fd) == nil {
 			end = i.size.Load()
 		}
 	}

@@ -33,6 +33,7 @@ type FS struct {
 	id       uint32
 	dev      uint64
 	shared   bool
+	timed    bool // the change time of a directory tells whether names have changed
 	readOnly bool
 	typ      string
 	root     *inode
@@ -81,7 +82,7 @@ func Mount(c *Client, id uint32, opts Options) (*FS, error) {
 	fs.typ = "9p"
 	if st, err := fs.StatFS(vfs.Background()); err == nil {
 		if t := typeNames[uint64(st.Type)]; t != "" {
-			fs.typ = t
+			fs.typ, fs.timed = t, t != "nfs"
 		}
 	}
 	return fs, nil

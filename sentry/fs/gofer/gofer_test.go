@@ -7,8 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -22,7 +22,7 @@ import (
 // TestMain is also the gofer process.
 func TestMain(m *testing.M) {
 	if os.Getenv("GOFER_TEST") != "" {
-		err := fsgofer.Serve(fsgofer.Options{Conn: 3, ProcFD: -1, NoSeccomp: true, Mounts: []fsgofer.Mount{{ID: 1, FD: 4}}})
+		err := fsgofer.Serve(fsgofer.Options{Conn: 3, ProcFD: -1, NoSeccomp: true, Mounts: []fsgofer.Mount{{ID: 1, FD: 4, Shared: os.Getenv("GOFER_TEST") == "shared"}}})
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(0)
 	}
@@ -45,7 +45,7 @@ func mountDir(t testing.TB, dir string, shared bool) (*FS, string, *exec.Cmd) {
 	srv := os.NewFile(uintptr(p[1]), "srv")
 	exe, _ := os.Executable()
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), "GOFER_TEST=1")
+	cmd.Env = append(os.Environ(), "GOFER_TEST="+map[bool]string{false: "exclusive", true: "shared"}[shared])
 	cmd.ExtraFiles = []*os.File{srv, root}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -276,7 +276,6 @@ func TestShared(t *testing.T) {
 	i := lookup(t, fs.root, "f")
 	f := open(t, i, unix.O_RDWR)
 	os.WriteFile(path, []byte("three"), 0o600)
-	time.Sleep(time.Millisecond)
 	if a := attr(t, i); a.Size != 5 || read(t, f, 10, 0) != "three" {
 		t.Errorf("size %d", a.Size)
 	}
@@ -286,16 +285,17 @@ func TestShared(t *testing.T) {
 	if end := write(t, f, "+guest", 0, vfs.IOAppend); end != 16 {
 		t.Error("append ends at", end)
 	}
-	if ok, err := fs.root.Revalidate(bg, "f", i); !ok || err != nil {
+	var proof atomic.Int64
+	if ok, err := fs.root.Revalidate(bg, "f", i, &proof); !ok || err != nil {
 		t.Error(ok, err)
 	}
 	os.Remove(path)
 	os.WriteFile(path, []byte("other"), 0o600)
-	if ok, err := fs.root.Revalidate(bg, "f", i); ok || err != nil {
+	if ok, err := fs.root.Revalidate(bg, "f", i, &proof); ok || err != nil {
 		t.Error("another file under the name is taken for the same", err)
 	}
 	os.Remove(path)
-	if ok, err := fs.root.Revalidate(bg, "f", nil); !ok || err != nil {
+	if ok, err := fs.root.Revalidate(bg, "f", nil, &proof); !ok || err != nil {
 		t.Error("a name that is gone", err)
 	}
 	if s := read(t, f, 100, 0); s != "three+host+guest" {

@@ -84,7 +84,7 @@ func (i *inode) findHandle() error {
 	if i.parent == nil || !i.isDir() {
 		return unix.ESTALE
 	}
-	n, err := i.parent.walkOne(i.name)
+	n, err := i.parent.walkOne(i.name, nil)
 	if err != nil {
 		return err
 	}
@@ -96,9 +96,12 @@ func (i *inode) findHandle() error {
 	return nil
 }
 
-// walkOne looks one name up.
-func (i *inode) walkOne(name string) (wire.Node, error) {
-	rep, _, err := i.walk([]string{name}, false)
+// walkOne looks one name up. epoch, if it is not nil, becomes 0 if what was found may be from before it.
+func (i *inode) walkOne(name string, epoch *int64) (wire.Node, error) {
+	rep, _, err := i.walk([]string{name}, false, epoch != nil && *epoch != 0)
+	if epoch != nil && !rep.Settled {
+		*epoch = 0
+	}
 	switch {
 	case err != nil:
 		return wire.Node{}, err
@@ -111,11 +114,11 @@ func (i *inode) walkOne(name string) (wire.Node, error) {
 }
 
 // walk walks names from the directory i. With open it returns a descriptor of what the last one is if that is a regular file, else -1.
-func (i *inode) walk(names []string, open bool) (rep wire.WalkRep, fd int, err error) {
+func (i *inode) walk(names []string, open, settle bool) (rep wire.WalkRep, fd int, err error) {
 	var fds [1]int
 	n := 0
 	err = i.withRef(func(r wire.Ref) (err error) {
-		n, err = i.fs.callFDs(wire.OpWalk, &wire.WalkReq{Dir: r, Handle: true, Open: open, Names: names}, &rep, fds[:])
+		n, err = i.fs.callFDs(wire.OpWalk, &wire.WalkReq{Dir: r, Handle: true, Open: open, Settle: settle, Names: names}, &rep, fds[:])
 		return err
 	})
 	if n == 0 {

@@ -28,6 +28,7 @@ type inode struct {
 	handle atomic.Pointer[handle]
 	ro     atomic.Pointer[hostFD]
 	rw     atomic.Pointer[hostFD]
+	look   atomic.Pointer[hostFD] // O_PATH, for its attributes
 	// opens counts open files, so that unlink knows whether to keep hold of the file.
 	opens atomic.Int32
 
@@ -80,8 +81,8 @@ type inode struct {
 	modified atomic.Bool
 }
 
-// attrLife is how long attributes of a shared mount are taken for current: less than a request takes, it serves the
-// several looks within one system call.
+// attrLife is how long attributes of a shared mount that came with a name are taken for current, until there is a descriptor of the file to look at
+// them: about as long as a request takes, it serves the several looks within one system call.
 const attrLife = 100 * time.Microsecond
 
 // FS implements vfs.Inode.
@@ -157,8 +158,7 @@ func (i *inode) refresh() error {
 		i.Version()
 	}
 	i.mu.Lock()
-	need := i.stale || i.fs.shared && time.Since(i.fetched) > attrLife
-	gone := i.gone
+	need, fresh, gone := i.stale || i.fs.shared, i.fs.shared && time.Since(i.fetched) < attrLife, i.gone
 	i.mu.Unlock()
 	if !need && i.isFile() {
 		i.mapMu.Lock()
@@ -170,23 +170,59 @@ func (i *inode) refresh() error {
 	}
 	// While a write or a change of size is under way the size is theirs to say. (Waiting would take wmu behind the
 	// locks of an address space: /proc/PID/maps asks for attributes.)
-	if i.fs.shared || !i.wmu.TryLock() {
-		return i.fetch()
+	size := i.fs.shared
+	if !size && i.wmu.TryLock() {
+		size = true
+		defer i.wmu.Unlock()
 	}
-	defer i.wmu.Unlock()
-	var req wire.RefReq
-	return i.requestAttr(wire.OpGetAttr, &req, &req.Ref)
+	if i.lookAt(size) != 0 || fresh {
+		return nil
+	}
+	return i.fetch(size)
 }
 
-// fetch gets the attributes; the size only on a shared mount, where the host says what it is.
-func (i *inode) fetch() error {
+// fetch asks for the attributes, and on a shared mount for a descriptor to look at them by.
+func (i *inode) fetch(size bool) error {
 	var req wire.RefReq
 	var rep wire.AttrRep
-	err := i.request(wire.OpGetAttr, &req, &rep, &req.Ref)
-	if err == nil {
-		i.adopt(&rep.Attr)
+	var fd [1]int
+	err := i.withRef(func(r wire.Ref) error {
+		req.Ref = r
+		n, err := i.fs.callFDs(wire.OpGetAttr, &req, &rep, fd[:])
+		if n > 0 {
+			i.install(fd[0], &i.look, 0)
+		}
+		return err
+	})
+	i.take(&rep.Attr, size)
+	if i.fs.shared && (err == unix.ESTALE || err == unix.ENOENT) {
+		return nil // the name went away after it was looked up
 	}
 	return err
+}
+
+// lookAt takes the attributes from a descriptor of the file, as they are now, and with size that too. It returns the change time; 0: there is no descriptor.
+func (i *inode) lookAt(size bool) int64 {
+	for _, slot := range [...]*atomic.Pointer[hostFD]{&i.rw, &i.ro, &i.look} {
+		h := slot.Load()
+		if h == nil || !h.tryIncRef() {
+			continue
+		}
+		var st unix.Stat_t
+		err := unix.Fstat(h.fd, &st)
+		h.decRef()
+		if err != nil || st.Ino != i.key.ino {
+			break
+		}
+		i.mu.Lock()
+		a := i.attr
+		i.mu.Unlock()
+		a.Mode, a.Nlink, a.UID, a.GID, a.Size, a.Blocks, a.Blksize = st.Mode, uint32(st.Nlink), st.Uid, st.Gid, st.Size, st.Blocks, uint32(st.Blksize)
+		a.Atime, a.Mtime, a.Ctime = st.Atim.Nano(), st.Mtim.Nano(), st.Ctim.Nano()
+		i.take(&a, size)
+		return a.Ctime
+	}
+	return 0
 }
 
 // Attr implements vfs.Inode.
@@ -311,10 +347,10 @@ func (i *inode) Evict() {
 	i.dropFDs()
 }
 
-// relocate notes that i was found as name in parent, if it is not known where it is.
+// relocate notes that i was found as name in parent, if it is not known where it is; on a shared mount the other name may be gone by now.
 func (i *inode) relocate(parent *inode, name string) {
 	i.loc.RLock()
-	ok := i.parent != nil && (i.parent == parent && i.name == name || i.parent.alive()) || parent == nil || i == i.fs.root
+	ok := i.parent != nil && (i.parent == parent && i.name == name || !i.fs.shared && i.parent.alive()) || parent == nil || i == i.fs.root
 	i.loc.RUnlock()
 	if ok {
 		return

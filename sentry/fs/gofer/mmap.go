@@ -29,7 +29,7 @@ func (i *inode) RemoveMapping(ms memmap.Space, ar hostarch.AddrRange, offset uin
 // Translate implements memmap.Mappable.
 func (i *inode) Translate(required, optional memmap.FileRange, at hostarch.AccessType) ([]memmap.Translation, error) {
 	if i.fs.shared {
-		if err := i.fetch(); err != nil {
+		if err := i.refresh(); err != nil {
 			return nil, &memmap.BusError{Err: err}
 		}
 	}
