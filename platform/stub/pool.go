@@ -154,6 +154,7 @@ func (s *Space) populateLocked(n int) error {
 		if err := a.Await(0); err != nil { // until it is in the handler it could not be told to end
 			return err
 		}
+		a.Control().SentrySleeps.Store(0)
 	}
 	return nil
 }

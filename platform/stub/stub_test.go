@@ -270,3 +270,22 @@ func le64(v uint64) (b []byte) {
 	}
 	return b
 }
+
+// TestIdleThreads: nobody sleeps for a thread that waits to be used, which therefore rings a bell with its first call.
+func TestIdleThreads(t *testing.T) {
+	h, _, _ := newGuest(t, []byte{0xeb, 0xfe}) // JMP to itself
+	for range 20 {
+		s, err := h.create()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.orderMu.Lock()
+		for _, a := range s.idle {
+			if n := a.Control().SentrySleeps.Load(); n != 0 {
+				t.Errorf("somebody sleeps for a thread that is idle: %d", n)
+			}
+		}
+		s.orderMu.Unlock()
+		s.kill()
+	}
+}
