@@ -109,8 +109,12 @@ func (s *Stack) tcpip() *stack.Stack {
 	return s.net
 }
 
+// building is held while GOMAXPROCS is as many goroutines as netstack shall have for segments: with one for each CPU, those that handle a listener's
+// connections spin for its lock.
+var building sync.Mutex
+
 func (s *Stack) build() {
-	// netstack has a goroutine for each of these that handles segments, and those of one listener's connections would spin for its lock: few do more.
+	building.Lock()
 	cpus := runtime.GOMAXPROCS(0)
 	runtime.GOMAXPROCS(max(cpus/4, 1))
 	n := stack.New(stack.Options{
@@ -122,6 +126,7 @@ func (s *Stack) build() {
 		AllowPacketEndpointWrite: true,
 	})
 	runtime.GOMAXPROCS(cpus)
+	building.Unlock()
 	set := func(o tcpip.SettableTransportProtocolOption) { _ = n.SetTransportProtocolOption(tcp.ProtocolNumber, o) }
 	// net.ipv4.tcp_wmem.
 	set(&tcpip.TCPSendBufferSizeRangeOption{Min: 4096, Default: 16384, Max: maxSend})
