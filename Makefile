@@ -34,8 +34,10 @@ unit:
 conformance: deps
 	$(GO) run ./tests/conformance -v -doc docs/conformance.md -platform $(subst $() $(),$(comma),$(PLATFORMS))
 
-# The long workloads too.
+# The long workloads too, and what TestLanguages runs (but for servers, which a package would start).
 workloads: deps build
+	./scripts/deps.sh ruby php-cli rustc ghc ocaml-nox erlang-base mono-mcs mono-runtime sbcl luajit r-base-core swi-prolog-nox tcl expect fpc gnat zsh fish mksh tcsh \
+		python3-numpy python3-pandas python3-zmq python3-uvloop python3-aiohttp openmpi-bin libopenmpi-dev valgrind xvfb xterm chromium
 	MOAT_LONG=1 MOAT_PLATFORMS="$(PLATFORMS)" $(GO) test -count=1 -timeout 60m -v ./tests/workloads
 
 # stress-ng for MINUTES on the first of PLATFORMS, SECONDS a stressor; or only STRESSORS.

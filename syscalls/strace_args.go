@@ -24,13 +24,11 @@ func isOutput(kind string) bool {
 
 // names are kinds of numbers that count from 0.
 var names = map[string][]string{
-	"whence": {"SEEK_SET", "SEEK_CUR", "SEEK_END", "SEEK_DATA", "SEEK_HOLE"},
-	"sighow": {"SIG_BLOCK", "SIG_UNBLOCK", "SIG_SETMASK"},
+	"whence": {"SEEK_SET", "SEEK_CUR", "SEEK_END", "SEEK_DATA", "SEEK_HOLE"}, "sighow": {"SIG_BLOCK", "SIG_UNBLOCK", "SIG_SETMASK"},
 	"rlimitres": {"RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_CORE", "RLIMIT_RSS", "RLIMIT_NPROC",
 		"RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "RLIMIT_AS", "RLIMIT_LOCKS", "RLIMIT_SIGPENDING", "RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME"},
-	"family":  {"AF_UNSPEC", "AF_UNIX", "AF_INET", 10: "AF_INET6", 16: "AF_NETLINK", 17: "AF_PACKET"},
-	"epollop": {1: "EPOLL_CTL_ADD", 2: "EPOLL_CTL_DEL", 3: "EPOLL_CTL_MOD"},
-	"clock":   {"CLOCK_REALTIME", "CLOCK_MONOTONIC", "CLOCK_PROCESS_CPUTIME_ID", "CLOCK_THREAD_CPUTIME_ID", 7: "CLOCK_BOOTTIME"},
+	"family": {"AF_UNSPEC", "AF_UNIX", "AF_INET", 10: "AF_INET6", 16: "AF_NETLINK", 17: "AF_PACKET"}, "epollop": {1: "EPOLL_CTL_ADD", 2: "EPOLL_CTL_DEL", 3: "EPOLL_CTL_MOD"},
+	"clock": {"CLOCK_REALTIME", "CLOCK_MONOTONIC", "CLOCK_PROCESS_CPUTIME_ID", "CLOCK_THREAD_CPUTIME_ID", 7: "CLOCK_BOOTTIME"},
 }
 
 // kinds takes a signature apart.
@@ -227,9 +225,8 @@ func init() {
 				return fmt.Appendf(b, "[killed by %s]", signalName(int32(s.Signal())))
 			case s.Stopped():
 				return fmt.Appendf(b, "[stopped by %s]", signalName(int32(s.StopSignal())))
-			default:
-				return append(b, "[continued]"...)
 			}
+			return append(b, "[continued]"...)
 		}),
 		"clone_args": words(64, func(b, w []byte) []byte {
 			le := binary.LittleEndian

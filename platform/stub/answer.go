@@ -2,6 +2,7 @@ package stub
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 
 	"golang.org/x/sys/unix"
@@ -43,11 +44,14 @@ var answers struct {
 	enterOff uint64
 	// Of maskCode, as offsets in the page: from saved on RSP, R8 and R9 are in Control, from flags on the flags are too; made is where the call has been made.
 	saved, flags, made, undone uint64
-	// pieces are the offsets where pieces begin; in each the answer is in RAX after its first load bytes.
+	// pieces are the code that pieceOf made.
 	pieces []piece
 }
 
-type piece struct{ start, load, end uint64 }
+type piece struct {
+	load, end uint64 // offsets: behind where the call has been made, and where it ends
+	zero      bool   // it returns 0, which need not be in RAX yet
+}
 
 // find is the offset of the one place where code has pat; the code is the binary's own.
 func find(code, pat []byte) uint64 {
@@ -84,27 +88,26 @@ func answerPages() []byte {
 		}
 		copy(b[off:], p)
 		binary.LittleEndian.PutUint64(table[8*nr:], answerAddr+uint64(off))
-		a.pieces = append(a.pieces, piece{uint64(off), uint64(off + load), uint64(off + len(p))})
+		a.pieces = append(a.pieces, piece{uint64(off + load), uint64(off + len(p)), nr == unix.SYS_SCHED_YIELD})
 		off += len(p)
 	}
 	return b
 }
 
-// pieceOf is the code that answers call nr and how much of it comes before the answer is in RAX; nil if there is none.
+// pieceOf is the code that answers call nr and how much of it comes before the call has been made; nil if there is none.
 func pieceOf(nr int64) (code []byte, load int) {
 	le := binary.LittleEndian
 	if i := identityOf(nr); i >= 0 {
 		code = le.AppendUint32([]byte{0x65, 0x8b, 0x04, 0x25}, uint32(OffIdentity+4*i)) // MOV EAX, GS:[Identity[i]]
 	} else if nr == unix.SYS_SCHED_YIELD {
-		// With a CPU for each guest thread that runs there is nobody to yield to: MOV ECX, [Crowded]; JRCXZ over; JMP [table]; over: MOV EAX, 0.
-		code = le.AppendUint32([]byte{0x8b, 0x0c, 0x25}, windowBells+offCrowded)
-		code = append(code, 0xe3, 13, 0x48, 0xb9)
-		code = append(le.AppendUint64(code, answerAddr+answers.enterOff), 0xff, 0xe1, 0x90) // MOV RCX, enter; JMP RCX; NOP
+		// With a CPU for each guest thread that runs there is nobody to yield to, else the host is asked: MOV ECX, [Crowded]; JRCXZ over; SYSCALL; over: MOV EAX, 0.
+		code = append(le.AppendUint32([]byte{0x8b, 0x0c, 0x25}, windowBells+offCrowded), 0xe3, 2, 0x0f, 0x05)
+		load = len(code)
 		code = append(code, 0xb8, 0, 0, 0, 0)
 	} else {
 		return nil, 0
 	}
-	load = len(code)
+	load = cmp.Or(load, len(code))
 	code = le.AppendUint32(append(code, 0x65, 0x48, 0x8b, 0x0c, 0x25), offReturn)
 	return append(code, 0xff, 0xe1), load // MOV RCX, GS:[Return]; JMP RCX
 }
@@ -128,7 +131,11 @@ func (a *Area) Answer(regs *platform.Regs) (made, ok bool) {
 		}
 	}
 	for _, p := range k.pieces {
-		made = made || p.load <= off && off < p.end && off >= p.start
+		if p.load <= off && off < p.end {
+			if made = true; p.zero {
+				regs.Rax = 0
+			}
+		}
 	}
 	// Only answerCode's first instruction has the return address in RCX alone.
 	if off == 0 {

@@ -45,7 +45,7 @@ func HelperRules(ctl int) []Rule {
 		{Nr: unix.SYS_SIGALTSTACK, Name: "sigaltstack", Why: "a new guest thread gets its signal stack"},
 		{Nr: unix.SYS_CLOSE_RANGE, Name: "close_range", Why: "it drops all descriptors"},
 		{Nr: unix.SYS_PRCTL, Name: "prctl", Args: []ArgRule{{0, all, unix.PR_SET_SYSCALL_USER_DISPATCH}, {1, all, unix.PR_SYS_DISPATCH_ON}, {2, all, codeAddr & 0xffffffff},
-			{3, all, pageSize}, {4, all, 0}}, Why: "and all calls but the entry code's (Syscall User Dispatch)"},
+			{3, all, guestCode}, {4, all, 0}}, Why: "and all calls but the entry code's (Syscall User Dispatch)"},
 		{Nr: unix.SYS_EXIT_GROUP, Name: "exit_group", Why: "an order failed"},
 	}
 }
@@ -60,10 +60,13 @@ const (
 	dataNr, dataArch, dataIP, dataArgs = 0, 4, 8, 16
 
 	auditArchX86_64 = 0xc000003e
+
+	// guestCode is how many bytes from codeAddr are code that guest threads may make calls of the host from.
+	guestCode = 2 * pageSize
 )
 
-// compile makes the seccomp(2) program of all of a stub's threads. A call is allowed from one of two pages: that of the entry code, by guest, and that of the
-// helper's, by helper.
+// compile makes the seccomp(2) program of all of a stub's threads. A call is allowed from the entry code and the answers, by guest, and from
+// the helper's code, by helper.
 //
 // What keeps a guest thread from the helper's calls is not this program but Syscall User Dispatch, which comes before it: the host has one flag a thread for it
 // and nothing to set up. A program of its own for each guest thread, which would say the same, takes a quarter of a millisecond to install, and Linux (6.18 seen)
@@ -83,7 +86,7 @@ func compile(guest, helper []Rule) []unix.SockFilter {
 		{Code: bpfJeq, K: uint32(code >> 32), Jt: 1},
 		trap,
 		{Code: bpfLoad, K: dataIP},
-		{Code: bpfAnd, K: ^uint32(pageSize - 1)},
+		{Code: bpfAnd, K: ^uint32(guestCode - 1)},
 		{Code: bpfJeq, K: uint32(code), Jf: uint8(len(entry))},
 	}, entry, []unix.SockFilter{
 		{Code: bpfJeq, K: uint32(help), Jt: 1},

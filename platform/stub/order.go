@@ -8,11 +8,11 @@ import (
 // The stub's own pages (stub_amd64.s has the layout too).
 const (
 	stubBase = 0x7fff_0000_0000
-	// codeAddr is the page of the entry code, from which alone guest threads may make calls of the host; helperAddr is that of the helper's code.
+	// codeAddr is the page of the entry code, answerAddr that of the code that answers calls in place: guest threads may make calls of the host from these two alone.
+	// helperAddr is the page of the helper's code, tableAddr that of where answers go by number.
 	codeAddr   = stubBase
-	helperAddr = stubBase + pageSize
-	// answerAddr is the page of the code that answers calls in place, tableAddr that of where it goes by number.
-	answerAddr = stubBase + 2*pageSize
+	answerAddr = stubBase + pageSize
+	helperAddr = stubBase + 2*pageSize
 	tableAddr  = stubBase + 3*pageSize
 	orderAddr  = stubBase + 0x10000
 	orderSize  = 32768

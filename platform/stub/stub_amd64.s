@@ -285,11 +285,11 @@ bare:
 	SYSCALL
 	TESTQ AX, AX
 	JNE  die
-	// From here on the thread is a guest's: the host lets it make no call but from the page of the entry code, here neither.
+	// From here on the thread is a guest's: the host lets it make no call but from the pages of the entry code and of the answers.
 	MOVL $PR_DISPATCH, DI
 	MOVL $PR_DISPATCH_ON, SI
 	MOVQ $STUB_BASE, DX
-	MOVL $4096, R10
+	MOVL $8192, R10
 	XORL R8, R8
 	MOVL $SYS_prctl, AX
 	SYSCALL

@@ -226,6 +226,7 @@ func TestHelpersCalls(t *testing.T) {
 	}
 	helper := helperAddr + at([]byte{0x4d, 0x8b, 0x4f, 0x30, 0x0f, 0x05}, pages[pageSize:2*pageSize]) // MOVQ 48(R15), R9; SYSCALL
 	entry := codeAddr + at([]byte{0x0f, 0x05}, pages[:pageSize])
+	answer := answerAddr + at([]byte{0xe3, 2, 0x0f, 0x05}, pages[2*pageSize:3*pageSize]) // JRCXZ over; SYSCALL
 	const off, on, own = unix.PR_SET_SYSCALL_USER_DISPATCH, unix.PR_SYS_DISPATCH_ON, stubBase
 	for _, c := range []struct {
 		name string
@@ -245,6 +246,8 @@ func TestHelpersCalls(t *testing.T) {
 		{"user dispatch on, by the entry code", entry, [7]uint64{unix.SYS_PRCTL, off, on, own, 2 * pageSize}, 1},
 		{"mprotect, by the entry code", entry, [7]uint64{unix.SYS_MPROTECT, codeAt, pageSize, 7}, 1},
 		{"clone, by the entry code", entry, [7]uint64{unix.SYS_CLONE, guestFlags}, 1},
+		{"user dispatch off, by the answers", answer, [7]uint64{unix.SYS_PRCTL, off, unix.PR_SYS_DISPATCH_OFF}, 1},
+		{"munmap, by the answers", answer, [7]uint64{unix.SYS_MUNMAP, codeAt, pageSize}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var code []byte

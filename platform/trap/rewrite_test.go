@@ -226,6 +226,35 @@ func TestInPlace(t *testing.T) {
 	})
 }
 
+// TestYieldInPlace interrupts a thread that yields, with and without a crowd for which the host is asked: no call is made twice, none returns its number.
+func TestYieldInPlace(t *testing.T) {
+	// INC RBX; MOV EAX, 24; SYSCALL; ADD RBP, RAX; JMP
+	code := []byte{0x48, 0xff, 0xc3, 0x90, 0xb8, 24, 0, 0, 0, 0x0f, 0x05, 0x48, 0x01, 0xc5, 0xeb, 0xf0}
+	withCode(t, code, []int{9}, func(p *Platform, th platform.Thread, r *platform.Regs) {
+		th.SetIdentity(platform.Identity{Valid: true})
+		calls := uint64(0)
+		for i := range 2000 {
+			p.board.bells.Crowded.Store(uint32(i / 500 % 2))
+			go func() {
+				time.Sleep(time.Duration(i%7) * time.Microsecond)
+				th.Interrupt()
+			}()
+			ev := run(t, th, r)
+			for ; ev.Kind == platform.EventSyscall && r.Orig_rax == unix.SYS_SCHED_YIELD; ev = run(t, th, r) {
+				r.Rax = 0
+				calls++
+			}
+			if ev.Kind != platform.EventInterrupted || r.Rip < uint64(codeAt) || r.Rip >= uint64(codeAt)+16 || r.Rbp != 0 || r.Rax != 0 && r.Rax != 24 {
+				t.Fatalf("event %+v, registers %+v", ev, r)
+			}
+		}
+		if calls >= r.Rbx/2 {
+			t.Errorf("%d of %d calls were not made in place", calls, r.Rbx)
+		}
+		p.board.bells.Crowded.Store(0)
+	})
+}
+
 // TestMaskInPlace changes the signal mask in place, with interrupts at any moment, and counts.
 func TestMaskInPlace(t *testing.T) {
 	// INC RBX; MOV EAX, 14; SYSCALL; ADD RBP, [RDX]; XOR [RSI], 16; JMP: the old mask is 16 every other time, but for the first

@@ -16,7 +16,7 @@
 //
 // # Calls answered in place
 //
-// A slot whose call only concerns the thread jumps to stub.AnswerAddr: identities, sched_yield(2) while each guest thread that runs has a CPU, and
+// A slot whose call only concerns the thread jumps to stub.AnswerAddr: identities, sched_yield(2), for which a crowd asks the host, and
 // rt_sigprocmask(2) while no signal is pending. The signal mask lives in platform.SignalWords, which the guest writes; who queues a signal sets Pending there
 // first and reads the mask then, the guest does both the other way round. Such a call takes 8 ns where the host's takes 130. A thread that is stopped
 // on the way, by an interrupt or a fault, makes a call of it, unless it has been made (stub.Area.Answer).
@@ -61,6 +61,7 @@ func GuestRules() []stub.Rule {
 	return []stub.Rule{
 		{Nr: unix.SYS_RT_SIGRETURN, Name: "rt_sigreturn", Why: "go on in guest code"},
 		{Nr: unix.SYS_FUTEX, Name: "futex", Why: "hand over to the sentry and wait for it"},
+		{Nr: unix.SYS_SCHED_YIELD, Name: "sched_yield", Why: "threads that spin for each other, more than there are CPUs"},
 		{Nr: unix.SYS_EXIT, Name: "exit", Why: "a guest thread ends"},
 	}
 }
