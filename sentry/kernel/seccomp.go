@@ -77,7 +77,7 @@ func (t *Task) SetSeccompFilter(code []byte, flags uint32) (int32, error) {
 	tg.sigMu.Lock()
 	defer tg.sigMu.Unlock()
 	old := t.seccomp.Load()
-	f := old.push(prog)
+	f := old.push(prog, len(code)/8)
 	switch {
 	case old != nil && old.strict:
 		return 0, unix.EINVAL
@@ -112,14 +112,14 @@ func (t *Task) SetSeccompFilter(code []byte, flags uint32) (int32, error) {
 func (t *Task) pushSeccomp(code []byte) error {
 	prog, err := compileSeccomp(code)
 	if err == nil {
-		t.seccomp.Store(t.seccomp.Load().push(prog))
+		t.seccomp.Store(t.seccomp.Load().push(prog, len(code)/8))
 	}
 	return err
 }
 
-// push is f, which may be nil, with prog in front.
-func (f *seccompFilter) push(prog bpf.Program) *seccompFilter {
-	n := &seccompFilter{prev: f, prog: prog, cost: prog.Length() + 4}
+// push is f, which may be nil, with prog in front. It costs what it had of instructions, whatever is left of them.
+func (f *seccompFilter) push(prog bpf.Program, insns int) *seccompFilter {
+	n := &seccompFilter{prev: f, prog: prog, cost: insns + 4}
 	if f != nil {
 		n.cost += f.cost
 	}

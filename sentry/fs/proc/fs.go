@@ -11,8 +11,11 @@ package proc
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
+	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -54,6 +57,8 @@ type Instances struct {
 	sys  sysctls
 	nsfs *genfs.FS
 	ns   *vfs.KernelMount
+	// idle is the most idle time that /proc/uptime told.
+	idle atomic.Int64
 }
 
 // NewInstances prepares procfs for k and registers it with mount(2) as "proc". Call it before the sentry is locked in.
@@ -69,8 +74,12 @@ func NewInstances(k *kernel.Kernel, opts Options) (*Instances, error) {
 		in.opts.CPUInfo = hostCPUInfo(k.NumCPUs())
 	}
 	in.sys.init(in)
-	vfs.RegisterFileSystem("proc", func(ctx vfs.Context, _, _ string) (vfs.FileSystem, error) {
-		return in.New(k.Within(ctx).PIDNamespace()), nil
+	vfs.RegisterFileSystem("proc", func(ctx vfs.Context, _, data string) (vfs.FileSystem, error) {
+		f := in.New(k.Within(ctx).PIDNamespace())
+		if slices.Contains(strings.Split(data, ","), "subset=pid") { // the processes alone
+			f.SetRoot(genfs.NewDir(f.FS, 1, 0o555, pids{f}))
+		}
+		return f, nil
 	}, kernel.OwnedBy(func(t *kernel.Task) kernel.Owned { return t.PIDNamespace() }))
 	return in, nil
 }

@@ -44,10 +44,11 @@ func (in *Instances) addSystem(f *FS, tree *genfs.Tree) {
 		}
 		b.WriteByte('\n')
 	})
-	plain("loadavg", func(b *bytes.Buffer) {
+	tree.AddFile("loadavg", 0o444, func(ctx vfs.Context, b *bytes.Buffer) error {
 		running, total := k.NumRunning()
 		a := k.LoadAverage()
-		fmt.Fprintf(b, "%.2f %.2f %.2f %d/%d %d\n", a[0], a[1], a[2], running, total, f.pidns.LastPID())
+		_, err := fmt.Fprintf(b, "%.2f %.2f %.2f %d/%d %d\n", a[0], a[1], a[2], running, total, k.Within(ctx).PIDNamespace().LastPID()) // the reader's
+		return err
 	})
 	tree.AddText("locks", "")
 	plain("meminfo", in.meminfo)
@@ -61,8 +62,10 @@ func (in *Instances) addSystem(f *FS, tree *genfs.Tree) {
 	in.addSysVIPC(tree)
 	plain("uptime", func(b *bytes.Buffer) {
 		up := time.Since(k.BootTime())
-		idle := up*time.Duration(k.NumCPUs()) - in.busy()
-		fmt.Fprintf(b, "%.2f %.2f\n", up.Seconds(), max(idle, 0).Seconds())
+		idle := int64(up*time.Duration(k.NumCPUs()) - in.busy())
+		for old := in.idle.Load(); idle > old && !in.idle.CompareAndSwap(old, idle); old = in.idle.Load() {
+		}
+		fmt.Fprintf(b, "%.2f %.2f\n", up.Seconds(), time.Duration(in.idle.Load()).Seconds()) // never less than before
 	})
 	plain("version", func(b *bytes.Buffer) {
 		fmt.Fprintf(b, "Linux version %s (moat@moat) (gcc (GCC) 14.2.0, GNU ld (GNU Binutils) 2.44) %s\n", kernel.Release, kernel.Version)

@@ -2,6 +2,7 @@ package proc
 
 import (
 	"bytes"
+	"fmt"
 	"sort"
 	"strconv"
 
@@ -105,7 +106,7 @@ func init() {
 		{name: "personality", perm: 0o400, where: inBoth, gen: genPersonality, guarded: true},
 		{name: "limits", perm: 0o444, where: inBoth, gen: genLimits},
 		{name: "comm", perm: 0o644, where: inBoth, gen: genComm, put: putComm},
-		{name: "syscall", perm: 0o400, where: inBoth, gen: constant("running\n"), guarded: true},
+		{name: "syscall", perm: 0o400, where: inBoth, gen: genSyscall, guarded: true},
 		{name: "cmdline", perm: 0o444, where: inBoth, gen: genCmdline},
 		{name: "stat", perm: 0o444, where: inBoth, gen: genStat},
 		{name: "statm", perm: 0o444, where: inBoth, gen: genStatm},
@@ -149,6 +150,17 @@ func constant(text string) func(subject, vfs.Context, *bytes.Buffer) error {
 		b.WriteString(text)
 		return nil
 	}
+}
+
+// genSyscall is the reader's own read(2); of others only that they run.
+func genSyscall(s subject, ctx vfs.Context, b *bytes.Buffer) error {
+	if task(ctx) != s.t {
+		b.WriteString("running\n")
+		return nil
+	}
+	r := s.t.Regs()
+	_, err := fmt.Fprintf(b, "%d %#x %#x %#x %#x %#x %#x %#x %#x\n", r.Orig_rax, r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9, r.Rsp, r.Rip)
+	return err
 }
 
 // ignore takes a setting that has no effect here.
