@@ -215,9 +215,7 @@ func futexWait(t *kernel.Task, addr hostarch.Addr, private bool, val, bitset uin
 	}
 	if err == linuxerr.ERESTARTSYS && when != nil {
 		end := *when
-		return 0, t.SetRestart(func(t *kernel.Task) (uintptr, error) {
-			return futexWait(t, addr, private, val, bitset, clock, &end)
-		})
+		return 0, t.SetRestart(func(t *kernel.Task) (uintptr, error) { return futexWait(t, addr, private, val, bitset, clock, &end) })
 	}
 	return 0, err
 }

@@ -68,9 +68,7 @@ func sysMount(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		}
 		data = unix.ByteSliceToString(b[:n])
 	}
-	return withPath(t, cwdArg, a[1], vfs.Follow, func(p vfs.Path) error {
-		return vfs.DoMount(t, source, p, fstype, flags, data)
-	})
+	return withPath(t, cwdArg, a[1], vfs.Follow, func(p vfs.Path) error { return vfs.DoMount(t, source, p, fstype, flags, data) })
 }
 
 const quotaTypes = 3 // MAXQUOTAS

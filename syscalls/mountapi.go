@@ -273,7 +273,5 @@ func sysMountSetattr(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if prop&^propagation != 0 || prop&(prop-1) != 0 || (set|clear)&^attrKnown != 0 {
 		return 0, unix.EINVAL
 	}
-	return withPath(t, a[0], a[1], follow(flags), func(p vfs.Path) error {
-		return vfs.SetMountAttr(t, p, m, flags&unix.AT_RECURSIVE != 0)
-	})
+	return withPath(t, a[0], a[1], follow(flags), func(p vfs.Path) error { return vfs.SetMountAttr(t, p, m, flags&unix.AT_RECURSIVE != 0) })
 }

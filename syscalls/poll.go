@@ -168,9 +168,7 @@ func sysPoll(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	}
 	n, err := pollfds(t, a[0], uint64(a[1].Uint()), ms != 0, deadline)
 	if err == linuxerr.ERESTARTSYS {
-		return 0, t.SetRestart(func(t *kernel.Task) (uintptr, error) {
-			return pollfds(t, a[0], uint64(a[1].Uint()), true, deadline)
-		})
+		return 0, t.SetRestart(func(t *kernel.Task) (uintptr, error) { return pollfds(t, a[0], uint64(a[1].Uint()), true, deadline) })
 	}
 	return n, err
 }

@@ -25,9 +25,7 @@ func init() {
 		}),
 		full(277, "sync_file_range", "fd off off hex", sysSyncFileRange),
 		full(285, "fallocate", "fd hex off off", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
-			return withFile(t, a[0], func(f *vfs.FileDescription) error {
-				return f.Allocate(t, a[1].Uint(), a[2].Int64(), a[3].Int64())
-			})
+			return withFile(t, a[0], func(f *vfs.FileDescription) error { return f.Allocate(t, a[1].Uint(), a[2].Int64(), a[3].Int64()) })
 		}),
 		full(221, "fadvise64", "fd off size int", sysFadvise),
 		full(187, "readahead", "fd off size", func(t *kernel.Task, a kernel.Args) (uintptr, error) {

@@ -93,9 +93,7 @@ func (in *Instances) New(pidns *kernel.PIDNamespace) *FS {
 	in.addSystem(f, tree)
 	in.sys.add(tree)
 	f.net = f.netDir()
-	var cs []genfs.Child
-	cs = append(cs, tree.Children()...)
-	f.SetRoot(genfs.NewDir(f.FS, 1, 0o555, pids{f}, cs...))
+	f.SetRoot(genfs.NewDir(f.FS, 1, 0o555, pids{f}, tree.Children()...))
 	return f
 }
 

@@ -133,9 +133,7 @@ func (y *sysctls) kernel(in *Instances) {
 	y.fixed("kernel/version", kernel.Version)
 	y.fixed("kernel/arch", "x86_64")
 	y.ints("kernel/pid_max", strconv.Itoa(kernel.PIDMax), 301, kernel.PIDMax)
-	y.computed("kernel/ns_last_pid", 0o444, func(ctx vfs.Context) string {
-		return strconv.Itoa(int(k.Within(ctx).PIDNamespace().LastPID())) + "\n"
-	}, nil)
+	y.computed("kernel/ns_last_pid", 0o444, func(ctx vfs.Context) string { return strconv.Itoa(int(k.Within(ctx).PIDNamespace().LastPID())) + "\n" }, nil)
 	y.kept("kernel/threads-max", strconv.Itoa(kernel.ThreadsMax), func(s string) (string, error) {
 		n, err := strconv.ParseUint(strings.TrimSpace(s), 0, 64)
 		if err != nil || n < 20 || n > kernel.ThreadsMax {

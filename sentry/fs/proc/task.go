@@ -155,8 +155,7 @@ func constant(text string) func(subject, vfs.Context, *bytes.Buffer) error {
 // genSyscall is the reader's own read(2); of others only that they run.
 func genSyscall(s subject, ctx vfs.Context, b *bytes.Buffer) error {
 	if task(ctx) != s.t {
-		b.WriteString("running\n")
-		return nil
+		return constant("running\n")(s, ctx, b)
 	}
 	r := s.t.Regs()
 	_, err := fmt.Fprintf(b, "%d %#x %#x %#x %#x %#x %#x %#x %#x\n", r.Orig_rax, r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9, r.Rsp, r.Rip)
