@@ -198,14 +198,21 @@ func copyInMsghdr(t *kernel.Task, addr hostarch.Addr) (h msghdr, data usermem.IO
 	return h, data, err
 }
 
-func sysSendmsg(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	f, s, err := getSocket(t, a[0].Int())
+// onSocket calls fn with the socket of fd and its file.
+func onSocket(t *kernel.Task, fd kernel.Arg, fn func(f *vfs.FileDescription, s socket.Socket) (int64, error)) (uintptr, error) {
+	f, s, err := getSocket(t, fd.Int())
 	if err != nil {
 		return 0, err
 	}
 	defer f.DecRef()
-	n, err := sendmsg(t, f, s, a[1].Pointer(), a[2].Int())
+	n, err := fn(f, s)
 	return uintptr(n), err
+}
+
+func sysSendmsg(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	return onSocket(t, a[0], func(f *vfs.FileDescription, s socket.Socket) (int64, error) {
+		return sendmsg(t, f, s, a[1].Pointer(), a[2].Int())
+	})
 }
 
 func sendmsg(t *kernel.Task, f *vfs.FileDescription, s socket.Socket, addr hostarch.Addr, flags int32) (int64, error) {
@@ -325,13 +332,9 @@ func sendCred(t *kernel.Task, data []byte, m *socket.Message) error {
 }
 
 func sysRecvmsg(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	f, s, err := getSocket(t, a[0].Int())
-	if err != nil {
-		return 0, err
-	}
-	defer f.DecRef()
-	n, err := recvmsg(t, f, s, a[1].Pointer(), a[2].Int(), time.Time{})
-	return uintptr(n), err
+	return onSocket(t, a[0], func(f *vfs.FileDescription, s socket.Socket) (int64, error) {
+		return recvmsg(t, f, s, a[1].Pointer(), a[2].Int(), time.Time{})
+	})
 }
 
 func recvmsg(t *kernel.Task, f *vfs.FileDescription, s socket.Socket, addr hostarch.Addr, flags int32, deadline time.Time) (int64, error) {
@@ -444,7 +447,7 @@ func (w *controlWriter) rights(cloexec bool) {
 
 // messages runs one on each of the struct mmsghdr at addr and stores its count, until it fails or there are to be no more. It returns how many
 // were done; an error only if none.
-func messages(t *kernel.Task, addr hostarch.Addr, n uint32, one func(addr hostarch.Addr) (count int64, more bool, err error)) (uintptr, error) {
+func messages(t *kernel.Task, addr hostarch.Addr, n uint32, one func(addr hostarch.Addr) (count int64, more bool, err error)) (int64, error) {
 	n = min(n, linux.UIO_MAXIOV)
 	for i := range n {
 		c, more, err := one(addr)
@@ -455,43 +458,37 @@ func messages(t *kernel.Task, addr hostarch.Addr, n uint32, one func(addr hostar
 		case err != nil && i == 0:
 			return 0, err
 		case err != nil:
-			return uintptr(i), nil
+			return int64(i), nil
 		case !more:
-			return uintptr(i + 1), nil
+			return int64(i + 1), nil
 		}
 		addr += mmsgSize
 	}
-	return uintptr(n), nil
+	return int64(n), nil
 }
 
 func sysSendmmsg(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	f, s, err := getSocket(t, a[0].Int())
-	if err != nil {
-		return 0, err
-	}
-	defer f.DecRef()
-	return messages(t, a[1].Pointer(), a[2].Uint(), func(addr hostarch.Addr) (int64, bool, error) {
-		n, err := sendmsg(t, f, s, addr, a[3].Int())
-		return n, true, err
+	return onSocket(t, a[0], func(f *vfs.FileDescription, s socket.Socket) (int64, error) {
+		return messages(t, a[1].Pointer(), a[2].Uint(), func(addr hostarch.Addr) (int64, bool, error) {
+			n, err := sendmsg(t, f, s, addr, a[3].Int())
+			return n, true, err
+		})
 	})
 }
 
 func sysRecvmmsg(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	f, s, err := getSocket(t, a[0].Int())
-	if err != nil {
-		return 0, err
-	}
-	defer f.DecRef()
-	deadline, err := copyInDeadline(t, a[4].Pointer())
-	if err != nil {
-		return 0, err
-	}
-	flags := a[3].Int()
-	return messages(t, a[1].Pointer(), a[2].Uint(), func(addr hostarch.Addr) (int64, bool, error) {
-		n, err := recvmsg(t, f, s, addr, flags&^unix.MSG_WAITFORONE, deadline)
-		if flags&unix.MSG_WAITFORONE != 0 {
-			flags |= unix.MSG_DONTWAIT
+	return onSocket(t, a[0], func(f *vfs.FileDescription, s socket.Socket) (int64, error) {
+		deadline, err := copyInDeadline(t, a[4].Pointer())
+		if err != nil {
+			return 0, err
 		}
-		return n, deadline.IsZero() || !time.Now().After(deadline), err
+		flags := a[3].Int()
+		return messages(t, a[1].Pointer(), a[2].Uint(), func(addr hostarch.Addr) (int64, bool, error) {
+			n, err := recvmsg(t, f, s, addr, flags&^unix.MSG_WAITFORONE, deadline)
+			if flags&unix.MSG_WAITFORONE != 0 {
+				flags |= unix.MSG_DONTWAIT
+			}
+			return n, deadline.IsZero() || !time.Now().After(deadline), err
+		})
 	})
 }

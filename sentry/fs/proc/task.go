@@ -154,12 +154,11 @@ func constant(text string) func(subject, vfs.Context, *bytes.Buffer) error {
 
 // genSyscall is the reader's own read(2); of others only that they run.
 func genSyscall(s subject, ctx vfs.Context, b *bytes.Buffer) error {
-	if task(ctx) != s.t {
-		return constant("running\n")(s, ctx, b)
+	if r := s.t.Regs(); task(ctx) == s.t {
+		_, err := fmt.Fprintf(b, "%d %#x %#x %#x %#x %#x %#x %#x %#x\n", r.Orig_rax, r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9, r.Rsp, r.Rip)
+		return err
 	}
-	r := s.t.Regs()
-	_, err := fmt.Fprintf(b, "%d %#x %#x %#x %#x %#x %#x %#x %#x\n", r.Orig_rax, r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9, r.Rsp, r.Rip)
-	return err
+	return constant("running\n")(s, ctx, b)
 }
 
 // ignore takes a setting that has no effect here.

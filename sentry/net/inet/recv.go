@@ -47,12 +47,12 @@ func (d *discard) Write(b []byte) (int, error) {
 func (s *sock) recvStream(m *socket.Message) (int64, error) {
 	c := newCursor(m.Data)
 	ep := s.endpoint()
-	look := c.left == 0 // for nothing waits like any other
-	peek := look || m.Flags&unix.MSG_PEEK != 0
+	room := c.left
+	peek := room == 0 || m.Flags&unix.MSG_PEEK != 0
 	var res tcpip.ReadResult
 	var err tcpip.Error
-	if look || m.Flags&unix.MSG_TRUNC != 0 {
-		res, err = ep.Read(&discard{max(c.left, 1)}, tcpip.ReadOptions{Peek: peek})
+	if room == 0 || m.Flags&unix.MSG_TRUNC != 0 { // one for nothing waits like any other
+		res, err = ep.Read(&discard{max(room, 1)}, tcpip.ReadOptions{Peek: peek})
 	} else {
 		res, err = ep.Read(&c, tcpip.ReadOptions{Peek: peek})
 	}
@@ -65,10 +65,7 @@ func (s *sock) recvStream(m *socket.Message) (int64, error) {
 			n, _ := ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption) // 0 if the socket is gone
 			m.Other = append(m.Other, socket.Control{Level: linux.SOL_TCP, Type: linux.TCP_INQ, Data: le32(uint32(n))})
 		}
-		if look {
-			res.Count = 0
-		}
-		return int64(res.Count), nil
+		return int64(min(res.Count, room)), nil
 	case *tcpip.ErrClosedForReceive:
 		if tcp.EndpointState(ep.State()) != tcp.StateError {
 			return 0, nil
