@@ -52,8 +52,6 @@ func (mm *MemoryManager) Mappings(from hostarch.Addr, pages bool, fn func(*Mappi
 			if ids[i] != nil {
 				ms[i].Name, ms[i].Dev, ms[i].Inode = ids[i].MappedName(), ids[i].DeviceID(), ids[i].InodeID()
 			}
-		}
-		for i := range n {
 			from = ms[i].Range.End
 			if !fn(&ms[i]) {
 				more = false
@@ -61,10 +59,13 @@ func (mm *MemoryManager) Mappings(from hostarch.Addr, pages bool, fn func(*Mappi
 			}
 		}
 		for i := range n {
-			if ids[i] != nil {
-				ids[i].DecRef()
-				ids[i] = nil
+			switch id := ids[i].(type) {
+			case interface{ Unhold() }:
+				id.Unhold() // nobody has detached a segment of System V
+			case memmap.Identity:
+				id.DecRef()
 			}
+			ids[i] = nil
 		}
 		if !more {
 			return

@@ -13,6 +13,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -193,6 +194,14 @@ static void orders(void) {
 	char *a = mmap(0, 16384, PROT_READ, MAP_PRIVATE, f, 0);
 	if (!SC(mseal, a + 4096, 4096, 0))
 		V(mremap(a, 8192, 16384, 0) == MAP_FAILED), V(mremap(a + 4096, 4096, 8192, 0) == MAP_FAILED), V(mremap(a, 8192, 4096, 0) == MAP_FAILED), V(mremap(a + 8192, 8192, 4096, 0) == MAP_FAILED);
+	H("looking at mappings detaches nothing");
+	int id = shmget(IPC_PRIVATE, 8192, 0600 | IPC_CREAT);
+	struct shmid_ds ds;
+	char *at = shmat(id, 0, 0);
+	int mf = open("/proc/self/maps", O_RDONLY);
+	while (read(mf, buf, 4096) > 0)
+		;
+	V(shmdt(at - 4096) && shmdt(at + 4096)), shmctl(id, IPC_STAT, &ds), P("%d attached, detached %d", (int)ds.shm_nattch, ds.shm_dtime != 0), shmctl(id, IPC_RMID, 0);
 	H("of several children the oldest is waited for first");
 	pid_t c[6];
 	for (int i = 0; i < 6; i++)
