@@ -324,6 +324,13 @@ func sysCopyFileRange(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, err
 	}
 	defer out.DecRef()
+	m := mover{t: t, in: in, out: out}
+	if m.inOff, err = readOffset(t, a[1]); err != nil {
+		return 0, err
+	}
+	if m.outOff, err = readOffset(t, a[3]); err != nil {
+		return 0, err
+	}
 	if a[5] != 0 {
 		return 0, unix.EINVAL
 	}
@@ -338,13 +345,6 @@ func sysCopyFileRange(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	}
 	if !in.Readable() || !out.Writable() || out.Flags()&unix.O_APPEND != 0 {
 		return 0, unix.EBADF
-	}
-	m := mover{t: t, in: in, out: out}
-	if m.inOff, err = readOffset(t, a[1]); err != nil {
-		return 0, err
-	}
-	if m.outOff, err = readOffset(t, a[3]); err != nil {
-		return 0, err
 	}
 	if m.inOff != nil && *m.inOff < 0 || m.outOff != nil && *m.outOff < 0 {
 		return 0, unix.EOVERFLOW // generic_copy_file_checks counts without signs

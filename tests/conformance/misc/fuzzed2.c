@@ -191,6 +191,7 @@ static void orders(void) {
 	V(SC(process_vm_readv, 4242424, "", 0L, BAD, 1L, 0L)), V(SC(process_vm_writev, -1, "", 0L, 0L, 1L, 0L)), V(SC(sched_setparam, -5, BAD)), V(SC(newfstatat, -1, "s", buf, 0x4000)), V(SC(newfstatat, AT_FDCWD, "seal", buf, 0x6000)), V(SC(readahead, f, 2L, -1L)), V(SC(mknod, "", S_IFDIR | 0755, 0)), V(SC(mknod, BAD, S_IFDIR | 0755, 0)), V(SC(mknod, "", S_IFLNK | 0755, 0)), V(SC(mknod, "", S_IFREG | 0755, 0));
 	V(SC(pwrite64, p[1], BAD, -1L, 0L)), V(SC(pread64, p[0], BAD, -1L, 0L)), V(SC(pwrite64, open("/", O_RDONLY), buf, -1L, 0L)), V(SC(pread64, open("seal", O_WRONLY), -1L, 5L, 0L)), V(SC(fcntl, open("/", O_RDONLY), 1024, 0)), V(SC(fcntl, open("/", O_RDONLY), 1024, 9));
 	V(SC(splice, p[0], 0L, o[1], 0L, 63L, 0L)), V(SC(sendfile, o[1], o[0], 0L, 63L)), V(SC(sendfile, p[1], p[0], 0L, 63L));
+	V(SC(copy_file_range, p[1], BAD, p[0], 0L, 16L, 0L)), V(SC(copy_file_range, p[1], 0L, p[0], BAD, 16L, 9L)), V(SC(copy_file_range, f, 0L, p[0], 0L, 16L, 9L));
 	char *a = mmap(0, 16384, PROT_READ, MAP_PRIVATE, f, 0);
 	if (!SC(mseal, a + 4096, 4096, 0))
 		V(mremap(a, 8192, 16384, 0) == MAP_FAILED), V(mremap(a + 4096, 4096, 8192, 0) == MAP_FAILED), V(mremap(a, 8192, 4096, 0) == MAP_FAILED), V(mremap(a + 8192, 8192, 4096, 0) == MAP_FAILED);
