@@ -29,6 +29,8 @@ const (
 	short = 300 * time.Microsecond
 	// retry is after how many hand-overs on one CPU spinning is tried again.
 	retry = 1024
+	// While polling does not pay, it is tried with one of tryNew threads that are new. It pays again if that often in all a thread's hand-overs need no sleep.
+	tryNew, proved = 8, 32
 	// A thread's score counts hand-overs that slept, less those that did not. At offAt it is kept off the poller's CPU, at pairAt it shares one.
 	offAt, pairAt = 4, 8
 	// crowdLooks is how long the poller may look in vain for each event, some 5 us, while there are more guest threads than CPUs that could use its own: two switches on
@@ -50,7 +52,7 @@ type pair struct {
 	cpu   int // -1: none
 	off   int // the CPU that the guest thread is kept off; -1: none
 	score int32
-	count int
+	count int   // hand-overs on one CPU; if none is, those that find the score at 0
 	brief int32 // short runs in a row, up to offAt
 }
 
@@ -162,7 +164,11 @@ func (t *thread) note(slept, polled bool, ran time.Duration) {
 			t.board.busy.Store(0)
 		}
 	case !slept:
-		p.score = max(p.score-1, 0)
+		if p.score > 0 {
+			p.score--
+		} else if p.count++; p.count == proved {
+			t.board.busy.Store(0)
+		}
 	case ran < short:
 		switch p.score++; {
 		case p.score == offAt && polled:

@@ -32,7 +32,7 @@ type board struct {
 	running atomic.Int32
 	// load is the mean of running over the last events, times 16.
 	load atomic.Int32
-	// busy is the last thread's verdict on polling, where new ones start: above 0 it did not pay.
+	// busy is the last thread's verdict on polling, where new ones start: above 0 it did not pay, and how many have started since.
 	busy atomic.Int32
 	// home is the poller's CPU, as of late.
 	home atomic.Int32

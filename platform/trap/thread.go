@@ -73,7 +73,7 @@ func (p *Platform) newThread(s *stub.Space, tid int, a *stub.Area) (platform.Thr
 		a.Lose()
 		return nil, err
 	}
-	if t.board.busy.Load() > 0 {
+	if b := t.board; b.busy.Load() > 0 && b.busy.Add(1)%tryNew != 0 {
 		t.join()
 	}
 	return t, nil
