@@ -73,6 +73,9 @@ type AddressSpace interface {
 	// mapping has been flushed. ar and off are page-aligned; ar lies within UserRange.
 	Map(ar hostarch.AddrRange, fd int, off uint64, at hostarch.AccessType)
 
+	// Populate says of ar, which was just mapped, that the guest is about to write to all of it: its pages may be made at once. A hint.
+	Populate(ar hostarch.AddrRange)
+
 	// Unmap removes every mapping in ar. Later accesses there fault.
 	Unmap(ar hostarch.AddrRange)
 

@@ -35,7 +35,7 @@ func HelperRules(ctl int) []Rule {
 		{Nr: unix.SYS_FUTEX, Name: "futex", Why: "wait for orders, tell of their end"},
 		{Nr: unix.SYS_PWRITE64, Name: "pwrite64", Args: []ArgRule{{0, all, uint32(ctl)}, {2, all, 4}}, Why: "tell of the end of a batch in a way that no guest can"},
 		{Nr: unix.SYS_LSEEK, Name: "lseek", Args: []ArgRule{{0, all, uint32(ctl)}}, Why: "tell the ID of a new process or thread in such a way"},
-		{Nr: unix.SYS_MMAP, Name: "mmap", Args: []ArgRule{{3, all, unix.MAP_SHARED | unix.MAP_FIXED}}, Why: "map pages of files of the sentry, where it says"},
+		{Nr: unix.SYS_MMAP, Name: "mmap", Args: []ArgRule{{3, all &^ unix.MAP_POPULATE, unix.MAP_SHARED | unix.MAP_FIXED}}, Why: "map pages of files of the sentry, where it says"},
 		{Nr: unix.SYS_MUNMAP, Name: "munmap", Why: "unmap guest memory"},
 		{Nr: unix.SYS_MPROTECT, Name: "mprotect", Why: "change guest memory's protection"},
 		{Nr: unix.SYS_CLONE, Name: "clone", Args: []ArgRule{{0, all, guestFlags}}, Why: "make a guest thread"},

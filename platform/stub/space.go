@@ -110,7 +110,7 @@ func join(a, b *order) bool {
 			return false
 		}
 	case unix.SYS_MMAP:
-		if a.args[2] != b.args[2] || a.args[4] != b.args[4] || a.args[5]+a.args[1] != b.args[5] {
+		if a.args[2] != b.args[2] || a.args[3] != b.args[3] || a.args[4] != b.args[4] || a.args[5]+a.args[1] != b.args[5] {
 			return false
 		}
 	default:
@@ -145,6 +145,15 @@ func (s *Space) Map(ar hostarch.AddrRange, fd int, off uint64, at hostarch.Acces
 	within(ar)
 	s.push(order{nr: unix.SYS_MMAP, args: [6]uint64{uint64(ar.Start), uint64(ar.Length()), protOf(at),
 		unix.MAP_SHARED | unix.MAP_FIXED, uint64(fd), off}})
+}
+
+// Populate implements platform.AddressSpace.
+func (s *Space) Populate(ar hostarch.AddrRange) {
+	s.queueMu.Lock()
+	defer s.queueMu.Unlock()
+	if n := len(s.queue); n > 0 && s.queue[n-1].nr == unix.SYS_MMAP && s.queue[n-1].args[0] == uint64(ar.Start) && s.queue[n-1].args[1] == uint64(ar.Length()) {
+		s.queue[n-1].args[3] |= unix.MAP_POPULATE
+	}
 }
 
 // Unmap implements platform.AddressSpace. munmap(2) may be of ranges in which nothing can be mapped.

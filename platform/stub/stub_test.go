@@ -292,3 +292,38 @@ func TestIdleThreads(t *testing.T) {
 		s.kill()
 	}
 }
+
+// TestPopulate: the host has the pages of a mapping that is to be populated, and of no other.
+func TestPopulate(t *testing.T) {
+	_, s, _ := newGuest(t, []byte{0xeb, 0xfe})
+	fd, err := memfile("pages", make([]byte, 64*pageSize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for i, at := range []hostarch.Addr{0x50000000, 0x50000000 + 16*pageSize, 0x60000000} {
+		ar := hostarch.AddrRange{Start: at, End: at + 16*pageSize}
+		s.Map(ar, fd, uint64(i)*16*pageSize, hostarch.ReadWrite)
+		if i > 0 {
+			s.Populate(ar) // the second is joined to the first, and left alone
+		}
+	}
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", s.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		at string
+		kB int
+	}{{"50000000-50020000 ", 0}, {"60000000-60010000 ", 64}} {
+		_, entry, _ := strings.Cut(string(b), c.at)
+		_, rss, _ := strings.Cut(entry, "Rss:")
+		var kB int
+		if fmt.Sscan(rss, &kB); kB != c.kB {
+			t.Errorf("%s%d kB are there, not %d", c.at, kB, c.kB)
+		}
+	}
+}

@@ -56,6 +56,7 @@ type fakeAS struct{ p *fakePlatform }
 
 func (*fakeAS) Map(hostarch.AddrRange, int, uint64, hostarch.AccessType) {}
 func (*fakeAS) Unmap(hostarch.AddrRange)                                 {}
+func (*fakeAS) Populate(hostarch.AddrRange)                              {}
 func (*fakeAS) Protect(hostarch.AddrRange, hostarch.AccessType)          {}
 func (*fakeAS) Flush() error                                             { return nil }
 func (a *fakeAS) Fork() (platform.AddressSpace, error)                   { return &fakeAS{a.p}, nil }

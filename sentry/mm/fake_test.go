@@ -22,7 +22,8 @@ type fakeAS struct {
 	mu    sync.Mutex
 	pages map[uint64]fakePage
 	ops   int
-	flat  bool // count only
+	made  uint64 // bytes of Populate
+	flat  bool   // count only
 }
 
 func (fakePlatform) Name() string                 { return "fake" }
@@ -36,6 +37,8 @@ func (fakePlatform) NewAddressSpace() (platform.AddressSpace, error) {
 	return &fakeAS{pages: make(map[uint64]fakePage)}, nil
 }
 func (fakePlatform) Close() {}
+
+func (f *fakeAS) Populate(ar hostarch.AddrRange) { f.made += uint64(ar.Length()) }
 
 func (f *fakeAS) Map(ar hostarch.AddrRange, fd int, off uint64, at hostarch.AccessType) {
 	f.mu.Lock()

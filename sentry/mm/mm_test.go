@@ -387,6 +387,30 @@ func TestForkCopiesHotPages(t *testing.T) {
 	}
 }
 
+// TestPopulate: pages are made ahead for a guest that writes to one after the other, not for one that reads or writes here and there.
+func TestPopulate(t *testing.T) {
+	for _, c := range []struct {
+		at     hostarch.AccessType
+		stride uint64
+		want   bool
+	}{{hostarch.Write, 1, true}, {hostarch.Read, 1, false}, {hostarch.Write, 613, false}} {
+		m, mf := newMM(t)
+		a := must(anon(m, base, 1024*pageSize, hostarch.ReadWrite, nil))
+		for i := range uint64(1024) {
+			if _, err := guest(m, mf, a+i*c.stride%1024*pageSize, c.at, false); err != nil {
+				t.Fatal(err)
+			}
+			if made := m.as.(*fakeAS).made; i < 16 && made != 0 {
+				t.Fatalf("%+v: %d bytes after %d pages", c, made, i+1)
+			}
+		}
+		if made := m.as.(*fakeAS).made; (made > 512*pageSize) != c.want || !c.want && made != 0 {
+			t.Errorf("%+v: %d bytes", c, made)
+		}
+		m.DecUsers()
+	}
+}
+
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)

@@ -91,6 +91,9 @@ func (mm *MemoryManager) fillAnon(sp *spans.Span[vma], addr, a, b uint64, ac acc
 		}
 		p.off = fr.Start
 		mm.insertPMA(a, a+fr.Length(), p, ac.foreign)
+		if sp.Val.around > minAround && ac.at.Write && !ac.foreign {
+			mm.as.Populate(addrRange(a, a+fr.Length())) // the guest goes through it
+		}
 		a += fr.Length()
 	}
 	return nil

@@ -47,6 +47,7 @@ func (idle) NewAddressSpace() (platform.AddressSpace, error)          { return i
 func (idle) Close()                                                   {}
 func (idle) Map(hostarch.AddrRange, int, uint64, hostarch.AccessType) {}
 func (idle) Unmap(hostarch.AddrRange)                                 {}
+func (idle) Populate(hostarch.AddrRange)                              {}
 func (idle) Protect(hostarch.AddrRange, hostarch.AccessType)          {}
 func (idle) Flush() error                                             { return nil }
 func (idle) Fork() (platform.AddressSpace, error)                     { return idle{}, nil }
