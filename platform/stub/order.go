@@ -2,7 +2,6 @@ package stub
 
 import (
 	"sync/atomic"
-	"time"
 )
 
 // The stub's own pages (stub_amd64.s has the layout too).
@@ -142,23 +141,5 @@ func (s *Space) follow() {
 	if cpu := CPU(); cpu != s.cpu && s.settled {
 		s.cpu = cpu
 		Pin(s.pid, cpu)
-	}
-}
-
-// await waits until ok of the word holds, or the stub ends. It looks every poll in case no wake comes, as from a new thread, which may no
-// longer call futex.
-func (s *Space) await(word *atomic.Uint32, poll time.Duration, ok func(uint32) bool) error {
-	for {
-		v := word.Load()
-		if ok(v) {
-			return nil
-		}
-		futexWait(word, v, poll)
-		if ok(word.Load()) {
-			return nil
-		}
-		if s.dead.Load() {
-			return s.gone()
-		}
 	}
 }

@@ -29,12 +29,8 @@ func futexWaitBriefly(word *atomic.Uint32, v uint32, d time.Duration) {
 }
 
 func futexWait(word *atomic.Uint32, v uint32, d time.Duration) {
-	var timeout unsafe.Pointer
-	if d > 0 {
-		ts := unix.NsecToTimespec(int64(d))
-		timeout = unsafe.Pointer(&ts)
-	}
-	unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWaitOp, uintptr(v), uintptr(timeout), 0, 0)
+	ts := unix.NsecToTimespec(int64(d))
+	unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWaitOp, uintptr(v), uintptr(unsafe.Pointer(&ts)), 0, 0)
 }
 
 func waitid(idType, id int, info *childInfo, options int) error {

@@ -82,10 +82,7 @@ func (h *Host) take() (*Space, error) {
 }
 
 func (h *Host) refill() {
-	s, err := h.create()
-	if err != nil {
-		s = nil // whoever needs one will meet the error
-	}
+	s, _ := h.create() // whoever needs one will meet the error
 	h.put(s)
 }
 

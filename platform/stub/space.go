@@ -298,7 +298,11 @@ func (s *Space) newThreadLocked() (int, *Area, error) {
 		if err == nil {
 			s.tids = append(s.tids, tid)
 			s.freeCPU(tid)
-			err = s.await(&s.slot.reply.ready, 50*time.Microsecond, func(v uint32) bool { return v != 0 })
+		}
+		for err == nil && s.slot.reply.ready.Load() == 0 { // no wake comes: the new thread may no longer call futex
+			if futexWait(&s.slot.reply.ready, 0, 50*time.Microsecond); s.dead.Load() {
+				err = s.gone()
+			}
 		}
 		return tid, nil, err
 	}

@@ -402,7 +402,7 @@ func FuzzRewrite(f *testing.F) {
 		if !bytes.Equal(code[:from], was[:from]) || !bytes.Equal(code[to:], was[to:]) {
 			t.Fatal("changed outside")
 		}
-		p.slots.freeText(0)
+		p.FreeText(0)
 	})
 }
 

@@ -47,8 +47,8 @@ func newSlots(window []byte) *slots {
 	return s
 }
 
-// newText implements Platform.NewText.
-func (s *slots) newText() (int, bool) {
+// NewText implements platform.Rewriter.
+func (s *slots) NewText() (int, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n := len(s.freeTexts); n > 0 {
@@ -63,8 +63,8 @@ func (s *slots) newText() (int, bool) {
 	return s.numTexts - 1, true
 }
 
-// freeText implements Platform.FreeText.
-func (s *slots) freeText(text int) {
+// FreeText implements platform.Rewriter.
+func (s *slots) FreeText(text int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.freeTexts = append(s.freeTexts, text)

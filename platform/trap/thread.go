@@ -117,15 +117,20 @@ func (t *thread) locate() error {
 
 // frame makes a thread that waits behind a call go to the handler, where its extended state is in memory.
 func (t *thread) frame() error {
-	if t.uc != nil {
-		return nil
+	if t.uc == nil {
+		t.n.frames++
+		t.area.Resume(stub.StateFrame)
+		if err := t.area.Await(spinLooks); err != nil {
+			return err
+		}
+		if err := t.locate(); err != nil {
+			return err
+		}
 	}
-	t.n.frames++
-	t.area.Resume(stub.StateFrame)
-	if err := t.area.Await(spinLooks); err != nil {
-		return err
+	if t.fp == nil {
+		return stub.GoneError{What: "its signal frame has no extended state"}
 	}
-	return t.locate()
+	return nil
 }
 
 // Run implements platform.Thread.
@@ -382,22 +387,14 @@ func (t *thread) FPState() ([]byte, error) {
 		clear(t.fp[min(fxsaveSize+8, t.fpLen):min(fxsaveSize+xsaveHeader, t.fpLen)]) // XSAVE leaves it alone
 		return t.fp, nil
 	}
-	if err := t.frame(); err != nil {
-		return nil, err
-	}
-	if t.fp == nil {
-		return nil, stub.GoneError{What: "its signal frame has no extended state"}
-	}
-	return t.fp, nil
+	err := t.frame()
+	return t.fp, err
 }
 
 // SetFPState implements platform.Thread.
 func (t *thread) SetFPState(b []byte) error {
 	if err := t.frame(); err != nil {
 		return err
-	}
-	if t.fp == nil {
-		return stub.GoneError{What: "its signal frame has no extended state"}
 	}
 	return setFP(t.fp, bytes.Clone(b), get(t.fp, swXfeatures))
 }

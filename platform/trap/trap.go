@@ -69,7 +69,7 @@ func GuestRules() []stub.Rule {
 // Platform implements platform.Platform and platform.Rewriter.
 type Platform struct {
 	*stub.Host
-	slots *slots
+	*slots
 	board *board
 }
 
@@ -85,12 +85,6 @@ func New() (platform.Platform, error) {
 	p.board = newBoard(p.Bells())
 	return p, nil
 }
-
-// NewText implements platform.Rewriter.
-func (p *Platform) NewText() (int, bool) { return p.slots.newText() }
-
-// FreeText implements platform.Rewriter.
-func (p *Platform) FreeText(text int) { p.slots.freeText(text) }
 
 // Close implements platform.Platform.
 func (p *Platform) Close() {
