@@ -61,12 +61,10 @@ func (s *Server) walk(r *wire.WalkReq) (wire.Message, int, error) {
 // directories under the lock that changes hold; there need be no room for an entry. False: it cannot be read.
 func quiesce(e *handle) bool {
 	fd, err := reopen(e.fd, unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return false
+	if err == nil {
+		_, err = unix.Getdents(fd, make([]byte, 8))
+		unix.Close(fd)
 	}
-	defer unix.Close(fd)
-	var b [8]byte
-	_, err = unix.Getdents(fd, b[:])
 	return err == nil || err == unix.EINVAL
 }
 

@@ -232,11 +232,8 @@ func (d *Dentry) child(ctx Context, name, rest string, flags uint32) (*Dentry, e
 	}
 	if c := d.cached(name); c != nil {
 		switch {
-		case c.inode == nil && c.sure():
-			c.DecRef()
-			return nil, unix.ENOENT
 		case c.sure() || c.mounts.Load() != nil:
-			return c, nil
+			return c.found(nil)
 		case flags&ResolveCached != 0:
 			c.DecRef()
 			return nil, unix.EAGAIN

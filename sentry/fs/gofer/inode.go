@@ -158,7 +158,7 @@ func (i *inode) refresh() error {
 		i.Version()
 	}
 	i.mu.Lock()
-	need, fresh, gone := i.stale || i.fs.shared, i.fs.shared && time.Since(i.fetched) < attrLife, i.gone
+	need, fetched, gone := i.stale || i.fs.shared, i.fetched, i.gone
 	i.mu.Unlock()
 	if !need && i.isFile() {
 		i.mapMu.Lock()
@@ -175,7 +175,7 @@ func (i *inode) refresh() error {
 		size = true
 		defer i.wmu.Unlock()
 	}
-	if i.lookAt(size) != 0 || fresh {
+	if i.lookAt(size) != 0 || i.fs.shared && time.Since(fetched) < attrLife {
 		return nil
 	}
 	return i.fetch(size)
@@ -215,11 +215,14 @@ func (i *inode) lookAt(size bool) int64 {
 			break
 		}
 		i.mu.Lock()
-		a := i.attr
+		a, stale := i.attr, i.stale
 		i.mu.Unlock()
+		known := a
 		a.Mode, a.Nlink, a.UID, a.GID, a.Size, a.Blocks, a.Blksize = st.Mode, uint32(st.Nlink), st.Uid, st.Gid, st.Size, st.Blocks, uint32(st.Blksize)
 		a.Atime, a.Mtime, a.Ctime = st.Atim.Nano(), st.Mtim.Nano(), st.Ctim.Nano()
-		i.take(&a, size)
+		if stale || a != known {
+			i.take(&a, size)
+		}
 		return a.Ctime
 	}
 	return 0
