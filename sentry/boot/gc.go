@@ -9,7 +9,7 @@ import (
 const (
 	// smallHeap is a live heap beside which twice as much garbage does not matter: collecting often costs more. A large one has garbage in proportion
 	// to it, down to minGCPercent, so that what fills it, a flood from the network say, costs little more than it must.
-	smallHeap    = 16 << 20
+	smallHeap    = 8 << 20
 	maxGCPercent = 200
 	minGCPercent = 50
 )

@@ -261,7 +261,7 @@ func TestNetSiege(t *testing.T) {
 		}
 		after := measure(c.Process.Pid)
 		t.Logf("before: %v; after %d frames: %v; after %d: %v", before, 3*scale/4, early, 3*scale, after)
-		if after.anon > before.anon+96<<20 || after.anon > early.anon+48<<20 || after.fds > before.fds {
+		if after.anon > before.anon+80<<20 || after.anon > early.anon+32<<20 || after.fds > before.fds {
 			t.Error("the sandbox has grown")
 		}
 		r := command(t, time.Minute, "", "", "ip", "netns", "exec", a, "python3", "-c", `
