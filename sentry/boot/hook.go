@@ -18,7 +18,7 @@ import (
 	"moat/sentry/vfs"
 )
 
-// runHook runs a hook in the container: as root, with the state on its standard input, its output told if it fails.
+// runHook runs a hook in the container: as root, under the container's seccomp filter, with the state on its standard input, its output told if it fails.
 func (b *container) runHook(h *specs.Hook, state string) error {
 	creds := auth.NewRoot(b.k.RootUserNamespace())
 	args := h.Args
@@ -61,7 +61,7 @@ func (b *container) runHook(h *specs.Hook, state string) error {
 		h = &with
 	}
 	tg, err := b.k.CreateProcess(&kernel.ProcessArgs{Filename: h.Path, Argv: args, Envv: h.Env, Cwd: "/", Umask: 0o22, Credentials: creds, FDTable: t,
-		Limits: kernel.DefaultLimits(), NS: b.ns, Cgroup: b.cg})
+		Limits: kernel.DefaultLimits(), NS: b.ns, Cgroup: b.cg, Seccomp: b.c.First.Seccomp})
 	if err != nil {
 		return fmt.Errorf("%s: %w", h.Path, err)
 	}
@@ -79,7 +79,11 @@ func (b *container) runHook(h *specs.Hook, state string) error {
 	if st := exitStatus(tg.ExitStatus()); st != (ExitStatus{}) {
 		said := make([]byte, 1024)
 		n, _ := out.PRead(ctx, usermem.Bytes(said), 0, 0)
-		return fmt.Errorf("%s: exit status %d: %s", h.Path, st.Shell(), strings.TrimSpace(string(said[:max(n, 0)])))
+		how := fmt.Sprint("exit status ", st.Code)
+		if st.Signal != 0 {
+			how = unix.Signal(st.Signal).String()
+		}
+		return fmt.Errorf("%s: %s: %s", h.Path, how, strings.TrimSpace(string(said[:max(n, 0)])))
 	}
 	return nil
 }
