@@ -68,21 +68,23 @@ func (h *hostFD) DecRef(fr memmap.FileRange) {
 func (h *hostFD) Slices(memmap.FileRange, func([]byte) error) error { return unix.ENODEV }
 
 // ReadAt implements memmap.File.
-func (h *hostFD) ReadAt(p []byte, off int64) (int, error) { return h.whole(preadBytes, p, off, io.EOF) }
+func (h *hostFD) ReadAt(p []byte, off int64) (int, error) {
+	return h.whole(unix.SYS_PREADV2, p, off, io.EOF)
+}
 
 // WriteAt implements memmap.File.
 func (h *hostFD) WriteAt(p []byte, off int64) (int, error) {
-	return h.whole(pwriteBytes, p, off, unix.EIO)
+	return h.whole(unix.SYS_PWRITEV2, p, off, unix.EIO)
 }
 
 // whole transfers all of p; none is the error if there is no more.
-func (h *hostFD) whole(some func(int, []byte, int64) (int, error), p []byte, off int64, none error) (done int, err error) {
+func (h *hostFD) whole(trap uintptr, p []byte, off int64, none error) (done int, err error) {
 	for done < len(p) && err == nil {
-		n := 0
-		if n, err = some(h.fd, p[done:], off+int64(done)); err == nil && n == 0 {
+		var n uint64
+		if n, _, err = rwv(trap, h.fd, [][]byte{p[done:]}, off+int64(done), 0); err == nil && n == 0 {
 			err = none
 		}
-		done += n
+		done += int(n)
 	}
 	return done, err
 }

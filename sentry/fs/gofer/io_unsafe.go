@@ -5,27 +5,14 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"moat/sentry/fs/hostfd"
 )
 
-// maxIovecs is how many slices one host call transfers.
-const maxIovecs = 64
-
-// rwv is preadv2 or pwritev2 (trap) of the first maxIovecs of bs at off. short: the host did less than that.
+// rwv is preadv2 or pwritev2 (trap) of the first of bs at off. short: the host did less than that.
 func rwv(trap uintptr, fd int, bs [][]byte, off int64, flags uintptr) (done uint64, short bool, err error) {
-	var iov [maxIovecs]unix.Iovec
-	n, asked := 0, 0
-	for _, b := range bs {
-		if len(b) == 0 {
-			continue
-		}
-		if n == maxIovecs {
-			break
-		}
-		iov[n].Base = &b[0]
-		iov[n].Len = uint64(len(b))
-		asked += len(b)
-		n++
-	}
+	var iov hostfd.Iovecs
+	n, asked := iov.Fill(bs)
 	if n == 0 {
 		return 0, false, nil
 	}
@@ -39,14 +26,4 @@ func rwv(trap uintptr, fd int, bs [][]byte, off int64, flags uintptr) (done uint
 			return 0, false, e
 		}
 	}
-}
-
-func preadBytes(fd int, p []byte, off int64) (int, error) {
-	n, _, err := rwv(unix.SYS_PREADV2, fd, [][]byte{p}, off, 0)
-	return int(n), err
-}
-
-func pwriteBytes(fd int, p []byte, off int64) (int, error) {
-	n, _, err := rwv(unix.SYS_PWRITEV2, fd, [][]byte{p}, off, 0)
-	return int(n), err
 }

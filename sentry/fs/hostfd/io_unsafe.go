@@ -11,26 +11,27 @@ import (
 	"moat/sentry/usermem"
 )
 
-// maxIovecs is how many slices one host call transfers.
-const maxIovecs = 64
+// Iovecs are what one host call transfers.
+type Iovecs [64]unix.Iovec
+
+// Fill makes v the first of bs that are not empty, and returns how many and their length.
+func (v *Iovecs) Fill(bs [][]byte) (n, length int) {
+	for _, b := range bs {
+		if len(b) > 0 && n < len(v) {
+			v[n] = unix.Iovec{Base: &b[0], Len: uint64(len(b))}
+			length += len(b)
+			n++
+		}
+	}
+	return n, length
+}
 
 const rwfNowait = 8
 
 // transfer is preadv2 or pwritev2 of bs at off (-1: the host's position). Nothing but regular files and terminals waits.
 func (f *File) transfer(trap uintptr, bs [][]byte, off int64) (uint64, error) {
-	var iov [maxIovecs]unix.Iovec
-	n := 0
-	for _, b := range bs {
-		if len(b) == 0 {
-			continue
-		}
-		if n == maxIovecs {
-			break
-		}
-		iov[n].Base = &b[0]
-		iov[n].Len = uint64(len(b))
-		n++
-	}
+	var iov Iovecs
+	n, _ := iov.Fill(bs)
 	ready := waiter.ReadableEvents
 	if trap == unix.SYS_PWRITEV2 {
 		ready = waiter.WritableEvents

@@ -141,11 +141,7 @@ func (s *sock) Read(ctx vfs.Context, f *vfs.FileDescription, dst usermem.IOSeque
 
 // Write implements vfs.FileImpl.
 func (s *sock) Write(ctx vfs.Context, _ *vfs.FileDescription, src usermem.IOSequence, off int64, _ vfs.IOFlags) (int64, int64, error) {
-	n, err := s.Send(ctx, &socket.Message{Data: src})
-	if err == nil && s.stream() && n < src.NumBytes() {
-		err = unix.EWOULDBLOCK // the rest may follow
-	}
-	return n, off, err
+	return socket.Write(ctx, s, src, off, s.stream())
 }
 
 var _ socket.Socket = (*sock)(nil)

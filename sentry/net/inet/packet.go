@@ -156,8 +156,7 @@ func (p *packetSock) Read(ctx vfs.Context, f *vfs.FileDescription, dst usermem.I
 
 // Write implements vfs.FileImpl.
 func (p *packetSock) Write(ctx vfs.Context, _ *vfs.FileDescription, src usermem.IOSequence, off int64, _ vfs.IOFlags) (int64, int64, error) {
-	n, err := p.Send(ctx, &socket.Message{Data: src})
-	return n, off, err
+	return socket.Write(ctx, p, src, off, false)
 }
 
 // Recv implements socket.Socket.

@@ -308,3 +308,12 @@ func Read(ctx vfs.Context, s Socket, f *vfs.FileDescription, dst usermem.IOSeque
 	}
 	return n, err
 }
+
+// Write is write(2), at off for the result; of a stream the rest may follow.
+func Write(ctx vfs.Context, s Socket, src usermem.IOSequence, off int64, stream bool) (int64, int64, error) {
+	n, err := s.Send(ctx, &Message{Data: src})
+	if err == nil && stream && n < src.NumBytes() {
+		err = unix.EWOULDBLOCK
+	}
+	return n, off, err
+}
