@@ -19,8 +19,14 @@ type shell struct {
 
 func newShell(t *testing.T, platform string, flags ...string) *shell {
 	t.Helper()
+	return startShell(t, append(append([]string{moat, "do", "--platform=" + platform}, flags...), "--", "bash")...)
+}
+
+// startShell is newShell by a command of the caller's.
+func startShell(t *testing.T, argv ...string) *shell {
+	t.Helper()
 	s := &shell{t: t, out: make(chan string, 1000)}
-	s.cmd = exec.Command(moat, append(append([]string{"do", "--platform=" + platform}, flags...), "--", "bash")...)
+	s.cmd = exec.Command(argv[0], argv[1:]...)
 	s.cmd.Env = environ()
 	s.cmd.Dir = "/tmp"
 	out, err := s.cmd.StdoutPipe()

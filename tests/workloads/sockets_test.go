@@ -52,3 +52,42 @@ func TestNetSockets(t *testing.T) {
 		}
 	})
 }
+
+const (
+	// holder is A's: it accepts, greets and holds.
+	holder = `
+import socket, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
+l = socket.socket(); l.bind(("10.77.0.1", 5555)); l.listen(4096); print("ready", flush=True)
+held = []
+while True: held.append(l.accept()[0]); held[-1].send(b"x")`
+	// idlers holds 10,000 connections until it reads a line, and then wants all of them to be there.
+	idlers = `
+import socket, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
+held = [socket.create_connection(("10.77.0.1", 5555), 60) for _ in range(10000)]
+for s in held: assert s.recv(10) == b"x"; s.setblocking(False)
+print("held", flush=True); sys.stdin.readline()
+for s in held:
+    try: sys.exit("a connection has ended: %r" % s.recv(10))
+    except BlockingIOError: pass
+print("idle", flush=True)`
+)
+
+// TestNetIdleConnections: 10,000 idle connections cost less than 300 MB.
+func TestNetIdleConnections(t *testing.T) {
+	need(t, "python3", "ip")
+	platforms(t, func(t *testing.T, p string) {
+		a, b := wire(t, 1500)
+		servePython(t, a, holder)
+		s := startShell(t, "ip", "netns", "exec", b, moat, "do", "--platform="+p, "--network=sandbox", "--", "bash")
+		s.send("python3 -c '" + strings.TrimSpace(idlers) + "'")
+		s.expect(2*time.Minute, "held")
+		f := atRest(s.cmd.Process.Pid)
+		if t.Log(f); f.anon+f.file >= 300e6 {
+			t.Errorf("%d MB", (f.anon+f.file)/1e6)
+		}
+		s.send("")
+		s.expect(time.Minute, "idle")
+	})
+}
