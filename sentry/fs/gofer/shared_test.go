@@ -3,6 +3,7 @@ package gofer
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -196,11 +197,24 @@ func TestHostModes(t *testing.T) {
 // TestHostRaces: several look at a name, one of them for changes that others make at the same time. What was there before a look began, or something later, is
 // what it must find.
 func TestHostRaces(t *testing.T) {
-	fs, dir, _ := mount(t, true)
+	t.Run("here", func(t *testing.T) { races(t, t.TempDir()) })
+	t.Run("times in seconds", func(t *testing.T) {
+		image, dir := filepath.Join(t.TempDir(), "image"), t.TempDir()
+		out, err := exec.Command("sh", "-c", fmt.Sprintf("truncate -s 16M %[1]s && mkfs.ext4 -q -I 128 %[1]s && mount -o loop %[1]s %[2]s", image, dir)).CombinedOutput()
+		if err != nil {
+			t.Skipf("no file system can be mounted: %s", out)
+		}
+		t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+		races(t, dir)
+	})
+}
+
+func races(t *testing.T, dir string) {
+	fs, _, _ := mountDir(t, dir, true)
 	e := newEnv(t, fs)
 	os.MkdirAll(filepath.Join(dir, "a/b"), 0o755)
 	name := filepath.Join(dir, "a/b/f")
-	const last = 3000
+	const last = 2000
 	put := func(n int) {
 		tmp := fmt.Sprint(dir, "/tmp", n)
 		os.WriteFile(tmp, nil, 0o600)
