@@ -256,7 +256,7 @@ func sysFutimesat(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		}
 		touch = false
 	}
-	if a[1] == 0 {
+	if a[1] == 0 && a[0].Int() != unix.AT_FDCWD {
 		return withFile(t, a[0], func(f *vfs.FileDescription) error { return vfs.Utimes(t, f.Path(), set, touch) })
 	}
 	return withPath(t, a[0], a[1], vfs.Follow, func(p vfs.Path) error { return vfs.Utimes(t, p, set, touch) })

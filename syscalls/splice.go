@@ -280,7 +280,7 @@ func sysTee(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if !isPipe(in) || !isPipe(out) || in.Inode() == out.Inode() {
 		return 0, unix.EINVAL
 	}
-	m := mover{t: t, in: in, out: out, nonblock: a[3].Uint()&unix.SPLICE_F_NONBLOCK != 0, keep: true}
+	m := mover{t: t, in: in, out: out, nonblock: a[3].Uint()&unix.SPLICE_F_NONBLOCK != 0 || in.Nonblocking() || out.Nonblocking(), keep: true}
 	return m.move(a[2].Uint64())
 }
 

@@ -266,6 +266,9 @@ func (t *Task) StartTime() time.Time { return t.startTime }
 // Regs are the guest's registers, for t's own goroutine.
 func (t *Task) Regs() *platform.Regs { return &t.regs }
 
+// Self is t, also of what embeds it to act with other credentials (access(2)).
+func (t *Task) Self() *Task { return t }
+
 // NoNewPrivs is prctl(2)'s PR_SET_NO_NEW_PRIVS.
 func (t *Task) NoNewPrivs() bool { return t.attrs.noNewPrivs.Load() }
 

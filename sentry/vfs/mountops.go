@@ -149,10 +149,9 @@ func DoMount(ctx Context, source string, target Path, fstype string, flags uint6
 	switch {
 	case flags&(unix.MS_REMOUNT) != 0:
 		return remount(ctx, target, flags, data)
+	case source == "" && (flags&unix.MS_BIND != 0 || flags&(propagation|unix.MS_MOVE) == unix.MS_MOVE):
+		return unix.EINVAL
 	case flags&unix.MS_BIND != 0:
-		if source == "" {
-			return unix.EINVAL
-		}
 		src, err := Resolve(ctx, ctx.Cwd(), source, Follow)
 		if err != nil {
 			return err

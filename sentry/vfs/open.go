@@ -233,6 +233,9 @@ func openPath(ctx Context, p Path, flags uint32, created bool) (*FileDescription
 		if may&MayWrite != 0 || flags&unix.O_CREAT != 0 {
 			return nil, unix.EISDIR
 		}
+		if flags&unix.O_DIRECT != 0 {
+			return nil, unix.EINVAL
+		}
 	case unix.S_IFCHR, unix.S_IFBLK:
 		if p.Mount.Flags()&unix.ST_NODEV != 0 {
 			return nil, unix.EACCES

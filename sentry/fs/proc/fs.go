@@ -102,8 +102,10 @@ func (f *FS) FixedNames() {}
 
 // task is the caller as a task, or nil for the kernel itself.
 func task(ctx vfs.Context) *kernel.Task {
-	t, _ := ctx.(*kernel.Task)
-	return t
+	if t, ok := ctx.(interface{ Self() *kernel.Task }); ok {
+		return t.Self()
+	}
+	return nil
 }
 
 // pids is the dynamic part of the root: a directory for each process. A thread's own ID can be looked up too, though it is not listed.

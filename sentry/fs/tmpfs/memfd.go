@@ -88,11 +88,11 @@ func (f *file) AddSeals(seals uint32) error {
 	if r.seals&unix.F_SEAL_SEAL != 0 {
 		return unix.EPERM
 	}
-	if seals&unix.F_SEAL_WRITE != 0 && r.seals&unix.F_SEAL_WRITE == 0 && r.maps.Writable() {
-		return unix.EBUSY
-	}
 	if seals&sealExec != 0 && r.mode.Load()&0o111 != 0 {
 		seals |= unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE | sealFutureWrite
+	}
+	if seals&unix.F_SEAL_WRITE != 0 && r.seals&unix.F_SEAL_WRITE == 0 && r.maps.Writable() {
+		return unix.EBUSY
 	}
 	r.seals |= seals
 	return nil

@@ -85,7 +85,7 @@ func (s *sock) recvStream(m *socket.Message) (int64, error) {
 
 // told drops netstack's second copy of the error that a connection ended with, which the caller is about to tell.
 func (s *sock) told(ep tcpip.Endpoint) {
-	if tcp.EndpointState(ep.State()) == tcp.StateError {
+	if s.tcp() && tcp.EndpointState(ep.State()) == tcp.StateError {
 		ep.LastError()
 	}
 }

@@ -21,6 +21,7 @@ func (s *sock) Send(_ vfs.Context, m *socket.Message) (int64, error) {
 		return 0, unix.EOPNOTSUPP
 	}
 	if err := s.base.TakeOwnError(); err != nil {
+		s.told(s.endpoint())
 		return 0, err
 	}
 	if s.tcp() {
@@ -68,6 +69,9 @@ func (s *sock) sendDatagram(m *socket.Message) (int64, error) {
 			return 0, unix.EINVAL
 		}
 	}
+	if _, alone := s.endpoint().GetRemoteAddress(); alone != nil && o.To == nil && s.udp() && !s.hasPending() {
+		return 0, unix.EDESTADDRREQ
+	}
 	segment, err := s.control(m, &o)
 	if err != nil {
 		return 0, err
@@ -105,9 +109,6 @@ func (s *sock) sendPart(m *socket.Message, o tcpip.WriteOptions, more bool) (int
 	b := make([]byte, n)
 	if _, err := m.Data.CopyIn(b); err != nil {
 		return 0, err
-	}
-	if _, err := s.endpoint().GetRemoteAddress(); err != nil && o.To == nil && !s.hasPending() {
-		return 0, unix.EDESTADDRREQ
 	}
 	s.mu.Lock()
 	if len(s.pending)+n > maxDatagram-28 {

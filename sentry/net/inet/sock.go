@@ -370,6 +370,8 @@ func (s *sock) Ioctl(ctx vfs.Context, _ *vfs.FileDescription, io usermem.IO, req
 			return 0, errno(err)
 		}
 		n = max(v, 0)
+	} else if !s.tcp() {
+		return 0, unix.ENOTTY
 	}
 	return 0, usermem.PutUint32(io, arg, uint32(n))
 }

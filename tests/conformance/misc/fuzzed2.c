@@ -177,6 +177,8 @@ static void packets(void) {
 	struct { struct cmsghdr h; int fd[10]; } c = {{20, SOL_SOCKET, SCM_RIGHTS}, {-1}};
 	struct iovec v = {buf, 3};
 	struct msghdr m = {&in, sizeof in, &v, 1, &c, 20};
+	int w = socket(AF_INET, SOCK_DGRAM, 0);
+	V(shutdown(w, SHUT_WR)), V(send(w, "x", 1, MSG_NOSIGNAL)), V(write(w, "x", 1)), V(sendto(w, "x", 1, MSG_NOSIGNAL, (void *)&in, sizeof in));
 	V(sendmsg(u, &m, MSG_NOSIGNAL)), c.h.cmsg_type = 2, V(sendmsg(u, &m, MSG_NOSIGNAL)), c.h.cmsg_type = 99, V(sendmsg(u, &m, MSG_NOSIGNAL)), V(sendto(u, buf, 3, 0x20000000, (void *)&in, sizeof in));
 	H("bind(2) of what has a port");
 	V(bind(u, (void *)&in, sizeof in)), V(connect(i, (void *)&in, sizeof in)), sleep_ms(20), V(bind(i, (void *)&in, sizeof in)), V(getsockopt(i, SOL_SOCKET, SO_ERROR, &n, &len)), P("%d", n), V(bind(i, (void *)&in, sizeof in)), V(bind(i, (void *)&in, sizeof in));
@@ -195,6 +197,15 @@ static void orders(void) {
 	char *a = mmap(0, 16384, PROT_READ, MAP_PRIVATE, f, 0);
 	if (!SC(mseal, a + 4096, 4096, 0))
 		V(mremap(a, 8192, 16384, 0) == MAP_FAILED), V(mremap(a + 4096, 4096, 8192, 0) == MAP_FAILED), V(mremap(a, 8192, 4096, 0) == MAP_FAILED), V(mremap(a + 8192, 8192, 4096, 0) == MAP_FAILED);
+	int m = memfd_create("m", 2), d[2], n[2];
+	char *sh = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, m, 0);
+	V(fcntl(m, 1033, 32)), V(fcntl(m, 1034)), munmap(sh, 8192), V(fcntl(m, 1033, 32)), V(fcntl(m, 1034)), V(open(".", O_DIRECT)), V(open("..", O_DIRECT | O_DIRECTORY)), V(open(".", O_PATH | O_DIRECT) > 0), V(SC(utimes, 0L, 0L)), V(SC(utimensat, AT_FDCWD, 0L, 0L, 0)), V(SC(utimensat, f, 0L, 0L, 0));
+	pipe2(d, O_NONBLOCK), pipe2(n, 0), V(SC(tee, p[0], d[1], 3L, 0L)), V(SC(tee, d[0], n[1], 3L, 0L)), V(SC(ioctl, socket(AF_INET, SOCK_DGRAM, 0), 0x8905, buf)), V(SC(ioctl, socket(AF_INET, SOCK_STREAM, 0), 0x8905, buf));
+	V(mount("", "..", 0, MS_MOVE, 0)), V(mount("", "..", 0, MS_BIND, 0)), V(mount(0, "..", 0, MS_MOVE, 0));
+	if (!fork()) {
+		setreuid(1000, 0), V(access("/proc/self", R_OK)), V(access("/proc/self/cwd", F_OK)), V(access("/proc/self/status", W_OK)), V(access("/proc/thread-self/fd", F_OK)), exit(0);
+	}
+	wait(0);
 	H("looking at mappings detaches nothing");
 	int id = shmget(IPC_PRIVATE, 8192, 0600 | IPC_CREAT);
 	struct shmid_ds ds;
