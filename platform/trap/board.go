@@ -218,8 +218,17 @@ func (b *board) each(fn func(t *thread) (more bool)) {
 	}
 }
 
-// take takes t off the board; false if somebody else did.
-func (t *thread) take() bool { return t.row.waits.And(^t.bit)&t.bit != 0 }
+// take takes t off the board; false if somebody else did, or if t has ended since the caller found it: its place may be another's then, who goes on waiting.
+func (t *thread) take() bool {
+	if t.row.waits.And(^t.bit)&t.bit == 0 {
+		return false
+	}
+	o := t.thread().Load()
+	if o != t && !o.putBack() {
+		o.ready()
+	}
+	return o == t
+}
 
 // scan readies the goroutines of threads with events, to run on this OS thread.
 func (b *board) scan(rung bool) (n int) {

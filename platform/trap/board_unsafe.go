@@ -17,7 +17,11 @@ func spinning() *atomic.Int32
 
 // sleep parks the goroutine of t until somebody takes t off the board and readies it.
 func (t *thread) sleep() {
+	t.parking.Store(true)
 	sync.Gopark(slept, unsafe.Pointer(t), sync.WaitReasonSelect, sync.TraceBlockSelect, 0)
+	for t.parking.Load() { // slept's OS thread has lost its CPU: what it does last must not meet the next who has t's place
+		sync.Goyield()
+	}
 }
 
 // slept puts a thread on the board whose goroutine is parked. An event that came meanwhile, which nobody may have seen, unparks it.
@@ -28,10 +32,9 @@ func slept(gp uintptr, p unsafe.Pointer) bool {
 	t := (*thread)(p)
 	t.gp = gp
 	t.row.waits.Or(t.bit)
-	if !stub.Told(t.state.Load()) {
-		return true
-	}
-	return t.row.waits.And(^t.bit)&t.bit == 0
+	waits := !stub.Told(t.state.Load()) || t.row.waits.And(^t.bit)&t.bit == 0
+	t.parking.Store(false)
+	return waits
 }
 
 // ready lets the goroutine of a thread go on that was taken off the board.

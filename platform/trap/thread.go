@@ -45,12 +45,14 @@ type thread struct {
 	place
 	state *atomic.Uint32 // the area's
 	gp    uintptr        // the goroutine that sleep parked
-	polls bool           // t is the board's poller
-	rung  bool           // a watchman found the event
-	wakes bool           // the call that t answers may wake other tasks
-	alone uint           // counts events that its own goroutine saw
-	runs  uint64         // counts runs
-	seen  uint64         // the run that the janitor saw
+	// parking: sleep's OS thread is not done with t.
+	parking atomic.Bool
+	polls   bool   // t is the board's poller
+	rung    bool   // a watchman found the event
+	wakes   bool   // the call that t answers may wake other tasks
+	alone   uint   // counts events that its own goroutine saw
+	runs    uint64 // counts runs
+	seen    uint64 // the run that the janitor saw
 	// asked is when an interrupt's signal was sent that has not been answered, or 0.
 	asked atomic.Int64
 
