@@ -74,7 +74,7 @@ static void misc(void) {
 	p = fresh(4), munmap(p + 2 * PG, PG), R(mprotect(p, 4 * PG, 1)), P("%s %s", touch(p, 1), touch(p + 3 * PG, 1)), R(mprotect(p, 0, 1)), R(mprotect(p + 1, PG, 1)), R(mprotect(p, PG, PROT_GROWSDOWN | 3)), R(mprotect(p, PG, PROT_GROWSUP | 3)), R(mprotect(p, PG, PROT_GROWSDOWN | PROT_GROWSUP)), R(mprotect(p, -1, 1)), R(mprotect((void *)0x10000, PG, 1)), R(mprotect(p, PG, 0x10)), R(mprotect(p, PG, 8)), R(SC(pkey_mprotect, p, PG, 3, -1)), R(SC(pkey_mprotect, p, PG, 3, 16)), R(SC(pkey_mprotect, p, PG, 3, 15)), R(SC(pkey_free, 0)), R(SC(pkey_free, 15)), R(SC(pkey_alloc, 1, 0)), R(SC(pkey_alloc, 0, 4));
 	H("brk");
 	char *b = sbrk(0);
-	RN("grow", brk(b + 10 * PG)), b[5 * PG] = 1, RN("shrink", brk(b + PG)), P("%s", touch(b + 5 * PG, 0)), VN("too low", SC(brk, 0) == (long)sbrk(0)), VN("too high", SC(brk, 1UL << 46) == (long)sbrk(0)), VN("wrap", SC(brk, -1) == (long)sbrk(0)), RN("grow", brk(b + 10 * PG)), P("zeroed %d", b[5 * PG]);
+	RN("grow", brk(b + 10 * PG)), b[5 * PG] = 1, RN("shrink", brk(b + PG)), P("%s", touch(b + 5 * PG, 0)), VN("too low", SC(brk, 0) == (long)sbrk(0)), VN("too high", SC(brk, 1UL << 46) == (long)sbrk(0)), VN("wrap", SC(brk, -1L) == (long)sbrk(0)), RN("grow", brk(b + 10 * PG)), P("zeroed %d", b[5 * PG]);
 	struct rlimit l = {1 << 20, 1 << 20};
 	P("%s", wait_for(CHILD(setrlimit(RLIMIT_DATA, &l); RN("brk over RLIMIT_DATA", brk(b + (8 << 20))); RN("mmap over RLIMIT_DATA", mmap(0, 8 << 20, 3, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)); RN("shared", mmap(0, 8 << 20, 3, MAP_SHARED | MAP_ANONYMOUS, -1, 0)); RN("read-only", mmap(0, 8 << 20, 1, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)))));
 	l.rlim_cur = 64 << 20;
