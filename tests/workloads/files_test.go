@@ -183,3 +183,24 @@ func TestBigFile(t *testing.T) {
 		t.Logf("host %.1fs, sandbox %.1fs; dd alone: %.0f MB/s, %.0f MB/s", want.took.Seconds(), got.took.Seconds(), rate(want), rate(got))
 	})
 }
+
+// TestOwners: who owns the files of a host directory is seen from inside as from outside, however often one looks and whoever changed it.
+func TestOwners(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("an ordinary user has files of one owner")
+	}
+	platforms(t, func(t *testing.T, p string) {
+		dir := t.TempDir()
+		os.Mkdir(filepath.Join(dir, "d"), 0o755)
+		os.WriteFile(filepath.Join(dir, "f"), nil, 0o644)
+		os.Chown(filepath.Join(dir, "d"), 65534, 1234)
+		os.Chown(filepath.Join(dir, "f"), 4711, 0)
+		got := sandbox{platform: p, flags: []string{"--volume=" + dir + ":/mnt"}}.run(t, "bash", "-c", `cd /mnt; look() { stat -c '%n %u %g' . d f new 2>/dev/null; }
+look; sleep 0.1; look; look; echo x >> f; look; sleep 0.1; look; chown 7:8 f; echo > new; look; sleep 0.1; look; look`)
+		first := ". 0 0\nd 65534 1234\nf 4711 0\n"
+		last := ". 0 0\nd 65534 1234\nf 7 8\nnew 0 0\n"
+		if want := strings.Repeat(first, 5) + strings.Repeat(last, 3); got.out != want || got.code != 0 {
+			t.Errorf("want %q\n%v", want, got)
+		}
+	})
+}

@@ -73,9 +73,9 @@ func (i *inode) epoch() int64 {
 	if !i.fs.shared || !i.fs.timed || i.key.dev != i.fs.root.key.dev {
 		return 0
 	}
-	t := i.lookAt(true)
-	if t == 0 && i.fetch(true) == nil {
-		t = i.lookAt(true)
+	t, _ := i.lookAt(true)
+	if t == 0 && i.fetch(true, 0) == nil {
+		t, _ = i.lookAt(true)
 	}
 	return t
 }

@@ -51,6 +51,12 @@ type inode struct {
 	// fetched is when attr came, on a shared mount.
 	// +checklocks:mu
 	fetched time.Time
+	// owner is that of a shared file as of its change time, if a change that comes later has another.
+	// +checklocks:mu
+	owner struct {
+		ctime    int64
+		uid, gid uint32
+	}
 
 	wmu sync.Mutex
 	// settled is a directory's change time when it was checked; 0: its next change may have the same.
@@ -175,14 +181,16 @@ func (i *inode) refresh() error {
 		size = true
 		defer i.wmu.Unlock()
 	}
-	if i.lookAt(size) != 0 || i.fs.shared && time.Since(fetched) < attrLife {
+	t, whole := i.lookAt(size)
+	if whole || i.fs.shared && time.Since(fetched) < attrLife {
 		return nil
 	}
-	return i.fetch(size)
+	return i.fetch(size, t)
 }
 
-// fetch asks for the attributes, and on a shared mount for a descriptor to look at them by.
-func (i *inode) fetch(size bool) error {
+// fetch asks for the attributes, and on a shared mount for a descriptor to look at them by. ctime is the change time that was seen just now, or 0.
+func (i *inode) fetch(size bool, ctime int64) error {
+	ctime = settled(ctime)
 	var req wire.RefReq
 	var rep wire.AttrRep
 	var fd [1]int
@@ -195,6 +203,11 @@ func (i *inode) fetch(size bool) error {
 		return err
 	})
 	i.take(&rep.Attr, size)
+	if ctime != 0 && ctime == rep.Attr.Ctime && i.fs.timed {
+		i.mu.Lock()
+		i.owner.ctime, i.owner.uid, i.owner.gid = ctime, rep.Attr.UID, rep.Attr.GID
+		i.mu.Unlock()
+	}
 	if i.fs.shared && (err == unix.ESTALE || err == unix.ENOENT) {
 		return nil // the name went away after it was looked up
 	}
@@ -202,7 +215,8 @@ func (i *inode) fetch(size bool) error {
 }
 
 // lookAt takes the attributes from a descriptor of the file, as they are now, and with size that too. It returns the change time; 0: there is no descriptor.
-func (i *inode) lookAt(size bool) int64 {
+// whole: they are all of now. The owner cannot be seen from the sentry's user namespace; as all attributes, it changes with the change time.
+func (i *inode) lookAt(size bool) (ctime int64, whole bool) {
 	for _, slot := range [...]*atomic.Pointer[hostFD]{&i.rw, &i.ro, &i.look} {
 		h := slot.Load()
 		if h == nil || !h.tryIncRef() {
@@ -215,17 +229,20 @@ func (i *inode) lookAt(size bool) int64 {
 			break
 		}
 		i.mu.Lock()
-		a, stale := i.attr, i.stale
+		a, stale, owner := i.attr, i.stale, i.owner
 		i.mu.Unlock()
 		known := a
-		a.Mode, a.Nlink, a.UID, a.GID, a.Size, a.Blocks, a.Blksize = st.Mode, uint32(st.Nlink), st.Uid, st.Gid, st.Size, st.Blocks, uint32(st.Blksize)
+		a.Mode, a.Nlink, a.Size, a.Blocks, a.Blksize = st.Mode, uint32(st.Nlink), st.Size, st.Blocks, uint32(st.Blksize)
 		a.Atime, a.Mtime, a.Ctime = st.Atim.Nano(), st.Mtim.Nano(), st.Ctim.Nano()
+		if whole = a.Ctime == owner.ctime; whole {
+			a.UID, a.GID = owner.uid, owner.gid
+		}
 		if stale || a != known {
 			i.take(&a, size)
 		}
-		return a.Ctime
+		return a.Ctime, whole || !i.fs.shared
 	}
-	return 0
+	return 0, false
 }
 
 // Attr implements vfs.Inode.
