@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,7 +26,8 @@ func (f footprint) String() string {
 // measure adds up what the processes below pid hold.
 func measure(pid int) (f footprint) {
 	files := map[uint64]bool{}
-	for _, p := range children(pid) {
+	all := children(pid)
+	for _, p := range all {
 		f.processes++
 		dir := fmt.Sprintf("/proc/%d/", p)
 		stat, err := os.ReadFile(dir + "stat")
@@ -46,6 +48,9 @@ func measure(pid int) (f footprint) {
 				n, _ := strconv.ParseInt(strings.Fields(v)[0], 10, 64)
 				f.anon += n << 10
 			}
+		}
+		if parent, _ := strconv.Atoi(fields[1]); slices.Contains(all, parent) {
+			continue // a stub: its descriptors are the sentry's, in one table
 		}
 		fds, _ := filepath.Glob(dir + "fd/*")
 		f.fds += len(fds)
