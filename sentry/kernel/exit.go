@@ -81,6 +81,10 @@ func (t *Task) exit() {
 			ns.zap(tg)
 		}
 	}
+	if m != nil && k.oom.kills.Load() > 0 && k.isVictim(tg) {
+		m.DecUsers() // who is short of memory waits for the victim's end, and then must find some
+		m = nil
+	}
 	t.notifyExit()
 	if m != nil {
 		runtime.Gosched() // whoever waits for t goes on first

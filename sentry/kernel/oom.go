@@ -118,12 +118,22 @@ func (k *Kernel) chooseVictim(cg *Cgroup) *ThreadGroup {
 	return victim
 }
 
+// isVictim reports whether tg is the process that was killed last.
+func (k *Kernel) isVictim(tg *ThreadGroup) bool {
+	k.oom.mu.Lock()
+	defer k.oom.mu.Unlock()
+	return k.oom.victim == tg
+}
+
 // outOfMemory is called where t got no memory and holds no locks: a process is killed, and once it has ended t may try again. False: t itself is
 // killed.
 func (t *Task) outOfMemory() bool {
 	var cg *Cgroup
 	if t.cgroup.Memory.Exhausted() {
 		cg = t.cgroup
+	} else if n := t.k.oom.kills.Load(); n != t.oomKills && !t.k.memory.Exhausted() {
+		t.oomKills = n
+		return true // a victim has ended since t got nothing
 	}
 	victim := t.k.chooseVictim(cg)
 	if victim == nil {

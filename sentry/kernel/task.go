@@ -101,6 +101,7 @@ type Task struct {
 	scratch  [64]byte
 	fpBuf    []byte
 	fault    lastFault
+	oomKills uint64 // of Kernel.OOMKills, those that gave t another try
 	trap     signal.Trap
 
 	exitCode  linux.WaitStatus
