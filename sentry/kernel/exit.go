@@ -81,8 +81,9 @@ func (t *Task) exit() {
 			ns.zap(tg)
 		}
 	}
-	if m != nil && k.oom.kills.Load() > 0 && k.isVictim(tg) {
-		m.DecUsers() // who is short of memory waits for the victim's end, and then must find some
+	// Linux frees memory before it tells of an end. Who waits goes on sooner here, but where the memory is what is waited for: it is much, or a victim's.
+	if m != nil && (m.RSS() > 16<<20 || k.oom.kills.Load() > 0 && k.isVictim(tg)) {
+		m.DecUsers()
 		m = nil
 	}
 	t.notifyExit()
