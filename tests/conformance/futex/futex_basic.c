@@ -203,7 +203,7 @@ static void *locker(void *v) {
 
 static void *dier(void *v) {
 	pthread_mutex_lock(mu);
-	usleep(50000);
+	usleep(200000);
 	return 0;
 }
 
@@ -240,7 +240,7 @@ static void mutexes(int pi, int robust, int shared) {
 	if (!robust)
 		return;
 	pthread_create(t, 0, dier, 0);
-	usleep(20000);
+	usleep(100000);
 	pthread_create(t + 1, 0, locker, 0);
 	pthread_join(t[0], 0);
 	pthread_join(t[1], &v);
@@ -248,12 +248,17 @@ static void mutexes(int pi, int robust, int shared) {
 	if (!shared)
 		return;
 	for (int wait = 0; wait < 2; wait++) {
+		int p[2];
+		char c;
+		pipe(p);
 		if (fork() == 0) {
 			pthread_mutex_lock(mu);
+			write(p[1], "x", 1);
 			usleep(wait * 60000);
 			kill(getpid(), SIGKILL);
 		}
-		usleep(20000);
+		read(p[0], &c, 1);
+		close(p[0]), close(p[1]);
 		printf("process died: %ld ", (long)locker(0));
 		printf("%d\n", reap());
 	}
@@ -338,6 +343,8 @@ static void pi(void) {
 
 static void *deadlock(void *v) {
 	long r = F(w + 11, FUTEX_LOCK_PI_PRIVATE, 0, 0, 0, 0);
+	while (!(__atomic_load_n(w + 11, __ATOMIC_SEQ_CST) & FUTEX_WAITERS)) // the other is about to wait for it
+		usleep(1000);
 	usleep(30000);
 	errno = 0;
 	r = F(w + 10, FUTEX_LOCK_PI_PRIVATE, 0, 0, 0, 0);
@@ -354,7 +361,8 @@ static void deadlocks(void) {
 	w[10] = w[11] = 0;
 	F(w + 10, FUTEX_LOCK_PI_PRIVATE, 0, 0, 0, 0);
 	pthread_create(&t, 0, deadlock, 0);
-	usleep(10000);
+	while (!__atomic_load_n(w + 11, __ATOMIC_SEQ_CST))
+		usleep(1000);
 	long r = F(w + 11, FUTEX_LOCK_PI_PRIVATE, 0, 0, 0, 0);
 	printf("one of two: %ld\n", r);
 	F(w + 11, FUTEX_UNLOCK_PI_PRIVATE, 0, 0, 0, 0);
