@@ -102,6 +102,7 @@ unshare -pf --mount-proc tini -g -- sh -c 'kill -TERM $$'; echo $?
 unshare -pf --mount-proc tini -- sh -c '(sleep 0.2; echo orphan >&2) & (sleep 0.1 &) ; exec sleep 0.5' 2>&1; echo $?
 tini -s -- sh -c '(sleep 0.1 & sleep 0.1 &); sleep 0.4; ps --ppid $PPID -o stat= | grep -c Z'; tini -s -w -p SIGTERM -- true; echo $?
 mkdir -p scan/one scan/two/log log
+ran() { for i in $(seq 200); do [ $(wc -l < ran) = $1 ] && break; sleep 0.05; done; wc -l < ran; } # a service is up before its script has said so
 printf '#!/bin/sh\necho up >> %s/ran\nexec sleep 1000\n' $PWD > scan/one/run
 printf '#!/bin/sh\nexec 2>&1\necho logged line\nexec sleep 1000\n' > scan/two/run
 printf '#!/bin/sh\nexec s6-log -b n20 s1000000 %s/log\n' $PWD > scan/two/log/run
@@ -109,8 +110,8 @@ chmod +x scan/*/run scan/two/log/run
 unshare -pf --mount-proc sh -c 'exec s6-svscan -t0 scan' & 
 for i in $(seq 100); do [ -s ran ] && grep -q logged log/current 2>/dev/null && s6-svok scan/one && break; sleep 0.05; done
 s6-svstat -o up,wantedup,ready scan/one; cat log/current ran
-s6-svc -wD -d scan/one; s6-svstat -o up scan/one; s6-svc -wU -u -T 5000 scan/one 2>/dev/null || s6-svc -wu -u scan/one; s6-svstat -o up scan/one; wc -l < ran
-s6-svc -wr -r scan/one; wc -l < ran; s6-svscanctl -t scan; wait; echo ended
+s6-svc -wD -d scan/one; s6-svstat -o up scan/one; s6-svc -wU -u -T 5000 scan/one 2>/dev/null || s6-svc -wu -u scan/one; s6-svstat -o up scan/one; ran 2
+s6-svc -wr -r scan/one; ran 3; s6-svscanctl -t scan; wait; echo ended
 s6-setsid sh -c 'echo in session'; s6-softlimit -o 20 sh -c 'ulimit -n'; s6-envuidgid nobody sh -c 'echo $UID_ $GID'; s6-setuidgid nobody id -u; s6-setlock -n lk echo locked; echo a | s6-tai64n | wc -c; s6-applyuidgid -u 5 -g 6 id -g`)
 }
 
