@@ -33,7 +33,7 @@ func (i *inode) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
 // Revalidate implements vfs.Revalidator. On a shared mount a name that was found true is so as long as the directory has the same change time.
 func (i *inode) Revalidate(_ vfs.Context, name string, child vfs.Inode, proof *atomic.Int64) (bool, error) {
 	c, _ := child.(*inode)
-	epoch := i.epoch()
+	epoch := i.changeTime()
 	if epoch != 0 && epoch == proof.Load() {
 		if c != nil {
 			c.relocate(i, name)
@@ -68,8 +68,8 @@ func (i *inode) Revalidate(_ vfs.Context, name string, child vfs.Inode, proof *a
 	return true, nil
 }
 
-// epoch is the change time that the directory has now; 0: there is none to tell by.
-func (i *inode) epoch() int64 {
+// changeTime is that which the directory has now; 0: there is none to tell by.
+func (i *inode) changeTime() int64 {
 	if !i.fs.shared || !i.fs.timed || i.key.dev != i.fs.root.key.dev {
 		return 0
 	}

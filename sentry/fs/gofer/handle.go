@@ -210,21 +210,6 @@ func (i *inode) refBelow(path string, names int, fn func(wire.Ref) error) error 
 	return i.parent.refBelow(path, names, fn)
 }
 
-// requestAttr makes a request about i that is answered with its new attributes.
-// Preconditions: i.wmu is held.
-// +checklocksignore
-func (i *inode) requestAttr(op wire.Op, req wire.Message, ref *wire.Ref) error {
-	return i.withRef(func(r wire.Ref) error {
-		*ref = r
-		var rep wire.AttrRep
-		if err := i.fs.call(op, req, &rep); err != nil {
-			return err
-		}
-		i.adoptAll(&rep.Attr)
-		return nil
-	})
-}
-
 // request makes a request about i.
 func (i *inode) request(op wire.Op, req, rep wire.Message, ref *wire.Ref) error {
 	return i.withRef(func(r wire.Ref) error {

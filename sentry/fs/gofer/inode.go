@@ -120,9 +120,7 @@ func (i *inode) init(a *wire.Attr) {
 // under way.
 func (i *inode) adopt(a *wire.Attr) { i.take(a, i.fs.shared || !i.isFile()) }
 
-// adoptAll is adopt with the size. Preconditions: i.wmu is held.
-func (i *inode) adoptAll(a *wire.Attr) { i.take(a, true) }
-
+// take is adopt, with size that too: i.wmu is held, or the mount is shared.
 func (i *inode) take(a *wire.Attr, size bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -289,7 +287,12 @@ func (i *inode) SetAttr(_ vfs.Context, s vfs.SetAttr) error {
 	if req.Valid == 0 {
 		return nil
 	}
-	return i.requestAttr(wire.OpSetAttr, &req, &req.Ref)
+	var rep wire.AttrRep
+	err := i.request(wire.OpSetAttr, &req, &rep, &req.Ref)
+	if err == nil {
+		i.take(&rep.Attr, true)
+	}
+	return err
 }
 
 // truncate changes the size, by a descriptor.
