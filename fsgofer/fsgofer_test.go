@@ -22,7 +22,7 @@ import (
 // TestMain is also the gofer: each test starts the test binary as a server process, with its filter on.
 func TestMain(m *testing.M) {
 	if os.Getenv("GOFER_TEST") == "forbidden" {
-		filter, err := buildFilter(true, false)
+		filter, err := program(true, false)
 		if err == nil {
 			err = seccomp.SetFilter(filter)
 		}

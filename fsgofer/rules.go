@@ -1,6 +1,10 @@
 package fsgofer
 
 import (
+	"embed"
+	"encoding/binary"
+	"fmt"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/bpf"
 	"gvisor.dev/gvisor/pkg/seccomp"
@@ -113,22 +117,19 @@ const (
 	anon         = unix.MAP_PRIVATE | unix.MAP_ANON
 )
 
-// buildFilter makes the program that puts a process under Rules.
-func buildFilter(writable, slowClock bool) ([]bpf.Instruction, error) {
-	set := seccomp.NewSyscallRules()
-	for _, r := range Rules(writable, slowClock) {
-		set.Add(r.NR, r.Args)
+// built are the programs that Rules and Answers make, ahead of time: building one takes milliseconds. The tests hold them to the rules, and write
+// them with -update.
+//
+//go:embed built
+var built embed.FS
+
+// program is the one that puts a process under Rules.
+func program(writable, slowClock bool) ([]bpf.Instruction, error) {
+	b, err := built.ReadFile(fmt.Sprintf("built/writable=%v,slow=%v", writable, slowClock))
+	if err != nil {
+		return nil, err
 	}
-	sets := []seccomp.RuleSet{{Rules: set, Action: seccomp.Allow}}
-	for _, a := range Answers() {
-		set := seccomp.NewSyscallRules()
-		set.Add(a.NR, a.Args)
-		sets = append(sets, seccomp.RuleSet{Rules: set, Action: seccomp.ReturnError.Code(uint16(a.Errno))})
-	}
-	p := seccomp.Program{
-		RuleSets: sets,
-		Options:  seccomp.ProgramOptions{DefaultAction: seccomp.KillProcess, BadArchAction: seccomp.KillProcess},
-	}
-	instrs, _, err := p.Build()
-	return instrs, err
+	p := make([]bpf.Instruction, len(b)/8)
+	_, err = binary.Decode(b, binary.LittleEndian, p)
+	return p, err
 }

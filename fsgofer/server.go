@@ -99,7 +99,7 @@ func Serve(opts Options) error {
 		}
 		makeThreads(2*(n+runtime.GOMAXPROCS(0)) + 4)
 		defaultSignals()
-		filter, err := buildFilter(s.writable(), opts.SlowClock)
+		filter, err := program(s.writable(), opts.SlowClock)
 		if err != nil {
 			return fmt.Errorf("gofer: seccomp: %w", err)
 		}

@@ -128,7 +128,7 @@ func (tb *Table) print(t *kernel.Task, b, more []byte) {
 // describe is the name and the signature of a call.
 func describe(nr uintptr) (string, []string) {
 	if nr < maxNr && rows[nr] != nil {
-		return rows[nr].Name, rows[nr].kinds
+		return rows[nr].Name, kinds(rows[nr].Sig)
 	}
 	return "syscall_" + strconv.Itoa(int(nr)), nil
 }

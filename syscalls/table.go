@@ -35,8 +35,6 @@ type Row struct {
 	// Sig is the argument signature for strace, one word an argument (see strace.go): "fd ptr size", "path flags:open mode:octal".
 	Sig string
 	Fn  kernel.SyscallFn
-
-	kinds []string // Sig's words; see strace_args.go
 }
 
 // maxNr is one past the largest number of the table.
@@ -54,7 +52,6 @@ func register(rs ...Row) {
 		if r.Support != Absent && r.Fn == nil {
 			panic("syscalls: " + r.Name + " has no function")
 		}
-		r.kinds = kinds(r.Sig)
 		rows[r.Nr] = r
 	}
 }

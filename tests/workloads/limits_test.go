@@ -215,10 +215,10 @@ func TestLockedDown(t *testing.T) {
 		r := background(t, p)
 		const none = "0000000000000000"
 		locked := []string{"Seccomp:\t2", "NoNewPrivs:\t1", "CapInh:\t" + none, "CapAmb:\t" + none}
-		without := append([]string{"CapPrm:\t" + none, "CapEff:\t" + none, "CapBnd:\t" + none}, locked...)
+		without := append([]string{"CapPrm:\t" + none, "CapEff:\t" + none}, locked...)
 		wantStatus(t, "sentry", r.sentry, without...)
 		// All that the gofer of a read-only tree keeps is reading what root may read.
-		wantStatus(t, "gofer", r.gofer, append([]string{"CapPrm:\t0000000000000004", "CapEff:\t0000000000000004", "CapBnd:\t0000000000000004"}, locked...)...)
+		wantStatus(t, "gofer", r.gofer, append([]string{"CapPrm:\t0000000000000004", "CapEff:\t0000000000000004"}, locked...)...)
 		for _, s := range r.stubs {
 			wantStatus(t, "stub", s, without...)
 		}
