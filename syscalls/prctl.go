@@ -13,7 +13,7 @@ import (
 func init() {
 	register(
 		partial(157, "prctl", "prop ptr ptr ptr ptr", "PR_SET_MM_MAP and speculation, MCE and core scheduling controls are refused", sysPrctl),
-		partial(317, "seccomp", "int hex ptr", "no user notification (SECCOMP_FILTER_FLAG_NEW_LISTENER) and no tracer", sysSeccomp),
+		partial(317, "seccomp", "int hex ptr", "no user notification (SECCOMP_FILTER_FLAG_NEW_LISTENER)", sysSeccomp),
 	)
 }
 

@@ -28,7 +28,7 @@ func init() {
 		full(434, "pidfd_open", "pid hex", sysPidfdOpen),
 		full(438, "pidfd_getfd", "fd int hex", sysPidfdGetfd),
 		full(324, "membarrier", "int hex int", sysMembarrier),
-		absent(334, "rseq", "a critical section must be aborted when the host preempts its thread: only the host's rseq(2) can, which would be a call more for guest threads and show the host's CPUs; C libraries do without"),
+		absent(334, "rseq", "only the host knows when it preempts a guest thread, and its rseq(2) kills one whose area is not mapped there and writable at any fault or preemption, which areas mapped at faults and copied on write are not; C libraries and allocators do without"),
 		full(312, "kcmp", "pid pid int int int", sysKcmp),
 	)
 }

@@ -13,7 +13,7 @@ import (
 )
 
 func init() {
-	register(partial(101, "ptrace", "int pid ptr ptr", "debug registers read as 0 and cannot be set (EINVAL): on trap nobody traces the host's threads (gdb: set can-use-hw-watchpoints 0); no PTRACE_SYSEMU, PTRACE_O_TRACESECCOMP, PTRACE_O_SUSPEND_SECCOMP, which serve other sandboxes (EIO, EINVAL)", sysPtrace))
+	register(partial(101, "ptrace", "int pid ptr ptr", "debug registers read as 0 and cannot be set (EINVAL): on trap nobody traces the host's threads (gdb: set can-use-hw-watchpoints 0); no PTRACE_SYSEMU, which serves other sandboxes (EIO), and none of what serves checkpointing: PTRACE_PEEKSIGINFO, PTRACE_O_SUSPEND_SECCOMP, ... (EIO, EINVAL)", sysPtrace))
 }
 
 // Requests of ptrace(2).
@@ -362,18 +362,22 @@ func sigMask(t, o *kernel.Task, size uint64, p hostarch.Addr, set bool) error {
 // syscallInfo is PTRACE_GET_SYSCALL_INFO: it returns the size of what there is.
 func syscallInfo(t, o *kernel.Task, size uint64, p hostarch.Addr) (uintptr, error) {
 	const auditArchX86_64 = 0xc000003e
-	var b [80]byte
+	var b [88]byte // struct ptrace_syscall_info, which ends in padding
 	n := 24
 	err := t.TraceRequest(o, func() error {
-		_, _, side := o.StopState()
+		_, message, side := o.StopState()
 		r, le := o.Regs(), hostarch.ByteOrder
 		b[0] = byte(side)
 		le.PutUint32(b[4:], auditArchX86_64)
 		le.PutUint64(b[8:], r.Rip)
 		le.PutUint64(b[16:], r.Rsp)
 		switch side {
-		case kernel.SyscallEntry:
+		case kernel.SyscallEntry, kernel.SyscallSeccomp:
 			n = 80
+			if side == kernel.SyscallSeccomp {
+				n = 84
+				le.PutUint32(b[80:], uint32(message))
+			}
 			for i, v := range [...]uint64{r.Orig_rax, r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9} {
 				le.PutUint64(b[24+8*i:], v)
 			}

@@ -27,6 +27,7 @@ const (
 	traceEventExec  = 4
 	traceEventVDone = 5
 	traceEventExit  = 6
+	traceSeccomp    = 7
 	traceEventStop  = 128
 )
 
@@ -34,16 +35,17 @@ const (
 const (
 	TraceSysGood    = 1
 	TraceExitKill   = 1 << 20
-	TraceOptionMask = TraceSysGood | 1<<traceEventFork | 1<<traceEventVfork | 1<<traceEventClone | 1<<traceEventExec | 1<<traceEventVDone | 1<<traceEventExit | TraceExitKill
+	TraceOptionMask = TraceSysGood | 1<<traceEventFork | 1<<traceEventVfork | 1<<traceEventClone | 1<<traceEventExec | 1<<traceEventVDone | 1<<traceEventExit | 1<<traceSeccomp | TraceExitKill
 )
 
-// SyscallStop says which side of a system call a tracee stopped at (PTRACE_GET_SYSCALL_INFO).
+// SyscallStop says which side of a system call, or which filter's wish, a tracee stopped at (PTRACE_GET_SYSCALL_INFO).
 type SyscallStop uint8
 
 const (
 	SyscallNone SyscallStop = iota
 	SyscallEntry
 	SyscallExit
+	SyscallSeccomp
 )
 
 // tracing is what a tracee has of its tracer (ptrace(2)). A tracee that stops runs the tracer's requests on its own goroutine, which alone may touch its

@@ -74,7 +74,8 @@ func (tg *ThreadGroup) toldOfTracee(t *Task, code uint32) {
 // traceEvent stops t for an event that its tracer asked to be told of.
 func (t *Task) traceEvent(event uint32, message uint64) {
 	if t.wantsEvent(event) {
-		t.injected(t.traceStop(uint32(linux.SIGTRAP)|event<<8, message, kernelTrap(event), SyscallNone))
+		code := uint32(linux.SIGTRAP) | event<<8
+		t.injected(t.traceStop(code, message, t.stopInfo(code), SyscallNone))
 	}
 }
 
@@ -88,9 +89,12 @@ func (t *Task) wantsEvent(event uint32) bool {
 	return tr.options&(1<<event) != 0
 }
 
-// kernelTrap is the siginfo of an event stop.
-func kernelTrap(event uint32) *linux.SignalInfo {
-	return &linux.SignalInfo{Signo: int32(linux.SIGTRAP), Code: int32(uint32(linux.SIGTRAP) | event<<8)}
+// stopInfo is the siginfo of a stop with code that is not a signal's (ptrace_do_notify).
+func (t *Task) stopInfo(code uint32) *linux.SignalInfo {
+	info := &linux.SignalInfo{Signo: int32(code & 0x7f), Code: int32(code)}
+	info.SetPID(t.TID())
+	info.SetUID(int32(t.UserNamespace().UIDOrOverflow(t.Credentials().RUID)))
+	return info
 }
 
 // injected queues a signal that a tracer let t go on with after a stop that was not a signal's.
@@ -126,7 +130,7 @@ func (t *Task) traceTrapLocked() bool {
 	var info *linux.SignalInfo
 	if tr.seized {
 		code |= traceEventStop << 8
-		info = kernelTrap(traceEventStop)
+		info = t.stopInfo(code)
 	}
 	tg.sigMu.Unlock()
 	inject := t.traceStop(code, 0, info, SyscallNone)
@@ -185,9 +189,8 @@ func (t *Task) callStop(side SyscallStop) bool {
 	if good {
 		code |= 0x80
 	}
-	info := &linux.SignalInfo{Signo: int32(linux.SIGTRAP), Code: int32(code)}
 	// The message is PTRACE_EVENTMSG_SYSCALL_ENTRY or _EXIT.
-	t.injected(t.traceStop(code, uint64(side), info, side))
+	t.injected(t.traceStop(code, uint64(side), t.stopInfo(code), side))
 	return true
 }
 

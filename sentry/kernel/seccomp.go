@@ -177,9 +177,10 @@ func seccompMay(in *bpf.Instruction) bool {
 	return false
 }
 
-// checkSeccomp runs t's filters on a call; false means that the call is not to be made: its result or signal is set.
-func (t *Task) checkSeccomp(nr uintptr, a *Args) bool {
+// checkSeccomp runs t's filters on its call; false means that the call is not to be made: its result or signal is set. traced: a tracer was asked already.
+func (t *Task) checkSeccomp(traced bool) bool {
 	f := t.seccomp.Load()
+	nr, a := t.asked()
 	if f.strict {
 		switch nr {
 		case 0, 1, 60, 15:
@@ -188,15 +189,26 @@ func (t *Task) checkSeccomp(nr uintptr, a *Args) bool {
 		t.beginExit(linux.WaitStatusTerminationSignal(linux.SIGKILL))
 		return false
 	}
-	ret := t.runSeccomp(f, nr, a)
+	ret := t.runSeccomp(f, nr, &a)
 	data := ret & linux.SECCOMP_RET_DATA
 	switch ret & linux.SECCOMP_RET_ACTION_FULL {
 	case uint32(linux.SECCOMP_RET_ALLOW), seccompRetLog:
 		return true
 	case uint32(linux.SECCOMP_RET_ERRNO):
 		t.regs.Rax = uint64(-int64(min(data, 4095)))
-	case uint32(linux.SECCOMP_RET_TRACE), uint32(linux.SECCOMP_RET_USER_NOTIF):
-		// Nobody traces or listens.
+	case uint32(linux.SECCOMP_RET_TRACE):
+		if traced {
+			return true
+		}
+		if !t.wantsEvent(traceSeccomp) {
+			t.regs.Rax = ^uint64(unix.ENOSYS - 1)
+			break
+		}
+		code := uint32(linux.SIGTRAP) | traceSeccomp<<8
+		t.traceStop(code, uint64(data), t.stopInfo(code), SyscallSeccomp)
+		// The tracer may have made it another call, or -1: none.
+		return !t.Killed() && int32(t.regs.Orig_rax) >= 0 && t.checkSeccomp(true)
+	case uint32(linux.SECCOMP_RET_USER_NOTIF): // nobody listens
 		t.regs.Rax = ^uint64(unix.ENOSYS - 1)
 	case uint32(linux.SECCOMP_RET_TRAP):
 		t.regs.Rax = t.regs.Orig_rax

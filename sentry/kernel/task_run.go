@@ -121,13 +121,18 @@ func (t *Task) syscall() {
 	t.doSyscall()
 }
 
-func (t *Task) doSyscall() {
+// asked is the system call that the registers ask for; do_syscall_64 takes its number as an int.
+func (t *Task) asked() (nr uintptr, args Args) {
 	r := &t.regs
-	nr := uintptr(uint32(r.Orig_rax)) // do_syscall_64 takes an int
-	args := Args{Arg(r.Rdi), Arg(r.Rsi), Arg(r.Rdx), Arg(r.R10), Arg(r.R8), Arg(r.R9)}
-	if t.seccomp.Load() != nil && !t.checkSeccomp(nr, &args) {
+	return uintptr(uint32(r.Orig_rax)), Args{Arg(r.Rdi), Arg(r.Rsi), Arg(r.Rdx), Arg(r.R10), Arg(r.R8), Arg(r.R9)}
+}
+
+func (t *Task) doSyscall() {
+	if t.seccomp.Load() != nil && !t.checkSeccomp(false) {
 		return
 	}
+	r := &t.regs
+	nr, args := t.asked()
 	var ret uintptr
 	var err error = unix.ENOSYS
 	fn := t.k.table.Lookup(nr)
