@@ -83,7 +83,8 @@ func (r *runtime) run(prefix []string, s *suite, u unit, logs string) (outcome, 
 	if err := os.MkdirAll(logs, 0o755); err != nil {
 		return outcome{}, err
 	}
-	f, err := os.Create(file)
+	// runsc has an offset for each descriptor: without O_APPEND what goes to one overwrites what went to the other.
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o644)
 	if err != nil {
 		return outcome{}, err
 	}

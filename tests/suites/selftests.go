@@ -87,9 +87,18 @@ var (
 // a test's name is left out.
 func parseSelftest(out []byte) (o outcome) {
 	marks := programLine.FindAllSubmatchIndex(out, -1)
-	for i := 0; i+1 < len(marks); i += 2 {
-		m, end := marks[i], marks[i+1]
-		name, status := string(out[m[2]:m[3]]), string(out[end[6]:end[7]])
+	for i, m := range marks {
+		if m[6] >= 0 { // the end of one
+			continue
+		}
+		name := string(out[m[2]:m[3]])
+		if i+1 == len(marks) || marks[i+1][6] < 0 || string(out[marks[i+1][2]:marks[i+1][3]]) != name {
+			o.set(name, failed)
+			o.Broken = "died or timed out"
+			continue
+		}
+		end := marks[i+1]
+		status := string(out[end[6]:end[7]])
 		lines := tapLine.FindAllSubmatch(out[m[1]:end[0]], -1)
 		bad := false
 		for _, l := range lines {
@@ -113,9 +122,6 @@ func parseSelftest(out []byte) (o outcome) {
 		case status == "0" && len(lines) == 0:
 			o.set(name, ok)
 		}
-	}
-	if len(marks)%2 != 0 {
-		o.Broken = "died or timed out"
 	}
 	return o
 }

@@ -12,7 +12,7 @@ func init() {
 	build := []string{"gcc", "libc6-dev", "make", "dpkg-dev", "xz-utils", "bzip2", "patch"}
 	suites["busybox"] = &suite{about: "busybox's testsuite without bc's, which only compute (Debian's source, with its configuration of the package busybox)", packages: build, prepare: busyboxUnits, parse: parseLines}
 	suites["coreutils"] = &suite{about: "coreutils' tests, without those of factor, which only compute (Debian's source)", packages: append(build, "gperf", "bison", "acl", "attr", "strace"), prepare: coreutilsUnits, parse: parseLines}
-	suites["bash"] = &suite{about: "bash's tests (Debian's source)", packages: append(build, "bison"), prepare: bashUnits, parse: parseLines}
+	suites["bash"] = &suite{about: "bash's tests (Debian's source), by an ordinary user at a terminal", packages: append(build, "bison", "locales", "util-linux", "bsdutils"), prepare: bashUnits, parse: parseLines}
 	suites["perl"] = &suite{about: "perl's core tests in t/op and t/io (Debian's source); a file counts as one test", packages: build, prepare: perlUnits, parse: parsePerl}
 }
 
@@ -52,7 +52,13 @@ func bashUnits(dir string) (us []unit, err error) {
 	if err := source(src, "bash"); err != nil {
 		return nil, err
 	}
-	if err := once(src, `./configure -q --disable-nls; make -s -j2; make -s recho zecho printenv xcase; cp recho zecho printenv xcase tests/`); err != nil {
+	if err := once(src, `./configure -q --disable-nls; make -s -j2; make -s recho zecho printenv xcase; cp recho zecho printenv xcase tests/; mkdir locales`); err != nil {
+		return nil, err
+	}
+	locales := filepath.Join(src, "locales")
+	// Where a locale is not ASCII's superset, localedef warns and fails.
+	if err := once(locales, `for l in en_US.UTF-8 de_DE.UTF-8 fr_FR.ISO8859-1:ISO-8859-1 zh_HK.big5hkscs:BIG5-HKSCS ja_JP.SJIS:SHIFT_JIS zh_TW.BIG5 ru_RU.CP1251
+do n=${l%:*}; c=${l#*.}; localedef -c -i ${n%.*} -f ${c#*:} ./$n >/dev/null 2>&1 || true; done`); err != nil {
 		return nil, err
 	}
 	files, err := filepath.Glob(filepath.Join(src, "tests", "run-*"))
@@ -62,8 +68,10 @@ func bashUnits(dir string) (us []unit, err error) {
 			names = append(names, n)
 		}
 	}
-	return []unit{{name: "tests", dir: filepath.Join(src, "tests"), timeout: 10 * time.Minute, script: `export THIS_SH=$PWD/../bash BUILD_DIR=$PWD/.. PATH=.:$PATH BASH_TSTOUT=/tmp/tstout TERM=dumb
-` + loop(strings.Join(names, " "), "timeout -k 1 100 sh ./$t")}}, err
+	test := "cat >/tmp/loop <<'EOF'\n" + loop(strings.Join(names, " "), "timeout -k 1 100 sh ./$t") + "EOF\n"
+	return []unit{{name: "tests", dir: filepath.Join(src, "tests"), timeout: 15 * time.Minute, script: test + `export THIS_SH=$PWD/../bash BUILD_DIR=$PWD/.. PATH=.:$PATH BASH_TSTOUT=/tmp/tstout TERM=dumb
+export HOME=/tmp USER=nobody LOGNAME=nobody LOCPATH=` + locales + `
+script -qec "setpriv --reuid=65534 --regid=65534 --clear-groups sh /tmp/loop" /dev/null </dev/null`}}, err
 }
 
 // perlUnits: a unit for each directory, the larger one in two parts.
