@@ -108,7 +108,7 @@ func Compare(x, y *Task, kind, a, b int32) (int, error) {
 	case kcmpIO: // nobody has an I/O context
 		same = true
 	case kcmpSysVSem:
-		same = x.tg == y.tg
+		same = x.tg == y.tg || !x.undoes() && !y.undoes()
 	default:
 		return 0, unix.EINVAL
 	}
@@ -116,6 +116,12 @@ func Compare(x, y *Task, kind, a, b int32) (int, error) {
 		return 0, nil
 	}
 	return 3, nil
+}
+
+// undoes reports whether t's process has adjustments of semaphores.
+func (t *Task) undoes() bool {
+	ipc := t.Namespaces().IPC
+	return ipc != nil && ipc.Sem.Undoes(t.tg)
 }
 
 // fileOf is the identity of t's open file fd, for comparing only.

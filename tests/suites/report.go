@@ -150,7 +150,9 @@ func (r *report) write(file string) error {
 	parts[r.name] = mine
 	b := docHead + "\n"
 	for _, n := range order {
-		b += parts[n]
+		if parts[n] != "" {
+			b += strings.TrimRight(parts[n], "\n") + "\n\n"
+		}
 	}
 	return os.WriteFile(file, []byte(strings.TrimRight(b, "\n")+"\n"), 0o644)
 }

@@ -68,9 +68,11 @@ do n=${l%:*}; c=${l#*.}; localedef -c -i ${n%.*} -f ${c#*:} ./$n >/dev/null 2>&1
 			names = append(names, n)
 		}
 	}
-	test := "cat >/tmp/loop <<'EOF'\n" + loop(strings.Join(names, " "), "timeout -k 1 100 sh ./$t") + "EOF\n"
-	return []unit{{name: "tests", dir: filepath.Join(src, "tests"), timeout: 15 * time.Minute, script: test + `export THIS_SH=$PWD/../bash BUILD_DIR=$PWD/.. PATH=.:$PATH BASH_TSTOUT=/tmp/tstout TERM=dumb
-export HOME=/tmp USER=nobody LOGNAME=nobody LOCPATH=` + locales + `
+	test := "cat >/tmp/loop <<'EOF'\n" + loop(strings.Join(names, " "), "timeout --foreground -k 1 100 sh ./$t") + "EOF\n"
+	return []unit{{name: "tests", dir: filepath.Join(src, "tests"), timeout: 15 * time.Minute, script: test + `export THIS_SH=$PWD/../bash BUILD_DIR=$PWD/.. PATH=$PWD:$PATH BASH_TSTOUT=/tmp/tstout TERM=dumb
+mkdir -m 777 /tmp/home
+export HOME=/tmp/home USER=nobody LOGNAME=nobody
+cp -r ` + locales + `/*.* /usr/lib/locale
 script -qec "setpriv --reuid=65534 --regid=65534 --clear-groups sh /tmp/loop" /dev/null </dev/null`}}, err
 }
 

@@ -210,6 +210,13 @@ func (r *Semaphores) undoOf(proc any, s *SemSet, n int) []int16 {
 	return m[s]
 }
 
+// Undoes reports whether proc has a list of adjustments.
+func (r *Semaphores) Undoes(proc any) bool {
+	r.undoMu.Lock()
+	defer r.undoMu.Unlock()
+	return r.undos[proc] != nil
+}
+
 // Exit undoes what proc's SEM_UNDO operations left (exit_sem).
 func (r *Semaphores) Exit(proc any, pid int32) {
 	r.undoMu.Lock()

@@ -1,6 +1,7 @@
 // Who may be chosen, and what is told of those that are not there (found by the fuzzer).
 #include "conf.h"
 #include <linux/kcmp.h>
+#include <sys/sem.h>
 #include <pthread.h>
 #include <sys/prctl.h>
 #include <sys/sem.h>
@@ -39,6 +40,12 @@ int main(void) {
 	P("%d %d", o.type, o.pid == c);
 	V(SC(kcmp, getpid(), c, KCMP_IO, 0, 0));
 	V(SC(kcmp, getpid(), getpid(), KCMP_SYSVSEM, 0, 0));
+	V(SC(kcmp, getpid(), c, KCMP_SYSVSEM, 0, 0)); // neither undoes anything
+	int sem = semget(IPC_PRIVATE, 1, 0600);
+	R(semop(sem, &(struct sembuf){0, 1, SEM_UNDO}, 1));
+	V(SC(kcmp, getpid(), c, KCMP_SYSVSEM, 0, 0) != 0);
+	V(SC(kcmp, getpid(), getpid(), KCMP_SYSVSEM, 0, 0));
+	R(semctl(sem, 0, IPC_RMID));
 	kill(c, SIGKILL), waitpid(c, 0, 0);
 	fcntl(p[0], F_GETOWN_EX, &o);
 	P("%d %d", o.type, o.pid);
