@@ -191,16 +191,23 @@ func sysSchedSetparam(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if a[0].Int() < 0 {
 		return 0, unix.EINVAL
 	}
-	prio, err := copyInPriority(t, a[1].Pointer())
+	return 0, setParam(t, a[0].Int(), -1, a[1].Pointer())
+}
+
+// setParam sets the policy, unless that is negative, and the priority at p: EINVAL, ESRCH, EPERM.
+func setParam(t *kernel.Task, pid, policy int32, p hostarch.Addr) error {
+	prio, err := copyInPriority(t, p)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	o, err := schedTask(t, a[0].Int())
+	o, err := schedTask(t, pid)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	policy, _ := o.SchedPolicy()
-	return 0, setScheduler(t, o, policy, prio)
+	if policy < 0 {
+		policy, _ = o.SchedPolicy()
+	}
+	return setScheduler(t, o, policy, prio)
 }
 
 func sysSchedGetparam(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -219,15 +226,7 @@ func sysSchedSetscheduler(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if a[1].Int() < 0 {
 		return 0, unix.EINVAL
 	}
-	prio, err := copyInPriority(t, a[2].Pointer())
-	if err != nil {
-		return 0, err
-	}
-	o, err := schedTask(t, a[0].Int())
-	if err != nil {
-		return 0, err
-	}
-	return 0, setScheduler(t, o, a[1].Int(), prio)
+	return 0, setParam(t, a[0].Int(), a[1].Int(), a[2].Pointer())
 }
 
 func sysSchedGetscheduler(t *kernel.Task, a kernel.Args) (uintptr, error) {

@@ -1,6 +1,8 @@
 package syscalls
 
 import (
+	"flag"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -24,13 +26,40 @@ func TestEveryNumber(t *testing.T) {
 	}
 }
 
+var update = flag.Bool("update", false, "write docs/syscalls.md anew")
+
 // TestPage: docs/syscalls.md is what the table says.
 func TestPage(t *testing.T) {
-	b, err := os.ReadFile("../docs/syscalls.md")
+	const name = "../docs/syscalls.md"
+	if *update {
+		if err := os.WriteFile(name, []byte(markdown()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(b) != Markdown() {
-		t.Error("docs/syscalls.md is old: run `go run ./syscalls/docs > docs/syscalls.md`")
+	if string(b) != markdown() {
+		t.Error("docs/syscalls.md is old: run `go test ./syscalls -run TestPage -update`")
 	}
+}
+
+// markdown is docs/syscalls.md: the table for readers.
+func markdown() string {
+	var b strings.Builder
+	var n [3]int
+	for _, r := range rows {
+		if r != nil {
+			n[r.Support]++
+		}
+	}
+	fmt.Fprintf(&b, "# System calls\n\nGenerated from the table in `syscalls/` by `go test ./syscalls -run TestPage -update`. Of %d calls %d are full, %d partial, %d absent.\n\n", n[0]+n[1]+n[2], n[Full], n[Partial], n[Absent])
+	b.WriteString("| number | name | support | what is missing, or why |\n| ---: | --- | --- | --- |\n")
+	for _, r := range rows {
+		if r != nil {
+			fmt.Fprintf(&b, "| %d | %s | %s | %s |\n", r.Nr, r.Name, r.Support, r.Note)
+		}
+	}
+	return b.String()
 }

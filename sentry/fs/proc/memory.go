@@ -26,19 +26,25 @@ func readMem(m *mm.MemoryManager, start, end hostarch.Addr) []byte {
 	return out[:n]
 }
 
-// genCmdline is fs/proc/base.c get_mm_cmdline. A process that overwrote the NUL at the end of its arguments shows one
-// string, which may go on into the environment.
-func genCmdline(s subject, _ vfs.Context, b *bytes.Buffer) error {
-	m := s.mm()
-	if m == nil {
+// ofMM makes a file's contents of what fn writes about the address space; it is empty where there is none.
+func ofMM(fn func(*mm.MemoryManager, *bytes.Buffer)) func(subject, vfs.Context, *bytes.Buffer) error {
+	return func(s subject, _ vfs.Context, b *bytes.Buffer) error {
+		if m := s.mm(); m != nil {
+			defer m.DecUsers()
+			fn(m, b)
+		}
 		return nil
 	}
-	defer m.DecUsers()
+}
+
+// genCmdline is fs/proc/base.c get_mm_cmdline. A process that overwrote the NUL at the end of its arguments shows one
+// string, which may go on into the environment.
+func genCmdline(m *mm.MemoryManager, b *bytes.Buffer) {
 	a := m.Areas()
 	args := readMem(m, a.ArgStart, a.ArgEnd)
 	if n := len(args); n == 0 || args[n-1] == 0 {
 		b.Write(args)
-		return nil
+		return
 	}
 	if a.EnvStart == a.ArgEnd {
 		args = append(args, readMem(m, a.EnvStart, a.EnvEnd)...)
@@ -47,42 +53,23 @@ func genCmdline(s subject, _ vfs.Context, b *bytes.Buffer) error {
 		args = args[:i+1]
 	}
 	b.Write(args)
-	return nil
 }
 
-func genEnviron(s subject, _ vfs.Context, b *bytes.Buffer) error {
-	m := s.mm()
-	if m == nil {
-		return nil
-	}
-	defer m.DecUsers()
+func genEnviron(m *mm.MemoryManager, b *bytes.Buffer) {
 	a := m.Areas()
 	b.Write(readMem(m, a.EnvStart, a.EnvEnd))
-	return nil
 }
 
-func genAuxv(s subject, _ vfs.Context, b *bytes.Buffer) error {
-	m := s.mm()
-	if m == nil {
-		return nil
-	}
-	defer m.DecUsers()
+func genAuxv(m *mm.MemoryManager, b *bytes.Buffer) {
 	b.Write(m.Auxv())
-	return nil
 }
 
-func genMaps(s subject, _ vfs.Context, b *bytes.Buffer) error {
-	m := s.mm()
-	if m == nil {
-		return nil
-	}
-	defer m.DecUsers()
+func genMaps(m *mm.MemoryManager, b *bytes.Buffer) {
 	m.Mappings(0, false, func(v *mm.Mapping) bool {
 		b.WriteString(v.Line())
 		b.WriteByte('\n')
 		return true
 	})
-	return nil
 }
 
 // smap prints fs/proc/task_mmu.c __show_smap's figures; rollup has three more and no sizes.
@@ -109,19 +96,13 @@ func smap(b *bytes.Buffer, v *mm.Mapping, rollup bool) {
 	line("Locked", v.Locked)
 }
 
-func genSmaps(s subject, _ vfs.Context, b *bytes.Buffer) error {
-	m := s.mm()
-	if m == nil {
-		return nil
-	}
-	defer m.DecUsers()
+func genSmaps(m *mm.MemoryManager, b *bytes.Buffer) {
 	m.Mappings(0, true, func(v *mm.Mapping) bool {
 		fmt.Fprintf(b, "%s\nSize:           %8d kB\nKernelPageSize: %8d kB\nMMUPageSize:    %8d kB\n", v.Line(), v.Range.Length()>>10, 4, 4)
 		smap(b, v, false)
 		fmt.Fprintf(b, "THPeligible:    %8d\nVmFlags: %s\n", 0, v.VmFlags())
 		return true
 	})
-	return nil
 }
 
 func genSmapsRollup(s subject, _ vfs.Context, b *bytes.Buffer) error {
