@@ -43,7 +43,7 @@ func (i *inode) Revalidate(_ vfs.Context, name string, child vfs.Inode, proof *a
 		}
 		return true, nil
 	}
-	epoch = settled(epoch)
+	epoch = i.asOf(epoch, 0) // the gofer waits for changes that are under way
 	n, err := i.walkOne(name, &epoch)
 	if err == unix.ENOENT {
 		proof.Store(epoch)

@@ -10,7 +10,8 @@
 // own attributes are those of now. The proof has three conditions. The time was past when it was read, by the coarse clock that the kernel takes such times
 // from, so that a change that begins later has another. The gofer had waited for the changes that were under way, which may have had the time already and
 // not yet the name: it reads the directory, under the lock that they hold. And the file system is one that only this kernel changes. Where one is not met
-// the name is asked for. (A clock that is set back to the very nanosecond of a change would deceive it.)
+// the name is asked for. (A clock that is set back to the very nanosecond of a change would deceive it.) A file's owner, which the sentry cannot see, is as true as its change
+// time; nobody waits for changes of it that are under way, so what is known of it soon after a change is asked for once more.
 //
 // Directories that were walked to have a handle in the gofer, kept in a bounded cache. Other files, and directories that were only listed, are
 // named by a path from the nearest directory with one; when the name goes away and the file is still in use the gofer gives a handle for it (pinned).

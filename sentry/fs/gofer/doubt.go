@@ -67,20 +67,34 @@ func (i *inode) check() {
 		}
 		i.version.Add(1)
 	}
-	i.settled = settled(rep.Attr.Ctime)
+	i.settled = i.asOf(rep.Attr.Ctime, slack)
 	i.age.Store(now)
 }
 
-// settled is a change time of now, if a change that begins later is sure to have another, otherwise 0: the coarse clock that the times are from has gone
-// on, by more than it needs to; by a second if they may be in seconds.
-func settled(ctime int64) int64 {
+// slack is longer than a change that nobody waits for is under way, from when it takes its time until it is seen. tick is as long as the coarse clock stands still, at most.
+const slack, tick = 20 * time.Millisecond, 10 * time.Millisecond
+
+// asOf is ctime, which was looked at, if a change that begins later, or began up to margin ago, is sure to have another time, otherwise 0: the coarse clock that the times are
+// from has gone on; by a second if they may be in seconds. Where a time that was looked at is always followed by another (Linux 6.13's multigrain timestamps) no clock counts.
+func (i *inode) asOf(ctime int64, margin time.Duration) int64 {
+	here := i.fs.root != nil && i.key.dev == i.fs.root.key.dev
+	if here && i.fs.ahead.Load() >= proof {
+		return ctime
+	}
 	var now unix.Timespec
 	err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now)
-	if age := time.Duration(now.Nano() - ctime); err != nil || age < 20*time.Millisecond || ctime%1e9 == 0 && age < time.Second {
+	age := time.Duration(now.Nano() - ctime)
+	if here && age < 0 && age > -tick && i.fs.lastAhead.Swap(ctime) != ctime {
+		i.fs.ahead.Add(1)
+	}
+	if err != nil || age <= margin || ctime%1e9 == 0 && age < time.Second {
 		return 0
 	}
 	return ctime
 }
+
+// proof is how many times ahead of the coarse clock show that the file system has such timestamps. A clock that is set back makes fewer.
+const proof = 8
 
 // epoch says whether any names of the mount may have changed: it is then another.
 func (fs *FS) epoch() uint64 { return fs.changes.Load() + age.Load() }

@@ -37,6 +37,9 @@ type FS struct {
 	readOnly bool
 	typ      string
 	root     *inode
+	// ahead counts change times that were ahead of the coarse clock, lastAhead is the last of them.
+	ahead     atomic.Int32
+	lastAhead atomic.Int64
 
 	// handles, fds and lists bound what inodes keep.
 	handles clock

@@ -51,11 +51,13 @@ type inode struct {
 	// fetched is when attr came, on a shared mount.
 	// +checklocks:mu
 	fetched time.Time
-	// owner is that of a shared file as of its change time, if a change that comes later has another.
+	// owner is that of a shared file as of its change time, if a change that comes later has another. Until it is sure that none was under way it is to be
+	// asked for again once that can be sure.
 	// +checklocks:mu
 	owner struct {
 		ctime    int64
 		uid, gid uint32
+		sure     bool
 	}
 
 	wmu sync.Mutex
@@ -112,7 +114,7 @@ func (i *inode) init(a *wire.Attr) {
 	i.fetched = time.Now()
 	if i.isDir() && !i.fs.shared {
 		i.age.Store(age.Load())
-		i.settled = settled(a.Ctime)
+		i.settled = i.asOf(a.Ctime, slack)
 	}
 }
 
@@ -188,7 +190,8 @@ func (i *inode) refresh() error {
 
 // fetch asks for the attributes, and on a shared mount for a descriptor to look at them by. ctime is the change time that was seen just now, or 0.
 func (i *inode) fetch(size bool, ctime int64) error {
-	ctime = settled(ctime)
+	ctime = i.asOf(ctime, 0)
+	sure := i.asOf(ctime, slack) != 0
 	var req wire.RefReq
 	var rep wire.AttrRep
 	var fd [1]int
@@ -203,7 +206,7 @@ func (i *inode) fetch(size bool, ctime int64) error {
 	i.take(&rep.Attr, size)
 	if ctime != 0 && ctime == rep.Attr.Ctime && i.fs.timed {
 		i.mu.Lock()
-		i.owner.ctime, i.owner.uid, i.owner.gid = ctime, rep.Attr.UID, rep.Attr.GID
+		i.owner.ctime, i.owner.uid, i.owner.gid, i.owner.sure = ctime, rep.Attr.UID, rep.Attr.GID, sure
 		i.mu.Unlock()
 	}
 	if i.fs.shared && (err == unix.ESTALE || err == unix.ENOENT) {
@@ -232,7 +235,7 @@ func (i *inode) lookAt(size bool) (ctime int64, whole bool) {
 		known := a
 		a.Mode, a.Nlink, a.Size, a.Blocks, a.Blksize = st.Mode, uint32(st.Nlink), st.Size, st.Blocks, uint32(st.Blksize)
 		a.Atime, a.Mtime, a.Ctime = st.Atim.Nano(), st.Mtim.Nano(), st.Ctim.Nano()
-		if whole = a.Ctime == owner.ctime; whole {
+		if whole = a.Ctime == owner.ctime && (owner.sure || i.asOf(a.Ctime, slack) == 0); whole {
 			a.UID, a.GID = owner.uid, owner.gid
 		}
 		if stale || a != known {

@@ -163,6 +163,44 @@ func TestHostChanges(t *testing.T) {
 	}
 }
 
+// TestHostYoung: once the clock that times are from has gone on since a change, looks at what was changed make no request each; what is changed then is seen.
+func TestHostYoung(t *testing.T) {
+	fs, dir, _ := mount(t, true)
+	e := newEnv(t, fs)
+	f := filepath.Join(dir, "f")
+	var now unix.Timespec
+	for round := range 20 {
+		os.Remove(f)
+		if err := os.WriteFile(f, []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		e.look("/f") // at once: this tells nothing of later
+		st, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for now.Nano() <= st.ModTime().UnixNano() {
+			if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := fs.c.Requests.Load()
+		for range 200 {
+			if got, want := e.look("/f"), hostLook(f); got != want {
+				t.Fatalf("round %d: %s, on the host %s", round, got, want)
+			}
+		}
+		// The name, the owners of the file and its directory, and those once more when no change can be under way any longer.
+		if n := fs.c.Requests.Load() - before; n > 5 {
+			t.Fatalf("round %d: %d requests", round, n)
+		}
+		os.Chown(f, round, round)
+		if got, want := e.look("/f"), hostLook(f); got != want {
+			t.Fatalf("round %d, its owner changed: %s, on the host %s", round, got, want)
+		}
+	}
+}
+
 // TestHostModes: a mode that the host takes away is missed at once, that of a file by whatever name, of a directory on the way, and of the root.
 func TestHostModes(t *testing.T) {
 	fs, dir, _ := mount(t, true)
