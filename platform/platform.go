@@ -146,6 +146,27 @@ type SignalWords struct {
 	// afterwards and, if it is set, undoes the change and makes the call.
 	Pending atomic.Uint32
 	_       uint32
+	Actions SignalActions
+}
+
+// SignalActions are what signals do to a process.
+type SignalActions struct {
+	// Lent is not 0 while the guest may change Of in place, if Pending is 0.
+	Lent atomic.Uint32
+	_    uint32
+	Of   [64]SignalAction
+}
+
+// SignalAction is the kernel's struct sigaction: handler, flags, restorer and mask.
+type SignalAction [4]atomic.Uint64
+
+// Set changes a; who reads it meanwhile may find some of both.
+func (a *SignalAction) Set(v [4]uint64) {
+	for i := range a {
+		if a[i].Load() != v[i] {
+			a[i].Store(v[i])
+		}
+	}
 }
 
 // Identity is what a guest thread may learn of itself without a hand-over.

@@ -13,10 +13,10 @@ import (
 // Calls answered in place. A slot whose call may be one jumps to answerCode, which finds the code for its number in the table. That code changes nothing but
 // RAX, RCX and R11. Wherever a thread is stopped in it, by an interrupt or a fault, the sentry can tell from the address whether the call has been made (Answer).
 
-// The page at answerAddr: answerCode, maskCode, then pieces of code made here.
+// The page at answerAddr: answerCode, signalCode, then pieces of code made here.
 const (
-	maskOff  = 512
-	pieceOff = 1024
+	signalOff = 512
+	pieceOff  = 1024
 	// AnswerAddr is where a slot jumps to.
 	AnswerAddr = answerAddr
 	// numCalls is how many numbers the table has.
@@ -25,7 +25,7 @@ const (
 
 // InPlace reports whether answerCode may answer call nr.
 func InPlace(nr int64) bool {
-	return nr == unix.SYS_RT_SIGPROCMASK || nr == unix.SYS_SCHED_YIELD || identityOf(nr) >= 0
+	return nr == unix.SYS_RT_SIGPROCMASK || nr == unix.SYS_RT_SIGACTION || nr == unix.SYS_SCHED_YIELD || identityOf(nr) >= 0
 }
 
 // identityOf is the place in Control.Identity of what a call returns, or -1.
@@ -42,8 +42,9 @@ func identityOf(nr int64) int {
 var answers struct {
 	// enterOff is answerCode's way to callCode.
 	enterOff uint64
-	// Of maskCode, as offsets in the page: from saved on RSP, R8 and R9 are in Control, from flags on the flags are too; made is where the call has been made.
-	saved, flags, made, undone uint64
+	// Of signalCode, as offsets in the page: from saved on registers are in Control, from flags on the flags are too. The mask has been changed from masked to undone, an action
+	// is being changed from acts and has been from acted on; from over on, both ways leave, with 0 in RAX if the call has been made.
+	saved, flags, masked, undone, acts, acted, over uint64
 	// pieces are the code that pieceOf made.
 	pieces []piece
 }
@@ -65,21 +66,25 @@ func find(code, pat []byte) uint64 {
 // answerPages are the pages at answerAddr and tableAddr.
 func answerPages() []byte {
 	b := make([]byte, 2*pageSize)
-	code, mask := answerText()
+	code, signal := answerText()
 	copy(b, code)
-	copy(b[maskOff:], mask)
+	copy(b[signalOff:], signal)
 	a := &answers
 	a.enterOff = find(code, []byte{0x65, 0x48, 0x8b, 0x0c, 0x25, offReturn & 0xff, offReturn >> 8, 0, 0, 0xff, 0x24, 0x25}) // MOV RCX, GS:[Return]; JMP [callCode]
-	a.saved = maskOff + find(mask, []byte{0xf3, 0x49, 0x0f, 0xae, 0xcb})                                                    // RDGSBASE R11
-	a.flags = maskOff + find(mask, []byte{0x9c, 0x59, 0x49, 0x89, 0x8b}) + 2 + 7                                            // PUSHFQ; POP RCX; MOV [R11+disp32], RCX
-	a.made = maskOff + find(mask, []byte{0x4d, 0x87, 0x83}) + 7                                                             // XCHG [R11+disp32], R8
-	a.undone = maskOff + find(mask, []byte{0x4d, 0x87, 0x8b}) + 7                                                           // XCHG [R11+disp32], R9
+	a.saved = signalOff + find(signal, []byte{0xf3, 0x49, 0x0f, 0xae, 0xcb})                                                // RDGSBASE R11
+	a.flags = signalOff + find(signal, []byte{0x9c, 0x59, 0x49, 0x89, 0x8b}) + 2 + 7                                        // PUSHFQ; POP RCX; MOV [R11+disp32], RCX
+	a.masked = signalOff + find(signal, []byte{0x4d, 0x87, 0x83}) + 7                                                       // XCHG [R11+disp32], R8
+	a.undone = signalOff + find(signal, []byte{0x4d, 0x87, 0x8b}) + 7                                                       // XCHG [R11+disp32], R9
+	a.acts = signalOff + find(signal, []byte{0x4c, 0x89, 0x49, 8})                                                          // MOV [RCX+8], R9
+	a.acted = signalOff + find(signal, []byte{0x4c, 0x87, 0x01}) + 3                                                        // XCHG [RCX], R8
+	a.over = a.acted + 2                                                                                                    // XOR EAX, EAX
 	a.pieces = nil
 	table := b[pageSize:]
 	for nr := range numCalls {
 		binary.LittleEndian.PutUint64(table[8*nr:], answerAddr+a.enterOff)
 	}
-	binary.LittleEndian.PutUint64(table[8*unix.SYS_RT_SIGPROCMASK:], answerAddr+maskOff)
+	binary.LittleEndian.PutUint64(table[8*unix.SYS_RT_SIGACTION:], answerAddr+signalOff)
+	binary.LittleEndian.PutUint64(table[8*unix.SYS_RT_SIGPROCMASK:], answerAddr+signalOff)
 	off := pieceOff
 	for nr := range int64(numCalls) {
 		p, load := pieceOf(nr)
@@ -119,14 +124,18 @@ func (a *Area) Answer(regs *platform.Regs) (made, ok bool) {
 		return false, false
 	}
 	c, k, off := a.Control(), &answers, regs.Rip-answerAddr
-	if maskOff <= off && off < pieceOff {
+	if signalOff <= off && off < pieceOff {
+		made = k.masked <= off && off < k.undone || k.acts <= off && off < k.over || k.over <= off && regs.Rax == 0
+		if i := uint32(regs.Rdi) - 1; k.acts <= off && off < k.acted && i < uint32(len(c.Signals.Actions.Of)) {
+			c.Signals.Actions.Of[i].Set([4]uint64{regs.R8, regs.R9, regs.Rbx, regs.Rbp})
+		}
 		if off >= k.saved {
-			regs.Rsp, regs.R8, regs.R9 = c.Hot.RSP, c.Regs.R8, c.Regs.R9
+			regs.Rbx, regs.Rbp, regs.Rsp, regs.R8, regs.R9, regs.R12 = c.Regs.RBX, c.Regs.RBP, c.Hot.RSP, c.Regs.R8, c.Regs.R9, c.Regs.R12
 		}
 		if off >= k.flags {
 			regs.Eflags = c.Regs.EFlags
 		}
-		if made = k.made <= off && off < k.undone; made {
+		if made {
 			regs.Rax = 0
 		}
 	}

@@ -70,7 +70,7 @@ type Control struct {
 	Identity [7]atomic.Uint32
 	// Return is where a call that answerCode works at returns to.
 	Return uint64
-	// Signals are what answerCode answers rt_sigprocmask(2) from.
+	// Signals are what answerCode answers rt_sigprocmask(2) and rt_sigaction(2) from.
 	Signals platform.SignalWords
 }
 
@@ -90,6 +90,7 @@ const (
 	OffOpaque   = 288
 	OffIdentity = 292
 	offReturn   = 320
+	offMask     = 328
 	offTID      = 240
 )
 
@@ -107,7 +108,7 @@ func (a *Area) Bytes(addr, n uint64) []byte {
 
 // Saves reports whether callCode stores a copy of the extended state, at Saved, when it is called with nr.
 func Saves(nr uint64) bool {
-	return nr == unix.SYS_CLONE || nr == unix.SYS_FORK || nr == unix.SYS_VFORK || nr == unix.SYS_CLONE3
+	return nr >= unix.SYS_CLONE && nr <= unix.SYS_KILL || nr == unix.SYS_TGKILL || nr == unix.SYS_CLONE3
 }
 
 // Saved are n bytes of what callCode stored.

@@ -8,7 +8,7 @@ import (
 )
 
 // codes are where the pieces of code begin; those of the entry code and the helper's follow each other up to the last of them.
-func codes() *[maskCode + 1]*byte
+func codes() *[answerEnd + 1]*byte
 
 //go:noescape
 func enterStub(code, order, reply uintptr)

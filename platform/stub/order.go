@@ -53,7 +53,7 @@ const (
 const (
 	CodeAddr   = codeAddr
 	HelperAddr = helperAddr
-	EntryExit  = 1
+	EntryExit  = StateExit
 )
 
 // Numbers that are not system calls but orders to make a stub or a guest thread.

@@ -64,7 +64,7 @@ func mapSlot(fd int, off int64) (*slot, error) {
 }
 
 // Places in codes that have a name; before codeEnd are those that codePages lays out.
-const codeEnd, answerCode, maskCode = 5, 6, 7
+const codeEnd, answerCode, signalCode, answerEnd = 5, 6, 7, 8
 
 // codePages are the pages with the entry code, the helper's code, and the answers in place, copied from the sentry's own text.
 func codePages() []byte {
@@ -81,12 +81,12 @@ func codePages() []byte {
 	return append(b, answerPages()...)
 }
 
-// answerText is a copy of answerCode and of maskCode.
-func answerText() (answer, mask []byte) {
-	// The one follows the other.
-	a, m := codes()[answerCode], codes()[maskCode]
-	n := min(uintptr(unsafe.Pointer(m))-uintptr(unsafe.Pointer(a)), maskOff)
-	return bytes.Clone(unsafe.Slice(a, n)), bytes.Clone(unsafe.Slice(m, pieceOff-maskOff))
+// answerText is a copy of answerCode and of signalCode.
+func answerText() (answer, signal []byte) {
+	// The one follows the other, and the end them.
+	a, m, end := codes()[answerCode], codes()[signalCode], codes()[answerEnd]
+	n := min(uintptr(unsafe.Pointer(m))-uintptr(unsafe.Pointer(a)), signalOff)
+	return bytes.Clone(unsafe.Slice(a, n)), bytes.Clone(unsafe.Slice(m, min(uintptr(unsafe.Pointer(end))-uintptr(unsafe.Pointer(m)), pieceOff-signalOff)))
 }
 
 const (

@@ -12,6 +12,7 @@
 #define SYS_exit 60
 #define SYS_prctl 157
 #define SYS_rt_sigreturn 15
+#define SYS_rt_sigprocmask 14
 #define SYS_sigaltstack 131
 #define SYS_futex 202
 #define SYS_exit_group 231
@@ -80,15 +81,17 @@
 #define CTL_RETURN 320
 #define CTL_MASK 328
 #define CTL_PENDING 336
+#define CTL_LENT 344
+#define CTL_ACTIONS 352
 #define CTL_SP 4032
 #define CTL_FLAGS 4088
 #define CTL_STACK 4096
 #define CTL_XSAVE 4096
 #define TABLE 0x7fff00003000
 
-// The start of the entry code. AX = 1: a guest thread ends. AX = 0: a new one, where there are no handlers, waits for its tracer.
+// The start of the entry code. AX = 3 (StateExit): a guest thread ends. AX = 0: a new one, where there are no handlers, waits for its tracer.
 TEXT ·entryCode(SB), NOSPLIT|NOFRAME, $0-0
-	CMPL AX, $1
+	CMPL AX, $3
 	JEQ  leave
 idle:
 	MOVL $SYS_pause, AX
@@ -100,33 +103,30 @@ leave:
 	SYSCALL
 	HLT
 
+#define MUST(nr) \
+	MOVL $nr, AX; \
+	SYSCALL; \
+	TESTQ AX, AX; \
+	JNE  die
+
+#define UNMAP(from, to) \
+	MOVQ $(from), DI; \
+	MOVQ $((to)-(from)), SI; \
+	MUST(SYS_munmap)
+
+#define MAP \
+	MOVL $SYS_mmap, AX; \
+	SYSCALL; \
+	CMPQ AX, DI; \
+	JNE  die
+
 // The helper's code, which begins in the zygote, with the filter in force: R12 = order page, R13 = reply page.
 TEXT ·helperCode(SB), NOSPLIT|NOFRAME, $0-0
-	// Leave nothing of the sentry mapped.
-	XORL DI, DI
-	MOVQ $WIN_BASE, SI
-	MOVL $SYS_munmap, AX
-	SYSCALL
-	TESTQ AX, AX
-	JNE  die
-	MOVQ $WIN_END, DI
-	MOVQ $(STUB_BASE-WIN_END), SI
-	MOVL $SYS_munmap, AX
-	SYSCALL
-	TESTQ AX, AX
-	JNE  die
-	MOVQ $(STUB_BASE+CODE_SIZE), DI
-	MOVL $(ORDER_OFF-CODE_SIZE), SI
-	MOVL $SYS_munmap, AX
-	SYSCALL
-	TESTQ AX, AX
-	JNE  die
-	MOVQ $REPLY_END, DI        // the host may have put the sentry's stack anywhere above
-	MOVQ $(USER_END-REPLY_END), SI
-	MOVL $SYS_munmap, AX
-	SYSCALL
-	TESTQ AX, AX
-	JNE  die
+	// Leave nothing of the sentry mapped. The host may have put its stack anywhere above.
+	UNMAP(0, WIN_BASE)
+	UNMAP(WIN_END, STUB_BASE)
+	UNMAP(STUB_BASE+CODE_SIZE, STUB_BASE+ORDER_OFF)
+	UNMAP(REPLY_END, USER_END)
 
 	XORL R14, R14              // number of the last batch done
 
@@ -228,26 +228,17 @@ fork:
 	MOVL $1, DX                // PROT_READ
 	MOVL $0x11, R10            // MAP_SHARED|MAP_FIXED
 	MOVQ BX, R9
-	MOVL $SYS_mmap, AX
-	SYSCALL
-	CMPQ AX, R12
-	JNE  die
+	MAP
 	MOVQ R13, DI
 	MOVL $REPLY_SIZE, SI
 	MOVL $3, DX
 	MOVQ R14, R9
-	MOVL $SYS_mmap, AX
-	SYSCALL
-	CMPQ AX, R13
-	JNE  die
+	MAP
 	MOVQ $WIN_BASES, DI
 	MOVL $BASES_SIZE, SI
 	MOVL $1, DX
 	ADDQ $REPLY_SIZE, R9
-	MOVL $SYS_mmap, AX
-	SYSCALL
-	CMPQ AX, $WIN_BASES
-	JNE  die
+	MAP
 	MOVL $1, DI                // prctl(PR_SET_PDEATHSIG, SIGKILL)
 	MOVL $9, SI
 	MOVL $SYS_prctl, AX
@@ -273,28 +264,19 @@ thread:
 	JZ   bare
 	LEAQ CTL_ALTSTACK(R15), DI // sigaltstack(&control.altstack, NULL)
 	XORL SI, SI
-	MOVL $SYS_sigaltstack, AX
-	SYSCALL
-	TESTQ AX, AX
-	JNE  die
+	MUST(SYS_sigaltstack)
 bare:
 	XORL DI, DI                // close_range(0, ~0, CLOSE_RANGE_UNSHARE)
 	MOVL $-1, SI
 	MOVL $2, DX
-	MOVL $SYS_close_range, AX
-	SYSCALL
-	TESTQ AX, AX
-	JNE  die
+	MUST(SYS_close_range)
 	// From here on the thread is a guest's: the host lets it make no call but from the pages of the entry code and of the answers.
 	MOVL $PR_DISPATCH, DI
 	MOVL $PR_DISPATCH_ON, SI
 	MOVQ $STUB_BASE, DX
 	MOVL $8192, R10
 	XORL R8, R8
-	MOVL $SYS_prctl, AX
-	SYSCALL
-	TESTQ AX, AX
-	JNE  die
+	MUST(SYS_prctl)
 	TESTQ R15, R15
 	JZ   traced
 	MOVL $-1, AX               // trapped: the handler waits for the first registers
@@ -461,14 +443,13 @@ back:
 	SYSCALL
 	HLT
 leave:
-	XORL DI, DI
-	MOVL $SYS_exit, AX
-	SYSCALL
-	HLT
+	MOVQ $STUB_BASE, CX
+	JMP  CX
 
 // Where a slot of the window jumps to with a call that the guest makes (package trap). AX = number of the call, CX = where the call returns to;
 // the GS base is the thread's area. The flags and all other registers but R11 are the guest's, and nothing may be
-// pushed on its stack. The extended state stays in the registers; for the calls that make a thread, which inherits it, a copy is stored.
+// pushed on its stack. The extended state stays in the registers; for the calls that make a thread, which inherits it, or send the caller a signal, whose frame has it, a copy
+// is stored.
 //
 // What changes with each call is in the cache line of the state, which the sentry looks at all the time: so it is written last, in one go. A register that has not changed since
 // the thread's last call is not stored again, so that its cache line stays with both sides. What the sentry need not see is in a line of its own, the last of the page.
@@ -505,9 +486,11 @@ s13:
 	SAVE(R13, CTL_FS, R12, s14)
 	MOVQ CTL_SP(R12), R11
 	MOVQ AX, BX
-	LEAL -56(AX), CX           // clone, fork and vfork
-	CMPL CX, $2
+	LEAL -56(AX), CX           // clone, fork, vfork to kill
+	CMPL CX, $6
 	JLS  extended
+	CMPL AX, $234              // tgkill
+	JEQ  extended
 	CMPL AX, $435              // clone3
 	JNE  kept
 extended:
@@ -578,10 +561,8 @@ frame:
 	SYSCALL
 	HLT
 leave:
-	XORL DI, DI
-	MOVL $SYS_exit, AX
-	SYSCALL
-	HLT
+	MOVQ $STUB_BASE, CX
+	JMP  CX
 
 // What ends waitCode.
 TEXT ·codeEnd(SB), NOSPLIT|NOFRAME, $0-0
@@ -595,8 +576,9 @@ DATA codes<>+24(SB)/8, $·callCode(SB)
 DATA codes<>+32(SB)/8, $·waitCode(SB)
 DATA codes<>+40(SB)/8, $·codeEnd(SB)
 DATA codes<>+48(SB)/8, $·answerCode(SB)
-DATA codes<>+56(SB)/8, $·maskCode(SB)
-GLOBL codes<>(SB), RODATA, $64
+DATA codes<>+56(SB)/8, $·signalCode(SB)
+DATA codes<>+64(SB)/8, $·answerEnd(SB)
+GLOBL codes<>(SB), RODATA, $72
 
 // func codes() *[numCodes]*byte
 TEXT ·codes(SB), NOSPLIT, $0-8
@@ -670,12 +652,19 @@ enter:
 	MOVQ CTL_RETURN(GS), CX
 	BYTE $0xff; BYTE $0x24; BYTE $0x25; LONG $WIN_BASE // JMP [callCode]
 
-// rt_sigprocmask(DI = how, SI = set, DX = old set, R10 = size). What the sentry must know of it: after RDGSBASE it finds RSP, R8 and R9 in Control, after
-// POPQ and the next also the flags; the call has been made between the first and the second XCHGQ.
-TEXT ·maskCode(SB), NOSPLIT|NOFRAME, $0-0
+// AX = SYS_rt_sigprocmask: DI = how, SI = set, DX = old set; or SYS_rt_sigaction: DI = signal, SI = action, DX = old action; R10 = size. What the sentry must know
+// of it: after RDGSBASE it finds the registers saved before in Control, after POPQ and the next also the flags. A set has been changed between the first and the second XCHGQ with
+// the mask. An action is changed last, by four stores, that of the handler with a full barrier: where a thread is stopped between them the sentry makes them anew.
+//
+// What others must be told of, or might see half of, is not done here: a change while a signal is pending, which may be due or have to be dropped; flags that
+// say what becomes of children; nor what is read and then overwritten with the old value, as it may have to be read again.
+TEXT ·signalCode(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ SP, CTL_RSP(GS)
+	MOVQ BX, CTL_RBX(GS)
+	MOVQ BP, CTL_RBP(GS)
 	MOVQ R8, CTL_R8(GS)
 	MOVQ R9, CTL_R9(GS)
+	MOVQ R12, CTL_R12(GS)
 	RDGSBASEQ R11
 	LEAQ CTL_STACK(R11), SP
 	PUSHFQ
@@ -683,6 +672,10 @@ TEXT ·maskCode(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ CX, CTL_EFLAGS(R11)
 	CMPQ R10, $8
 	JNE  out
+	CMPQ SI, DX
+	JEQ  out
+	CMPL AX, $SYS_rt_sigprocmask
+	JNE  action
 	CMPL CTL_PENDING(R11), $0
 	JNE  out
 	MOVQ CTL_MASK(R11), R9
@@ -709,30 +702,76 @@ check:
 store:
 	XCHGQ R8, CTL_MASK(R11)    // a full barrier
 	CMPL CTL_PENDING(R11), $0
-	JNE  undo
-ok:
-	MOVQ CTL_EFLAGS(R11), CX
-	PUSHQ CX
-	POPFQ
-	MOVQ CTL_R8(R11), R8
-	MOVQ CTL_R9(R11), R9
-	MOVQ CTL_RETURN(R11), CX
-	MOVQ CTL_RSP(R11), SP
-	BYTE $0xb8; LONG $0 // MOV EAX, 0: XOR would change the flags
-	JMP  CX
-undo:
+	JEQ  ok
 	XCHGQ R9, CTL_MASK(R11)
+	JMP  out
+query:
+	MOVQ R9, 0(DX)             // may fault
+	JMP  ok
+action:
+	CMPL CTL_LENT(R11), $0
+	JEQ  out
+	LEAL -1(DI), CX
+	CMPL CX, $63
+	JHI  out
+	SHLL $5, CX
+	LEAQ CTL_ACTIONS(R11)(CX*1), CX
+	TESTQ SI, SI
+	JEQ  old
+	CMPL DI, $9                // SIGKILL
+	JEQ  out
+	CMPL DI, $19               // SIGSTOP
+	JEQ  out
+	CMPL CTL_PENDING(R11), $0
+	JNE  out
+	MOVQ 0(SI), R8             // may fault: handler, flags, restorer, mask
+	MOVQ 8(SI), R9
+	MOVQ 16(SI), BX
+	MOVQ 24(SI), BP
+	MOVQ $~0xdc000804, R12     // SA_NOCLDSTOP, SA_NOCLDWAIT and what is not known
+	TESTQ R12, R9
+	JNE  out
+	TESTL $3, 8(CX)
+	JNE  out
+	ANDQ $-0x40101, BP
+	TESTQ DX, DX
+	JEQ  new
+old:
+	MOVQ 0(CX), R12
+	MOVQ R12, 0(DX)            // may fault
+	MOVQ 8(CX), R12
+	MOVQ R12, 8(DX)
+	MOVQ 16(CX), R12
+	MOVQ R12, 16(DX)
+	MOVQ 24(CX), R12
+	MOVQ R12, 24(DX)
+	TESTQ SI, SI
+	JEQ  ok
+new:
+	MOVQ R9, 8(CX)
+	MOVQ BX, 16(CX)
+	MOVQ BP, 24(CX)
+	XCHGQ R8, 0(CX)
+ok:
+	XORL AX, AX
 out:
 	MOVQ CTL_EFLAGS(R11), CX
 	PUSHQ CX
 	POPFQ
+	MOVQ CTL_RBX(R11), BX
+	MOVQ CTL_RBP(R11), BP
 	MOVQ CTL_R8(R11), R8
 	MOVQ CTL_R9(R11), R9
+	MOVQ CTL_R12(R11), R12
 	MOVQ CTL_RSP(R11), SP
-	MOVQ CTL_RETURN(GS), CX
+	MOVQ CTL_RETURN(R11), R11
+	MOVL AX, CX
+	JCXZQ answered
+	MOVQ R11, CX
 	BYTE $0xff; BYTE $0x24; BYTE $0x25; LONG $WIN_BASE // JMP [callCode]
-query:
-	TESTQ DX, DX
-	JEQ  ok
-	MOVQ R9, 0(DX)             // may fault
-	JMP  ok
+answered:
+	JMP  R11
+
+// What ends signalCode.
+TEXT ·answerEnd(SB), NOSPLIT|NOFRAME, $0-0
+	HLT

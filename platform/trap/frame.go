@@ -107,7 +107,7 @@ const (
 )
 
 // setFP replaces the state in dst by b, or by the initial state, so that the host's XRSTOR accepts it. sw is the
-// frame's own software bytes, kept.
+// frame's own software bytes, kept. b may be dst.
 func setFP(dst, b []byte, features uint64) error {
 	mask := binary.LittleEndian.Uint32(dst[mxcsrMaskOff:])
 	if mask == 0 {

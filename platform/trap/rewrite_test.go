@@ -193,6 +193,32 @@ func TestState(t *testing.T) {
 	})
 }
 
+// TestSavedState: calls that may send their caller a signal, or make a thread, bring the extended state along, and need no frame for it.
+func TestSavedState(t *testing.T) {
+	for _, nr := range []uint32{unix.SYS_CLONE, unix.SYS_KILL, unix.SYS_TGKILL, unix.SYS_CLONE3} {
+		withCode(t, loop(nr), []int{9}, func(p *Platform, th platform.Thread, r *platform.Regs) {
+			st, err := th.FPState()
+			if err != nil {
+				t.Fatal(err)
+			}
+			st[160] = 0x5a // XMM0
+			st[512] |= 2
+			if err := th.SetFPState(st); err != nil {
+				t.Fatal(err)
+			}
+			want := bytes.Clone(st[:416])
+			for range 2 {
+				run(t, th, r)
+				was := th.(*thread).n.frames
+				got, err := th.FPState()
+				if err != nil || th.(*thread).n.frames != was || !bytes.Equal(got[160:416], want[160:]) {
+					t.Errorf("call %d: %d frames, XMM %x, %v", nr, th.(*thread).n.frames-was, got[160:176], err)
+				}
+			}
+		})
+	}
+}
+
 // TestInPlace interrupts a thread that gets its answers in place, wherever it is.
 func TestInPlace(t *testing.T) {
 	withCode(t, loop(unix.SYS_GETPID), []int{9}, func(p *Platform, th platform.Thread, r *platform.Regs) {
@@ -321,6 +347,172 @@ func TestMaskInPlace(t *testing.T) {
 			want.Rcx, want.R11, want.Eflags, want.Cs, want.Ss = want.Rip, r.R11, r.Eflags, userCS, userSS
 			if ev.Kind != platform.EventSyscall || *r != want || w.Mask.Load() != 0x300 {
 				t.Errorf("%d: event %+v, mask %#x\n got %+v\nwant %+v", i, ev, w.Mask.Load(), r, want)
+			}
+		}
+	})
+}
+
+// TestActionInPlace changes a signal's action in place, with interrupts at any moment: no call is made twice, no action is ever half another, and what the guest may not
+// change without telling it does not.
+func TestActionInPlace(t *testing.T) {
+	// INC RBX; MOV EAX, 13; SYSCALL; ADD RBP, [RDX]; XOR [RSI], 16; XOR [RSI+16], 16; XOR [RSI+24], 16; JMP
+	code := []byte{0x48, 0xff, 0xc3, 0x90, 0xb8, 13, 0, 0, 0, 0x0f, 0x05, 0x48, 0x03, 0x2a, 0x48, 0x83, 0x36, 0x10,
+		0x48, 0x83, 0x76, 0x10, 0x10, 0x48, 0x83, 0x76, 0x18, 0x10, 0xeb, 0xe2}
+	withCode(t, code, []int{9}, func(p *Platform, th platform.Thread, r *platform.Regs) {
+		w := th.Signals()
+		w.Actions.Lent.Store(1)
+		th.SetIdentity(platform.Identity{Valid: true})
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Duration(i%50) * time.Microsecond):
+					w.Pending.Store(uint32(i / 8 % 2))
+					th.Interrupt()
+				}
+			}
+		}()
+		const sig, flags = 10, 0x04000000
+		action := &w.Actions.Of[sig-1]
+		act, old := uint64(dataAt), uint64(dataAt)+64
+		for i, v := range []uint64{0x1000, flags, 0x2000, 0x3000} {
+			put(data, 8*i, v)
+		}
+		r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9, r.R12 = sig, act, old, 8, 88, 99, 12
+		was, calls, interrupts := *r, uint64(0), 0
+		sum := func(n uint64) uint64 { return (max(n, 1)-1)*0x1000 + 16*((max(n, 1)-1)/2) }
+		for r.Rbx-calls < 2000 || interrupts < 500 {
+			ev := run(t, th, r)
+			if h := action[0].Load(); r.Rbx > 1 && (action[1].Load() != flags || action[2].Load() != h+0x1000 || action[3].Load() != h+0x2000) {
+				t.Fatalf("action %#x %#x %#x %#x", h, action[1].Load(), action[2].Load(), action[3].Load())
+			}
+			if ev.Kind == platform.EventSyscall && r.Orig_rax == 13 { // as the sentry does it
+				for i := range action {
+					v := get(data, 8*i)
+					put(data, 64+8*i, action[i].Swap(v))
+				}
+				r.Rax = 0
+				calls++
+				continue
+			}
+			if ev.Kind != platform.EventInterrupted || r.Rip < uint64(codeAt) || r.Rip >= uint64(codeAt)+30 {
+				t.Fatalf("event %+v at %#x", ev, r.Rip)
+			}
+			interrupts++
+			if r.Rsp != was.Rsp || r.R8 != 88 || r.R9 != 99 || r.R12 != 12 || r.Rsi != act || r.Rdx != old || r.Rax != 0 && r.Rax != 13 {
+				t.Fatalf("registers %+v", r)
+			}
+			if r.Rbp != sum(r.Rbx) && r.Rbp != sum(r.Rbx-1) {
+				t.Fatalf("old actions add up to %#x after %d calls, not %#x", r.Rbp, r.Rbx, sum(r.Rbx))
+			}
+		}
+		close(stop)
+		<-stopped
+	})
+}
+
+// TestActionLimits: which changes of actions are made in place, to the letter, and which are left to the sentry, untouched.
+func TestActionLimits(t *testing.T) {
+	// MOV EAX, 13; SYSCALL; UD2
+	code := []byte{0x90, 0x90, 0x90, 0x90, 0xb8, 13, 0, 0, 0, 0x0f, 0x05, 0x0f, 0x0b}
+	withCode(t, code, []int{9}, func(p *Platform, th platform.Thread, r *platform.Regs) {
+		w := th.Signals()
+		th.SetIdentity(platform.Identity{Valid: true})
+		const act, old, sig = uint64(dataAt), uint64(dataAt) + 64, 10
+		was := *r
+		was.Rdi, was.Rsi, was.Rdx, was.R10, was.R8, was.R9, was.Rbx, was.Rbp, was.R12 = sig, act, old, 8, 88, 99, 55, 66, 12
+		was.Rip, was.Eflags = uint64(codeAt), 0x202|0x8d5
+		for name, c := range map[string]struct {
+			change  func()
+			inPlace bool
+		}{
+			"as it is": {func() {}, true}, "read": {func() { r.Rsi = 0 }, true}, "read of SIGKILL": {func() { r.Rsi, r.Rdi = 0, 9 }, true},
+			"read while pending": {func() { w.Pending.Store(1); r.Rsi = 0 }, true},
+			"last":               {func() { r.Rdi = 64 }, true}, "an int": {func() { r.Rdi |= 1 << 40 }, true}, "adjacent": {func() { r.Rdx = r.Rsi + 32 }, true},
+			"pending": {func() { w.Pending.Store(1) }, false}, "not lent": {func() { w.Actions.Lent.Store(0) }, false}, "size": {func() { r.R10 = 4 }, false},
+			"SIGKILL": {func() { r.Rdi = 9 }, false}, "SIGSTOP": {func() { r.Rdi = 19 }, false}, "0": {func() { r.Rdi = 0 }, false}, "65": {func() { r.Rdi = 65 }, false},
+			"bad action": {func() { r.Rsi = 8 }, false}, "bad old": {func() { r.Rdx = 8 }, false}, "non-canonical": {func() { r.Rdx = 1 << 63 }, false},
+			"same": {func() { r.Rdx = r.Rsi }, false}, "nothing": {func() { r.Rsi, r.Rdx = 0, 0 }, false},
+			"half old": {func() { r.Rdx = uint64(dataAt) + page - 16 }, false}, "half action": {func() { r.Rsi = uint64(dataAt) + page - 16 }, false},
+			"SA_NOCLDWAIT": {func() { put(data, 8, 2) }, false}, "was SA_NOCLDSTOP": {func() { w.Actions.Of[sig-1][1].Store(1) }, false},
+			"unknown flag": {func() { put(data, 8, 0x400) }, false}, "high flag": {func() { put(data, 8, 1<<40) }, false},
+		} {
+			*r = was
+			for i, v := range []uint64{0x1000, 0xdc000804, 0x2000, ^uint64(0)} {
+				put(data, 8*i, v)
+			}
+			clear(data[64:128])
+			for i := range w.Actions.Of {
+				w.Actions.Of[i].Set([4]uint64{uint64(i), 0x08000000, 5, 6})
+			}
+			w.Pending.Store(0)
+			w.Actions.Lent.Store(1)
+			c.change()
+			want := *r
+			actions := func() (v [64][4]uint64) {
+				for i := range v {
+					for j := range v[i] {
+						v[i][j] = w.Actions.Of[i][j].Load()
+					}
+				}
+				return v
+			}
+			expect := actions()
+			ev := run(t, th, r)
+			want.Rip, want.Cs, want.Ss = uint64(codeAt)+11, userCS, userSS
+			want.Rcx, want.R11, want.Eflags = r.Rcx, r.R11, r.Eflags
+			kind := platform.EventSyscall
+			if want.Rax, want.Orig_rax = ^uint64(unix.ENOSYS)+1, 13; c.inPlace {
+				want.Rax, want.Orig_rax, kind = 0, ^uint64(0), platform.EventSignal
+				i := int(int32(r.Rdi)) - 1
+				if was := expect[i]; r.Rdx != 0 {
+					for j := range was {
+						if got := get(data, int(r.Rdx-act)+8*j); got != was[j] {
+							t.Errorf("%s: word %d of the old action is %#x, not %#x", name, j, got, was[j])
+						}
+					}
+				}
+				if r.Rsi != 0 {
+					expect[i] = [4]uint64{0x1000, 0xdc000804, 0x2000, ^uint64(0x40100)}
+				}
+			}
+			if ev.Kind != kind || *r != want || r.Eflags&0x8d5 != 0x8d5 {
+				t.Errorf("%s: event %+v\n got %+v\nwant %+v", name, ev, r, want)
+			}
+			if got := actions(); got != expect {
+				t.Errorf("%s: the actions are %#x", name, got)
+			}
+		}
+	})
+}
+
+// TestForgedAction jumps into the code that changes an action, with what it has not checked: no word but an action's own is changed on behalf of a thread stopped there.
+func TestForgedAction(t *testing.T) {
+	// JMP R15; the entry code's page comes next
+	code := []byte{0x41, 0xff, 0xe7}
+	withCode(t, code, nil, func(p *Platform, th platform.Thread, r *platform.Regs) {
+		page := make([]byte, page)
+		if _, err := unix.ProcessVMReadv(th.(*thread).space.PID(), []unix.Iovec{{Base: &page[0], Len: uint64(len(page))}},
+			[]unix.RemoteIovec{{Base: stub.AnswerAddr, Len: len(page)}}, 0); err != nil {
+			t.Fatal(err)
+		}
+		at := bytes.Index(page, []byte{0x48, 0x89, 0x59, 0x10, 0x48, 0x89, 0x69, 0x18}) // MOV [RCX+16], RBX; MOV [RCX+24], RBP
+		if at < 0 {
+			t.Fatal("actionCode does not look as it did")
+		}
+		w := th.Signals()
+		for _, sig := range []uint64{0, 65, 1 << 31, ^uint64(0), 64} {
+			*r = platform.Regs{Rip: uint64(codeAt), Rsp: r.Rsp, Eflags: 0x202, R15: stub.AnswerAddr + uint64(at), Rcx: 8, Rdi: sig, R8: 1, R9: 2, Rbx: 3, Rbp: 4}
+			ev := run(t, th, r) // RCX leads nowhere
+			ok := ev.Kind == platform.EventFault
+			for i := range w.Actions.Of {
+				ok = ok && (w.Actions.Of[i][0].Load() == 1) == (i == 63 && sig == 64)
+			}
+			if !ok || w.Pending.Load() != 0 || w.Mask.Load() != 0 || w.Actions.Lent.Load() != 0 {
+				t.Errorf("signal %#x: event %+v", sig, ev)
 			}
 		}
 	})

@@ -1,7 +1,6 @@
 package trap
 
 import (
-	"bytes"
 	"encoding/binary"
 	"sync"
 	"sync/atomic"
@@ -398,7 +397,7 @@ func (t *thread) SetFPState(b []byte) error {
 	if err := t.frame(); err != nil {
 		return err
 	}
-	return setFP(t.fp, bytes.Clone(b), get(t.fp, swXfeatures))
+	return setFP(t.fp, b, get(t.fp, swXfeatures))
 }
 
 // Clock implements platform.Thread: a guest runs from being resumed to its event.

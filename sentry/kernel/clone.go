@@ -287,6 +287,7 @@ func (c *Task) joinThread(tg *ThreadGroup) {
 	c.tgid.Store(tg.leader.tgid.Load())
 	tg.sigMu.Lock()
 	defer tg.sigMu.Unlock()
+	tg.handlers.lend(nil)
 	tg.tasks = append(tg.tasks[:len(tg.tasks):len(tg.tasks)], c)
 	tg.live++
 	if tg.stop.count > 0 {
@@ -309,11 +310,12 @@ func (k *Kernel) newGroup(c *Task, from *ThreadGroup, a *CloneArgs) *ThreadGroup
 		tg.Timers = k.hooks.NewGroupTimers(tg)
 	}
 	if from == nil {
-		tg.handlers = &SignalHandlers{users: 1}
+		tg.handlers = newSignalHandlers()
 		return tg
 	}
 	if a.Flags&linux.CLONE_SIGHAND != 0 {
 		tg.handlers = from.handlers
+		tg.handlers.lend(nil)
 		tg.handlers.mu.Lock()
 		tg.handlers.users++
 		tg.handlers.mu.Unlock()

@@ -87,7 +87,7 @@ func (t *Task) PendingSets() (private, shared, blocked, ignored, caught linux.Si
 	tg.handlers.mu.Lock()
 	defer tg.handlers.mu.Unlock()
 	for i := linux.Signal(1); i <= linux.SignalMaximum; i++ {
-		switch tg.handlers.actions[i].Handler {
+		switch tg.handlers.getLocked(i).Handler {
 		case linux.SIG_DFL:
 		case linux.SIG_IGN:
 			ignored |= linux.SignalSetOf(i)
@@ -165,14 +165,14 @@ func (t *Task) SigAction(sig linux.Signal, act *linux.SigAction) (linux.SigActio
 	h := tg.handlers
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	old := h.actions[sig]
+	old := h.getLocked(sig)
 	if act == nil {
 		return old, nil
 	}
 	n := *act
 	n.Mask &^= unblockable
 	n.Flags &= saKnown
-	h.actions[sig] = n
+	h.setLocked(sig, n)
 	// A signal that is now ignored is dropped even if it is pending and blocked (POSIX 3.3.1.3).
 	if n.Handler == linux.SIG_IGN || (n.Handler == linux.SIG_DFL && signal.DefaultIgnored(sig)) {
 		tg.discardLocked(linux.SignalSetOf(sig))

@@ -194,9 +194,9 @@ func (t *Task) takeAction(sig linux.Signal) linux.SigAction {
 	h := t.tg.handlers
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	act := h.actions[sig]
+	act := h.getLocked(sig)
 	if act.Handler > linux.SIG_IGN && act.Flags&linux.SA_RESETHAND != 0 {
-		h.actions[sig].Handler = linux.SIG_DFL
+		h.resetLocked(sig)
 	}
 	return act
 }
@@ -340,9 +340,9 @@ func (t *Task) ForceSignal(info *linux.SignalInfo) {
 	tg.sigMu.Lock()
 	defer tg.sigMu.Unlock()
 	tg.handlers.mu.Lock()
-	a := &tg.handlers.actions[sig]
-	if blocked := signal.Has(t.mask(), sig); blocked || a.Handler == linux.SIG_IGN || a.Handler == linux.SIG_DFL {
-		a.Handler = linux.SIG_DFL
+	h := tg.handlers.getLocked(sig).Handler
+	if blocked := signal.Has(t.mask(), sig); blocked || h == linux.SIG_IGN || h == linux.SIG_DFL {
+		tg.handlers.resetLocked(sig)
 		t.setMaskWord(t.mask() &^ linux.SignalSetOf(sig))
 		t.forced = true // not even init survives this
 	}
@@ -357,7 +357,7 @@ func (t *Task) ForceSignal(info *linux.SignalInfo) {
 func (t *Task) forceSegv(sig linux.Signal) {
 	if sig == linux.SIGSEGV {
 		t.tg.handlers.mu.Lock()
-		t.tg.handlers.actions[sig].Handler = linux.SIG_DFL
+		t.tg.handlers.resetLocked(sig)
 		t.tg.handlers.mu.Unlock()
 	}
 	t.ForceSignal(kernelInfo(linux.SIGSEGV))

@@ -3,6 +3,7 @@ package kernel
 import (
 	"sync"
 
+	"moat/platform"
 	"moat/sentry/kernel/signal"
 
 	"golang.org/x/sys/unix"
@@ -14,27 +15,36 @@ const unblockable = signal.Unblockable
 
 // SignalHandlers are the actions of signals, shared by CLONE_SIGHAND (struct sighand_struct).
 type SignalHandlers struct {
-	mu      sync.Mutex
-	actions [linux.SignalMaximum + 1]linux.SigAction // +checklocks:mu
-	users   int
+	mu sync.Mutex
+	// in is where the actions are: in own, or in the words of the one thread that they are lent to.
+	in    *platform.SignalActions // +checklocks:mu
+	own   *platform.SignalActions // +checklocks:mu
+	users int                     // +checklocks:mu
+}
+
+func newSignalHandlers() *SignalHandlers {
+	own := &platform.SignalActions{}
+	return &SignalHandlers{in: own, own: own, users: 1}
 }
 
 func (h *SignalHandlers) get(sig linux.Signal) linux.SigAction {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.actions[sig]
+	return h.getLocked(sig)
 }
 
-// copy returns the actions in a new set; keepIgnored is execve's: only SIG_IGN survives. clearAll is CLONE_CLEAR_SIGHAND: the same.
+// copy returns the actions in a new set; onlyIgnored is execve's: only SIG_IGN survives. CLONE_CLEAR_SIGHAND is the same.
+// +checklocksignore: nobody else has n.
 func (h *SignalHandlers) copy(onlyIgnored bool) *SignalHandlers {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	n := &SignalHandlers{users: 1}
-	for i, a := range h.actions {
+	n := newSignalHandlers()
+	for sig := linux.Signal(1); sig <= linux.SignalMaximum; sig++ {
+		a := h.getLocked(sig)
 		if !onlyIgnored {
-			n.actions[i] = a
+			n.setLocked(sig, a)
 		} else if a.Handler == linux.SIG_IGN {
-			n.actions[i].Handler = linux.SIG_IGN
+			n.setLocked(sig, linux.SigAction{Handler: linux.SIG_IGN})
 		}
 	}
 	return n

@@ -50,7 +50,7 @@ func (t *Task) newThread(fp []byte) error {
 	}
 	t.thread = thr
 	t.thr.Store(&threadRef{thr})
-	t.moveMask(thr.Signals())
+	t.moveWords(thr.Signals())
 	t.publishIdentity()
 	return nil
 }
@@ -64,7 +64,7 @@ func (t *Task) releaseThread() {
 	t.thr.Store(nil)
 	t.cpu.userBefore.Add(int64(c.Guest()))
 	t.cpu.sysBefore.Add(int64(c.Sentry()))
-	t.moveMask(nil)
+	t.moveWords(nil)
 	t.thread.Release()
 	t.thread = nil
 }
