@@ -173,6 +173,7 @@ func (a *SignalAction) Set(v [4]uint64) {
 type Identity struct {
 	PID, TID, PPID       int32
 	UID, EUID, GID, EGID uint32
+	CPU                  uint32 // what getcpu(2) says
 	// Valid is false when nothing may be answered in place (the thread is traced, filtered or straced).
 	Valid bool
 }

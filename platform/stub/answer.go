@@ -25,7 +25,7 @@ const (
 
 // InPlace reports whether answerCode may answer call nr.
 func InPlace(nr int64) bool {
-	return nr == unix.SYS_RT_SIGPROCMASK || nr == unix.SYS_RT_SIGACTION || nr == unix.SYS_SCHED_YIELD || identityOf(nr) >= 0
+	return nr == unix.SYS_RT_SIGPROCMASK || nr == unix.SYS_RT_SIGACTION || nr == unix.SYS_SCHED_YIELD || nr == unix.SYS_GETCPU || identityOf(nr) >= 0
 }
 
 // identityOf is the place in Control.Identity of what a call returns, or -1.
@@ -93,7 +93,7 @@ func answerPages() []byte {
 		}
 		copy(b[off:], p)
 		binary.LittleEndian.PutUint64(table[8*nr:], answerAddr+uint64(off))
-		a.pieces = append(a.pieces, piece{uint64(off + load), uint64(off + len(p)), nr == unix.SYS_SCHED_YIELD})
+		a.pieces = append(a.pieces, piece{uint64(off + load), uint64(off + len(p)), identityOf(nr) < 0})
 		off += len(p)
 	}
 	return b
@@ -107,6 +107,12 @@ func pieceOf(nr int64) (code []byte, load int) {
 	} else if nr == unix.SYS_SCHED_YIELD {
 		// With a CPU for each guest thread that runs there is nobody to yield to, else the host is asked: MOV ECX, [Crowded]; JRCXZ over; SYSCALL; over: MOV EAX, 0.
 		code = append(le.AppendUint32([]byte{0x8b, 0x0c, 0x25}, windowBells+offCrowded), 0xe3, 2, 0x0f, 0x05)
+		load = len(code)
+		code = append(code, 0xb8, 0, 0, 0, 0)
+	} else if nr == unix.SYS_GETCPU {
+		// A fault leaves it to the sentry: MOV RCX, RDI; JRCXZ node; MOV ECX, GS:[CPU]; MOV [RDI], ECX; node: MOV RCX, RSI; JRCXZ over; MOV DWORD [RSI], 0; over: MOV EAX, 0.
+		code = le.AppendUint32([]byte{0x48, 0x89, 0xf9, 0xe3, 10, 0x65, 0x8b, 0x0c, 0x25}, offCPU)
+		code = append(code, 0x89, 0x0f, 0x48, 0x89, 0xf1, 0xe3, 6, 0xc7, 0x06, 0, 0, 0, 0)
 		load = len(code)
 		code = append(code, 0xb8, 0, 0, 0, 0)
 	} else {

@@ -54,7 +54,8 @@ type Control struct {
 	altstack [3]uint64
 	// negSelf is the area's address, negated: how a slot finds out whether the GS base is ours.
 	negSelf uint64
-	_       uint32
+	// CPU is what getcpu(2) says.
+	CPU atomic.Uint32
 	// Call is 1 if the thread waits behind a call, with the registers in Regs, and 0 if it waits in the handler.
 	Call atomic.Uint32
 	Regs CallRegs
@@ -87,6 +88,7 @@ type CallRegs struct {
 // Offsets in Control that slots use.
 const (
 	OffNegSelf  = 128
+	offCPU      = 136
 	OffOpaque   = 288
 	OffIdentity = 292
 	offReturn   = 320

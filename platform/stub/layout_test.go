@@ -14,7 +14,7 @@ func TestLayout(t *testing.T) {
 	}{
 		{"GuestSpin", unsafe.Offsetof(c.GuestSpin), 12}, {"Hot", unsafe.Offsetof(c.Hot), 16}, {"RSP", unsafe.Offsetof(c.Hot) + unsafe.Offsetof(c.Hot.RSP), 56},
 		{"Signal", unsafe.Offsetof(c.Signal), 64}, {"GSBase", unsafe.Offsetof(c.GSBase), 88}, {"FSBase", unsafe.Offsetof(c.FSBase), 96},
-		{"altstack", unsafe.Offsetof(c.altstack), 104}, {"negSelf", unsafe.Offsetof(c.negSelf), OffNegSelf}, {"Call", unsafe.Offsetof(c.Call), 140},
+		{"altstack", unsafe.Offsetof(c.altstack), 104}, {"negSelf", unsafe.Offsetof(c.negSelf), OffNegSelf}, {"CPU", unsafe.Offsetof(c.CPU), offCPU}, {"Call", unsafe.Offsetof(c.Call), 140},
 		{"Regs", unsafe.Offsetof(c.Regs), 144}, {"R15", unsafe.Offsetof(c.Regs) + unsafe.Offsetof(c.Regs.R15), 232}, {"Opaque", unsafe.Offsetof(c.Opaque), OffOpaque},
 		{"Identity", unsafe.Offsetof(c.Identity), OffIdentity}, {"Return", unsafe.Offsetof(c.Return), offReturn}, {"Mask", unsafe.Offsetof(c.Signals), offMask},
 		{"Pending", unsafe.Offsetof(c.Signals) + unsafe.Offsetof(c.Signals.Pending), 336},

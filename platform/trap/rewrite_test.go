@@ -281,6 +281,35 @@ func TestYieldInPlace(t *testing.T) {
 	})
 }
 
+// TestCPUInPlace: getcpu(2) with each of its pointers, good, bad or none; flags and registers stay.
+func TestCPUInPlace(t *testing.T) {
+	// MOV EAX, 309; SYSCALL; UD2
+	code := []byte{0x90, 0x90, 0x90, 0x90, 0xb8, 0x35, 1, 0, 0, 0x0f, 0x05, 0x0f, 0x0b}
+	withCode(t, code, []int{9}, func(p *Platform, th platform.Thread, r *platform.Regs) {
+		th.SetIdentity(platform.Identity{Valid: true, CPU: 0x1234})
+		was := *r
+		const cpu, node = uint64(dataAt) + 8, uint64(dataAt) + 16
+		for _, c := range [][2]uint64{{cpu, node}, {0, node}, {cpu, 0}, {0, 0}, {8, node}, {cpu, 8}, {1 << 63, 0}} {
+			*r = was
+			r.Rdi, r.Rsi, r.Rdx, r.R8, r.Eflags = c[0], c[1], 3, 8, 0x202|0x8d5
+			put(data, 8, ^uint64(0))
+			put(data, 16, ^uint64(0))
+			ev := run(t, th, r)
+			bad := (c[0] != 0 && c[0] != cpu) || (c[1] != 0 && c[1] != node)
+			if bad && (ev.Kind != platform.EventSyscall || r.Orig_rax != unix.SYS_GETCPU) || !bad && (ev.Kind != platform.EventSignal || r.Rax != 0) ||
+				r.Rip != uint64(codeAt)+11 || r.Rdi != c[0] || r.Rsi != c[1] || r.Rdx != 3 || r.R8 != 8 || r.Rsp != was.Rsp || r.Eflags&0x8d5 != 0x8d5 {
+				t.Errorf("%#x: event %+v, registers %+v", c, ev, r)
+			}
+			if got := get(data, 8); !bad && got != ^uint64(0)&^0xffffffff|0x1234 && c[0] != 0 {
+				t.Errorf("%#x: CPU %#x", c, got)
+			}
+			if got := get(data, 16); !bad && got != ^uint64(0)&^0xffffffff && c[1] != 0 {
+				t.Errorf("%#x: node %#x", c, got)
+			}
+		}
+	})
+}
+
 // TestMaskInPlace changes the signal mask in place, with interrupts at any moment, and counts.
 func TestMaskInPlace(t *testing.T) {
 	// INC RBX; MOV EAX, 14; SYSCALL; ADD RBP, [RDX]; XOR [RSI], 16; JMP: the old mask is 16 every other time, but for the first

@@ -440,6 +440,7 @@ func (t *thread) SetIdentity(id platform.Identity) {
 	for i, v := range [...]uint32{uint32(id.PID), uint32(id.TID), uint32(id.PPID), id.UID, id.EUID, id.GID, id.EGID} {
 		c.Identity[i].Store(v)
 	}
+	c.CPU.Store(id.CPU)
 	c.Opaque.Store(0)
 }
 

@@ -16,7 +16,7 @@
 //
 // # Calls answered in place
 //
-// A slot whose call only concerns the thread jumps to stub.AnswerAddr: identities, sched_yield(2), for which a crowd asks the host, and
+// A slot whose call only concerns the thread jumps to stub.AnswerAddr: identities, getcpu(2), sched_yield(2), for which a crowd asks the host, and
 // rt_sigprocmask(2) and rt_sigaction(2) while no signal is pending. The signal mask lives in platform.SignalWords, which the guest writes; who queues a signal sets Pending there
 // first and reads the mask then, the guest does both the other way round. The actions of signals live there as long as the process has one thread; a posix_spawn(3)
 // of glibc reads and sets all of them. Such a call takes 8 to 20 ns where the host's takes 130. A thread that is stopped

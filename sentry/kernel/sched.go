@@ -46,6 +46,7 @@ func (t *Task) SetAffinity(s CPUSet) error {
 		return unix.EINVAL
 	}
 	t.attrs.affinity.Store(&s)
+	t.RunAtBoundary((*Task).publishIdentity)
 	return nil
 }
 

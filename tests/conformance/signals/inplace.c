@@ -196,6 +196,37 @@ static void identity(void) {
 	printf("orphan: %zd\n", read(fd[0], &c, 1));
 }
 
+// getcpu says one of the CPUs that the thread may run on, after each change, its own or another process', and in a child.
+static void cpus(void) {
+	cpu_set_t all, one;
+	long bad = 0;
+	unsigned cpu, node;
+	sched_getaffinity(0, sizeof all, &all);
+	for (int c = 0; c < CPU_SETSIZE; c++) {
+		if (!CPU_ISSET(c, &all))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(c, &one);
+		sched_setaffinity(0, sizeof one, &one);
+		for (int i = 0; i < 500; i++)
+			cpu = node = 4711, bad += syscall(SYS_getcpu, &cpu, &node, 0) != 0 || cpu != (unsigned)c || node == 4711 || syscall(SYS_getcpu, 0, 0, 0) != 0;
+		pid_t parent = getpid(), p = fork();
+		if (!p) {
+			for (int i = 0; i < 500; i++)
+				bad += syscall(SYS_getcpu, &cpu, 0, 0) != 0 || cpu != (unsigned)c;
+			sched_setaffinity(parent, sizeof all, &all);
+			_exit(bad != 0);
+		}
+		int st;
+		waitpid(p, &st, 0);
+		bad += st != 0;
+		for (int i = 0; i < 500; i++)
+			bad += syscall(SYS_getcpu, &cpu, &node, 0) != 0 || !CPU_ISSET(cpu, &all);
+	}
+	printf("CPUs: %ld wrong\n", bad);
+	printf("no pointer: %d %d\n", (int)E(syscall(SYS_getcpu, BAD, 0, 0)), (int)E(syscall(SYS_getcpu, 0, BAD, 0)));
+}
+
 // No register and no flag but RAX, RCX and R11 changes.
 static void registers(void) {
 	long bad = 0;
@@ -225,6 +256,7 @@ int main(int argc, char **argv) {
 	race();
 	inherit(argv[0]);
 	identity();
+	cpus();
 	registers();
 	return 0;
 }
