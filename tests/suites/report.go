@@ -143,7 +143,17 @@ func (r *report) write(file string) error {
 		}
 		parts[string(old[m[2]:m[3]])] = string(old[m[0]:end])
 	}
-	mine := fmt.Sprintf("## %s\n\n%s.\n\n%s\n", r.name, r.suite.about, r.table())
+	var ran []string
+	for _, u := range r.units {
+		if _, ok := r.all["moat"][u.name]; ok {
+			ran = append(ran, u.name)
+		}
+	}
+	about := r.suite.about + "."
+	if len(ran) < len(r.units) {
+		about += " Of its " + fmt.Sprint(len(r.units)) + " units these ran: " + strings.Join(ran, ", ") + "."
+	}
+	mine := fmt.Sprintf("## %s\n\n%s\n\n%s\n", r.name, about, r.table())
 	if len(r.explained) > 0 {
 		mine += "Not as on the host in moat:\n\n" + strings.Join(r.explained, "\n") + "\n\n"
 	}
