@@ -98,7 +98,7 @@ func (s *sock) setSpecial(ep tcpip.Endpoint, level, name int32, val []byte) (han
 	switch {
 	case level == linux.SOL_TCP && s.tcp() && name == linux.TCP_CONGESTION:
 		cc, _, _ := strings.Cut(string(val), "\x00")
-		if cc == "" {
+		if len(val) == 0 {
 			return true, unix.EINVAL
 		}
 		o := tcpip.CongestionControlOption(cc)
