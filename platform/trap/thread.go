@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
+	gsync "gvisor.dev/gvisor/pkg/sync"
 
 	"moat/platform"
 	"moat/platform/stub"
@@ -83,10 +84,8 @@ func (p *Platform) newThread(s *stub.Space, tid int, a *stub.Area) (platform.Thr
 // begin brings a thread that is new, or was another guest thread's, to where it can be given its first registers.
 func (t *thread) begin() error {
 	if !t.area.Behind() {
-		if t.state.Load() != stub.StatePark {
-			if err := t.area.Await(spinLooks); err != nil {
-				return err
-			}
+		if err := t.area.Await(spinLooks); err != nil {
+			return err
 		}
 		if err := t.locate(); err != nil {
 			return err
@@ -249,6 +248,7 @@ func (t *thread) long() {
 	}
 	if t.polls {
 		b.passPoll(t)
+		gsync.Goyield() // to who waits for the sources now
 	}
 }
 
@@ -411,13 +411,15 @@ func (t *thread) Signals() *platform.SignalWords { return &t.area.Control().Sign
 // Park implements platform.Thread.
 func (t *thread) Park() {
 	b := t.board
-	o := b.owed.Swap(nil)
-	if o == nil {
-		t.area.Park(nil)
-	} else {
-		t.area.Park(o.area)
-		if old := b.handed.Swap(o); old != nil && old.area.Asleep() {
-			old.area.Wake()
+	if t.uc == nil {
+		o := b.owed.Swap(nil)
+		if o == nil {
+			t.area.Park(nil)
+		} else {
+			t.area.Park(o.area)
+			if old := b.handed.Swap(o); old != nil && old.area.Asleep() {
+				old.area.Wake()
+			}
 		}
 	}
 	if t.polls {

@@ -1,11 +1,14 @@
 package boot
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"sync"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 
 	"moat/platform"
@@ -20,6 +23,7 @@ import (
 	"moat/sentry/fs/sys"
 	"moat/sentry/fs/tmpfs"
 	"moat/sentry/kernel"
+	"moat/sentry/kernel/auth"
 	"moat/sentry/loader/vdso"
 	"moat/sentry/memory"
 	"moat/sentry/net/inet"
@@ -100,6 +104,11 @@ func (b *sandbox) makeKernel(c *Config, host *Host) (err error) {
 	if err != nil {
 		return fmt.Errorf("vDSO: %w", err)
 	}
+	users, err := userNamespace(c.Spec.Linux)
+	if err != nil {
+		return err
+	}
+	vfs.SetRoot(auth.NewRoot(users))
 	hostname := c.Spec.Hostname
 	if hostname == "" {
 		hostname = "moat"
@@ -109,17 +118,41 @@ func (b *sandbox) makeKernel(c *Config, host *Host) (err error) {
 		domain = "(none)"
 	}
 	stack := inet.New(inet.Config{LoopbackUp: true})
-	if err := addLinks(c, stack); err != nil {
+	if err := addLinks(c, stack, plat); err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
 	b.k, err = kernel.New(kernel.Config{
 		Platform: plat, Memory: b.mem, Table: syscalls.NewTable(os.NewFile(LogFD, "log")), Log: b.log, VDSO: v,
-		Hostname: hostname, Domainname: domain, Hooks: b.hooks(c.Standalone), NetStack: stack, NumCPUs: host.CPUs, Strace: c.Strace,
+		Hostname: hostname, Domainname: domain, Hooks: b.hooks(c.Standalone), NetStack: stack, UserNS: users, NumCPUs: host.CPUs, Strace: c.Strace,
 	})
 	if err != nil {
 		return err
 	}
 	return b.registerFileSystems(c, host)
+}
+
+// userNamespace is the user namespace of all containers. Its parent's IDs are the host's, as the gofer has them: that maps the owners of files.
+func userNamespace(l *specs.Linux) (*auth.UserNamespace, error) {
+	ns := auth.NewRootNamespace()
+	if l == nil || len(l.UIDMappings)+len(l.GIDMappings) == 0 {
+		return ns, nil
+	}
+	host := auth.NewRoot(ns)
+	ns, err := host.NewChild()
+	for i, list := range [][]specs.LinuxIDMapping{l.UIDMappings, l.GIDMappings} {
+		m, root := []auth.IDMapEntry{}, false
+		for _, e := range list {
+			m = append(m, auth.IDMapEntry{First: e.ContainerID, Parent: e.HostID, Length: e.Size})
+			root = root || e.ContainerID == 0
+		}
+		if err == nil {
+			err = ns.SetIDMap(i == 0, m, host)
+		}
+		if err != nil || !root {
+			return nil, fmt.Errorf("linux.uidMappings, linux.gidMappings: %v is not a map of IDs with 0 (%w)", list, cmp.Or(err, error(unix.EINVAL)))
+		}
+	}
+	return ns, nil
 }
 
 func (b *sandbox) registerFileSystems(c *Config, host *Host) error {

@@ -3,6 +3,7 @@ package boot
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -145,6 +146,9 @@ func (b *container) share() (err error) {
 	spec := b.c.Spec
 	if spec == nil || spec.Root == nil || spec.Linux == nil {
 		return errors.New("the configuration has no root")
+	}
+	if f := b.first.c.Spec.Linux; !slices.Equal(spec.Linux.UIDMappings, f.UIDMappings) || !slices.Equal(spec.Linux.GIDMappings, f.GIDMappings) {
+		return errors.New("linux.uidMappings, linux.gidMappings: all containers of a pod have its sandbox's")
 	}
 	if b.ns, err = b.k.NewContainer(spec.Hostname, spec.Domainname); err != nil {
 		return err

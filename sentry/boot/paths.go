@@ -19,7 +19,7 @@ import (
 func (b *container) applySpec() error {
 	root := b.ns.Mount.Root()
 	defer root.DecRef()
-	ctx := inRoot{vfs.WithCredentials(auth.NewRoot(b.k.RootUserNamespace())), root}
+	ctx := inRoot{vfs.WithCredentials(auth.NewRoot(b.k.RootUserNamespace().Root())), root}
 	l := b.c.Spec.Linux
 	if l == nil {
 		l = &specs.Linux{}

@@ -212,20 +212,22 @@ func (b *container) credentials(a *Process) (*auth.Credentials, string, error) {
 		}
 		uid, gid, groups, home = u.uid, u.gid, u.groups, u.home
 	}
+	ns := b.k.RootUserNamespace()
 	gs := make([]auth.KGID, len(groups))
 	for i, g := range groups {
-		gs[i] = auth.KGID(g)
+		gs[i] = ns.MapToKGID(g)
 	}
-	ns := b.k.RootUserNamespace()
+	c := auth.NewUser(ns.MapToKUID(uid), ns.MapToKGID(gid), gs, 0, ns)
+	if uint32(c.EUID) == auth.NoID || slices.Contains(append(gs, c.EGID), auth.KGID(auth.NoID)) {
+		return nil, "", fmt.Errorf("process.user: %d:%d, or a group of %v, is not mapped by linux.uidMappings and gidMappings", uid, gid, groups)
+	}
 	if p.Capabilities == nil {
-		c := auth.NewUser(auth.KUID(uid), auth.KGID(gid), gs, 0, ns)
 		c.Bounding = auth.AllCaps
 		if uid == 0 {
 			c.Permitted, c.Effective = auth.AllCaps, auth.AllCaps
 		}
 		return c, home, nil
 	}
-	c := auth.NewUser(auth.KUID(uid), auth.KGID(gid), gs, 0, ns)
 	for _, s := range []struct {
 		field string
 		names []string

@@ -31,7 +31,7 @@ func (mm *MemoryManager) faultLocked(c Caller, page uint64, at hostarch.AccessTy
 		return err
 	}
 	v := &sp.Val
-	if may := effective(v.perms); v.flags&vmGuard != 0 && may.Any() && may.SupersetOf(at) {
+	if v.flags&vmGuard != 0 {
 		return ErrMapErr
 	}
 	eff := v.can()

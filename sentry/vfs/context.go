@@ -39,6 +39,9 @@ func Background() Context { return background{rootCreds} }
 // WithCredentials returns a Context of the kernel with other credentials.
 func WithCredentials(c *auth.Credentials) Context { return background{c} }
 
+// SetRoot makes c the credentials of Background, before there are any files.
+func SetRoot(c *auth.Credentials) { rootCreds = c }
+
 var rootCreds = auth.NewRoot(auth.NewRootNamespace())
 
 func (b background) Credentials() *auth.Credentials { return b.creds }

@@ -113,32 +113,40 @@ func (t *FDTable) NewFD(f *FileDescription, minFD int32, cloexec bool, limit uin
 	return int32(fd), nil
 }
 
-// Reserve takes the lowest free descriptors for files that are still to be opened, one for each of fds, or none: EMFILE. Install follows.
-func (t *FDTable) Reserve(fds []int32, cloexec bool, limit uint64) error {
+// NewFDs gives each of fs a descriptor, or none of them: pipe(2), socketpair(2), SCM_RIGHTS.
+func (t *FDTable) NewFDs(fs []*FileDescription, cloexec bool, limit uint64) ([]int32, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := range fds {
+	fds := make([]int32, 0, len(fs))
+	for range fs {
 		fd, err := t.allocLocked(0, cloexec, limit)
 		if err != nil {
-			for _, fd := range fds[:i] {
+			for _, fd := range fds {
 				t.freeLocked(int(fd))
 			}
-			return err
+			return nil, err
 		}
-		fds[i] = int32(fd)
+		fds = append(fds, int32(fd))
 	}
-	return nil
+	s := *t.slots.Load()
+	for i, f := range fs {
+		f.IncRef()
+		s[fds[i]].Store(f)
+	}
+	return fds, nil
 }
 
-// Install gives a reserved descriptor f, whose reference it takes over, or frees it if there is none.
-func (t *FDTable) Install(fd int32, f *FileDescription) {
+// Free are the n lowest free descriptors: EMFILE. They stay free.
+func (t *FDTable) Free(n int, limit uint64) (fds []int32, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if f == nil {
-		t.freeLocked(int(fd))
-		return
+	for lo := t.next; len(fds) < n; lo++ {
+		if lo = t.firstFreeLocked(lo); uint64(lo) >= min(limit, maxFDs) {
+			return nil, unix.EMFILE
+		}
+		fds = append(fds, int32(lo))
 	}
-	(*t.slots.Load())[fd].Store(f)
+	return fds, nil
 }
 
 // NewFDAt makes fd name f, closing what it named before (dup2, dup3): EBADF if fd is not below limit.

@@ -114,13 +114,7 @@ func generate(seed uint64, only string) program {
 // text is the program as exec/diff.c reads it: a call that sleeps for quiet is left waiting.
 func (p program) text(quiet time.Duration) string {
 	var b strings.Builder
-	net := 0
-	for _, c := range p.calls {
-		if c.t.makes == "fd.inet" {
-			net = 1
-		}
-	}
-	fmt.Fprintf(&b, "P %d %d %d %d\n", len(p.calls), p.user, quiet.Microseconds(), net)
+	fmt.Fprintf(&b, "P %d %d %d\n", len(p.calls), p.user, quiet.Microseconds())
 	for _, c := range p.calls {
 		fmt.Fprintln(&b, c.actor, string(c.t.result), numbers[c.t.name], strings.Join(c.args, " "))
 	}

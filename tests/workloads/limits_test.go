@@ -226,7 +226,7 @@ func TestLockedDown(t *testing.T) {
 			if es, err := os.ReadDir(fmt.Sprintf("/proc/%d/root", pid)); err != nil || len(es) != 0 {
 				t.Errorf("%s: its root has %d entries (%v)", name, len(es), err)
 			}
-			for _, ns := range []string{"mnt", "pid", "net", "ipc", "uts"} {
+			for _, ns := range []string{"mnt", "pid", "net", "ipc", "uts", "cgroup"} {
 				a, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, ns))
 				b, _ := os.Readlink("/proc/self/ns/" + ns)
 				if a == b || a == "" {

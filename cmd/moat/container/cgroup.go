@@ -317,10 +317,13 @@ func (g *groupV1) freeze(on bool) error {
 	return g.c.Thaw()
 }
 
-// remove deletes the cgroup. What was killed leaves it a moment later.
-func (g *groupV1) remove() (err error) {
+func (g *groupV1) remove() error { return removed(g.c.Delete, cgroup1.ErrCgroupDeleted) }
+func (g *groupV2) remove() error { return removed(g.m.Delete, os.ErrNotExist) }
+
+// removed deletes a cgroup by remove, whose error is gone if there is none. What was killed leaves it a moment later.
+func removed(remove func() error, gone error) (err error) {
 	for range 100 {
-		if err = g.c.Delete(); err == nil || errors.Is(err, cgroup1.ErrCgroupDeleted) {
+		if err = remove(); err == nil || errors.Is(err, gone) {
 			return nil
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -368,16 +371,6 @@ func (g *groupV2) stats() (*stats.Metrics, error) {
 		Memory: &stats.MemoryStat{Usage: &stats.MemoryEntry{Usage: m.GetMemory().GetUsage(), Limit: m.GetMemory().GetUsageLimit()}},
 	}
 	return s, nil
-}
-
-func (g *groupV2) remove() (err error) {
-	for range 100 {
-		if err = g.m.Delete(); err == nil || errors.Is(err, os.ErrNotExist) {
-			return nil
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return err
 }
 
 // frozen reports whether the container is paused.

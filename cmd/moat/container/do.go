@@ -187,6 +187,8 @@ func (o *Options) addTree(src, dst string, options, hidden []string, t tree) err
 		}
 		below = append(below, more...)
 	}
+	// In /proc/mounts: the host's paths are the host's affair.
+	source := map[bool]string{false: "host", true: "overlay"}[t.overlay]
 	for _, rel := range below {
 		s := filepath.Join(src, rel)
 		if rel != "." {
@@ -199,16 +201,8 @@ func (o *Options) addTree(src, dst string, options, hidden []string, t tree) err
 		o.gofer = append(o.gofer, goferMount{ID: id, Source: s, ReadOnly: t.readOnly, Shared: t.shared, Optional: rel != "."})
 		o.Config.Mounts = append(o.Config.Mounts, boot.Mount{
 			ID: id, Destination: filepath.Join(dst, rel), Before: t.before, ReadOnly: t.readOnly, Shared: t.shared, Overlay: t.overlay, Options: options,
-			Source: sourceName(s, t),
+			Source: source,
 		})
 	}
 	return nil
-}
-
-// sourceName is what /proc/mounts shows: the host's paths are the host's affair.
-func sourceName(_ string, t tree) string {
-	if t.overlay {
-		return "overlay"
-	}
-	return "host"
 }

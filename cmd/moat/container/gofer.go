@@ -78,8 +78,7 @@ func prepareGofer() (o fsgofer.Options, err error) {
 	if o.ProcFD, err = procFD(); err != nil {
 		return o, err
 	}
-	masked := false
-	writable, devices := false, false
+	var masked, writable, devices bool
 	for _, m := range c.Mounts {
 		fd, err := cloneTree(m.Source, m.Recursive)
 		if err == unix.EINVAL && !m.Recursive {

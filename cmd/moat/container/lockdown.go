@@ -23,27 +23,24 @@ func dieWithParent() error {
 func EmptyRoot() error {
 	// Any directory serves as the place to mount on; / may not be (pivot_root wants a mount that has a parent).
 	const at = "/proc"
-	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
-	if err := unix.Mount("none", at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=4k,nr_inodes=2,mode=555"); err != nil {
-		return fmt.Errorf("mount an empty root: %w", err)
-	}
-	if err := os.Chdir(at); err != nil {
-		return fmt.Errorf("enter the empty root: %w", err)
-	}
-	if err := unix.PivotRoot(".", "."); err != nil {
-		return fmt.Errorf("pivot_root to the empty root: %w", err)
-	}
-	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("detach the host's root: %w", err)
-	}
-	if err := os.Chdir("/"); err != nil {
-		return fmt.Errorf("enter the empty root: %w", err)
-	}
 	const ro = unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	if err := unix.Mount("none", "/", "", ro, ""); err != nil {
-		return fmt.Errorf("make the empty root read-only: %w", err)
+	for _, step := range []struct {
+		what string
+		do   func() error
+	}{
+		{"make mounts private", func() error { return unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, "") }},
+		{"mount an empty root", func() error {
+			return unix.Mount("none", at, "tmpfs", ro&^(unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY), "size=4k,nr_inodes=2,mode=555")
+		}},
+		{"enter the empty root", func() error { return os.Chdir(at) }},
+		{"pivot_root to the empty root", func() error { return unix.PivotRoot(".", ".") }},
+		{"detach the host's root", func() error { return unix.Unmount(".", unix.MNT_DETACH) }},
+		{"enter the empty root", func() error { return os.Chdir("/") }},
+		{"make the empty root read-only", func() error { return unix.Mount("none", "/", "", ro, "") }},
+	} {
+		if err := step.do(); err != nil {
+			return fmt.Errorf("%s: %w", step.what, err)
+		}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/console"
 	"golang.org/x/sys/unix"
@@ -105,7 +106,7 @@ func (s *Sandbox) ended(c *Container) (boot.ExitStatus, error) {
 
 // forward passes a signal to the container. What a key sent goes to the foreground group, as the terminal would have it.
 func (s *Sandbox) forward(sig unix.Signal, o *Options, term *terminal) {
-	keys := term.fd == nil && anyTerminal(o.Stdio[:]...)
+	keys := term.fd == nil && slices.ContainsFunc(o.Stdio[:], isTerminal)
 	switch sig {
 	case unix.SIGWINCH:
 		if r, c, ok := term.size(); ok {
@@ -129,15 +130,6 @@ func isTerminal(f *os.File) bool {
 	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
-}
-
-func anyTerminal(fs ...*os.File) bool {
-	for _, f := range fs {
-		if isTerminal(f) {
-			return true
-		}
-	}
-	return false
 }
 
 // terminal is the caller's, in raw mode while the container has a pseudoterminal of its own.

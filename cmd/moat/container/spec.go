@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -70,20 +71,19 @@ func (o *Options) applyLinux() error {
 	return o.applyResources(l.Resources)
 }
 
-// applyMappings: a container's users are the sandbox's own, whatever they are on the host, but its files are the host's. Their owners are not mapped
-// yet, so that root may not ask for it; an ordinary user's files all are his own.
+// applyMappings: the sentry maps the owners of files. An ordinary user's files all are his own.
 func (o *Options) applyMappings(l *specs.Linux) error {
-	for field, list := range map[string][]specs.LinuxIDMapping{"uidMappings": l.UIDMappings, "gidMappings": l.GIDMappings} {
-		for _, m := range list {
-			switch {
-			case m.ContainerID == m.HostID:
-			case os.Geteuid() == 0:
-				return fmt.Errorf("linux.%s: the owners of files cannot be mapped yet", field)
-			case m.Size > 1 || m.ContainerID != 0:
-				o.warn("linux.%s: only the caller's own IDs are used on the host", field)
-			}
-		}
+	all := slices.Concat(l.UIDMappings, l.GIDMappings)
+	if len(all) > 0 && !slices.ContainsFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace }) {
+		return errors.New("linux.uidMappings, linux.gidMappings: linux.namespaces has no user namespace")
 	}
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	if slices.ContainsFunc(all, func(m specs.LinuxIDMapping) bool { return m.Size > 1 || m.ContainerID != 0 }) {
+		o.warn("linux.uidMappings, linux.gidMappings: only the caller's own IDs are used on the host")
+	}
+	l.UIDMappings, l.GIDMappings = nil, nil
 	return nil
 }
 

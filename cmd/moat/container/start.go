@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -91,7 +92,7 @@ func Start(o *Options) (*Sandbox, error) {
 		return nil, err
 	}
 	if err = s.create(o); err == nil {
-		err = s.start(&boot.StartArgs{})
+		err = s.ask("Start", &boot.StartArgs{})
 	}
 	if err != nil {
 		s.Close()
@@ -151,7 +152,7 @@ func (s *Sandbox) launchGofer(o *Options) (*os.File, error) {
 func (s *Sandbox) create(o *Options) error {
 	b, err := io.ReadAll(io.LimitReader(s.report, 4096))
 	if len(b) > 0 || err != nil {
-		return fmt.Errorf("%s%w", b, orNothing(err))
+		return cmp.Or(err, errors.New(string(b)))
 	}
 	if s.orders != nil {
 		return s.add(o)
@@ -174,20 +175,6 @@ func (o *Options) forSentry() *boot.Config {
 	}
 	c.Spec = &spec
 	return &c
-}
-
-// start has the first process started.
-func (s *Sandbox) start(a *boot.StartArgs) error { return s.ask("Start", a) }
-
-type nothing struct{}
-
-func (nothing) Error() string { return "" }
-
-func orNothing(err error) error {
-	if err == nil {
-		return nothing{}
-	}
-	return err
 }
 
 // ask calls a method that answers with a StartReply.
@@ -250,7 +237,7 @@ func command(o *Options, verb string, files ...*os.File) *exec.Cmd {
 	c.SysProcAttr = &syscall.SysProcAttr{
 		Pdeathsig:  syscall.SIGKILL,
 		Setsid:     true,
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
 	}
 	if o.Config.Standalone {
 		c.SysProcAttr.Pdeathsig = 0
@@ -292,10 +279,8 @@ func (s *Sandbox) startGofer(o *Options, conn *os.File) (report *os.File, err er
 	c := command(o, "gofer", conn, cr, rw)
 	c.Env = append(c.Env, "GODEBUG="+fsgofer.Godebug)
 	if os.Geteuid() != 0 {
-		if err := goferUserNamespace(c); err != nil {
-			rr.Close()
-			return nil, err
-		}
+		// That of an ordinary user acts on the user's files as root of a namespace.
+		userNamespace(c, os.Geteuid(), os.Getegid())
 	}
 	if s.gofer, err = startProcess("gofer", c, o.dir); err != nil {
 		rr.Close()
@@ -310,12 +295,6 @@ func (s *Sandbox) startGofer(o *Options, conn *os.File) (report *os.File, err er
 		return nil, err
 	}
 	return rr, nil
-}
-
-// goferUserNamespace lets the gofer of an ordinary user act on the user's files as root of a namespace.
-func goferUserNamespace(c *exec.Cmd) error {
-	userNamespace(c, os.Geteuid(), os.Getegid())
-	return nil
 }
 
 func (s *Sandbox) startSentry(o *Options, control, gofer *os.File) (err error) {

@@ -2,6 +2,7 @@ package container
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -80,11 +81,11 @@ func (n *Network) receive(conn *os.File) error {
 	b, oob := make([]byte, maxUserNet), make([]byte, unix.CmsgSpace(4*16))
 	k, o, _, _, err := unix.Recvmsg(int(conn.Fd()), b, oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil || k == 0 {
-		return fmt.Errorf("the helper ended without an answer%w", orNothing(err))
+		return errors.Join(errors.New("the helper ended without an answer"), err)
 	}
 	var u userNet
 	if err := json.Unmarshal(b[:k], &u); err != nil || u.Error != "" {
-		return fmt.Errorf("%s%w", u.Error, orNothing(err))
+		return cmp.Or(err, errors.New(u.Error))
 	}
 	msgs, err := unix.ParseSocketControlMessage(oob[:o])
 	if err != nil {

@@ -41,7 +41,8 @@ func Register(mem *memory.File) error {
 		vfs.RegisterDevice(vfs.CharDevice, 1, minor, func(vfs.Context, *vfs.Dentry, uint32) (vfs.FileImpl, error) { return impl, nil })
 	}
 	vfs.RegisterFileSystem("devtmpfs", func(ctx vfs.Context, _, data string) (vfs.FileSystem, error) {
-		o, err := tmpfs.ParseOptions(mem, tmpfs.Options{Mode: 0o755}, data)
+		c := ctx.Credentials()
+		o, err := tmpfs.ParseOptions(c.UserNS, mem, tmpfs.Options{UID: c.FSUID, GID: c.FSGID, Mode: 0o755}, data)
 		if err != nil {
 			return nil, err
 		}
@@ -61,12 +62,12 @@ func New(mem *memory.File, o tmpfs.Options) (vfs.FileSystem, error) {
 		}
 	}
 	for _, l := range links {
-		if _, err := root.Symlink(ctx, l[0], l[1], vfs.CreateOptions{Mode: unix.S_IFLNK | 0o777}); err != nil {
+		if _, err := root.Symlink(ctx, l[0], l[1], vfs.CreateOptions{Mode: unix.S_IFLNK | 0o777, UID: o.UID, GID: o.GID}); err != nil {
 			return nil, err
 		}
 	}
 	for _, d := range []string{"pts", "shm", "mqueue"} {
-		if _, err := root.Mkdir(ctx, d, vfs.CreateOptions{Mode: unix.S_IFDIR | 0o755}); err != nil {
+		if _, err := root.Mkdir(ctx, d, vfs.CreateOptions{Mode: unix.S_IFDIR | 0o755, UID: o.UID, GID: o.GID}); err != nil {
 			return nil, err
 		}
 	}

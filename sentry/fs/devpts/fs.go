@@ -49,13 +49,15 @@ const (
 
 // Register makes "devpts", /dev/tty and /dev/ptmx known.
 func Register(k *kernel.Kernel) {
-	vfs.RegisterFileSystem("devpts", func(_ vfs.Context, _, data string) (vfs.FileSystem, error) { return New(k, data) })
+	vfs.RegisterFileSystem("devpts", func(ctx vfs.Context, _, data string) (vfs.FileSystem, error) {
+		return New(k, ctx.Credentials().UserNS, data)
+	})
 	vfs.RegisterDevice(vfs.CharDevice, ttyMajor, ttyMinor, openTTY)
 	vfs.RegisterDevice(vfs.CharDevice, ttyMajor, ptmxMinor, openPtmxNode)
 }
 
-// New returns an instance with mount(2)'s options.
-func New(k *kernel.Kernel, data string) (*FS, error) {
+// New returns an instance with mount(2)'s options, of a caller in ns.
+func New(k *kernel.Kernel, ns *auth.UserNamespace, data string) (*FS, error) {
 	o := options{mode: 0o600, max: 1 << 20}
 	for _, kv := range strings.Split(data, ",") {
 		name, v, _ := strings.Cut(kv, "=")
@@ -66,9 +68,9 @@ func New(k *kernel.Kernel, data string) (*FS, error) {
 		n, err := strconv.ParseUint(v, base, 32)
 		switch name {
 		case "uid":
-			o.uid, o.setUID = auth.KUID(n), true
+			o.uid, o.setUID = ns.MapToKUID(uint32(n)), true
 		case "gid":
-			o.gid, o.setGID = auth.KGID(n), true
+			o.gid, o.setGID = ns.MapToKGID(uint32(n)), true
 		case "mode":
 			o.mode = uint16(n) & 0o777
 		case "ptmxmode":
@@ -80,7 +82,7 @@ func New(k *kernel.Kernel, data string) (*FS, error) {
 		default:
 			err = unix.EINVAL
 		}
-		if err != nil {
+		if err != nil || uint32(o.uid) == auth.NoID || uint32(o.gid) == auth.NoID {
 			return nil, unix.EINVAL
 		}
 	}
@@ -92,7 +94,7 @@ func New(k *kernel.Kernel, data string) (*FS, error) {
 	if o.setUID {
 		f.Options = fmt.Sprintf("uid=%d,%s", o.uid, f.Options)
 	}
-	f.ptmx = &ptmxInode{node{fs: f, ino: ptmxIno, mode: unix.S_IFCHR | o.ptmxMode, rdev: unix.Mkdev(ttyMajor, ptmxMinor)}}
+	f.ptmx = &ptmxInode{node{fs: f, ino: ptmxIno, mode: unix.S_IFCHR | o.ptmxMode, rdev: unix.Mkdev(ttyMajor, ptmxMinor), uid: ns.MapToKUID(0), gid: ns.MapToKGID(0)}}
 	f.SetRoot(genfs.NewDir(f.FS, rootIno, 0o755, names{f}, genfs.Child{Name: "ptmx", Inode: f.ptmx}))
 	return f, nil
 }

@@ -32,10 +32,10 @@ type fdDirectory struct {
 
 // Permission implements vfs.PermissionChecker.
 func (d *fdDirectory) Permission(ctx vfs.Context, may uint) error {
-	if t := task(ctx); t != nil && t.ThreadGroup() == d.s.t.ThreadGroup() {
+	if t := task(ctx); t != nil && t.ThreadGroup() == d.s.t.ThreadGroup() && may&vfs.MayWrite == 0 {
 		return nil
 	}
-	return vfs.GenericPermission(ctx, ctx.Credentials(), d, may)
+	return d.s.mayAccess(ctx, unix.EACCES)
 }
 
 // Attr implements vfs.Inode: the size is the number of descriptors.

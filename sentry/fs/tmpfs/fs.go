@@ -74,7 +74,7 @@ func (fs *FileSystem) setLimits() {
 func Register(mem *memory.File) {
 	mount := func(ctx vfs.Context, _, data string) (vfs.FileSystem, error) {
 		c := ctx.Credentials()
-		o, err := ParseOptions(mem, Options{UID: c.FSUID, GID: c.FSGID}, data)
+		o, err := ParseOptions(c.UserNS, mem, Options{UID: c.FSUID, GID: c.FSGID}, data)
 		if err != nil {
 			return nil, err
 		}
@@ -84,8 +84,8 @@ func Register(mem *memory.File) {
 	vfs.RegisterFileSystem("ramfs", mount)
 }
 
-// ParseOptions reads mount(2)'s data into o: EINVAL.
-func ParseOptions(mem *memory.File, o Options, data string) (Options, error) {
+// ParseOptions reads mount(2)'s data, of a caller in ns, into o: EINVAL.
+func ParseOptions(ns *auth.UserNamespace, mem *memory.File, o Options, data string) (Options, error) {
 	for _, kv := range strings.Split(data, ",") {
 		k, v, _ := strings.Cut(kv, "=")
 		var err error
@@ -110,16 +110,16 @@ func ParseOptions(mem *memory.File, o Options, data string) (Options, error) {
 		case "uid":
 			var n uint64
 			n, err = strconv.ParseUint(v, 10, 32)
-			o.UID = auth.KUID(n)
+			o.UID = ns.MapToKUID(uint32(n))
 		case "gid":
 			var n uint64
 			n, err = strconv.ParseUint(v, 10, 32)
-			o.GID = auth.KGID(n)
+			o.GID = ns.MapToKGID(uint32(n))
 		case "", "huge", "mpol", "inode32", "inode64", "noswap", "seclabel", "context", "rootcontext":
 		default:
 			return o, unix.EINVAL
 		}
-		if err != nil {
+		if err != nil || uint32(o.UID) == auth.NoID || uint32(o.GID) == auth.NoID {
 			return o, unix.EINVAL
 		}
 	}
@@ -158,8 +158,8 @@ func (fs *FileSystem) CachePolicy() vfs.CachePolicy { return vfs.CacheForever }
 func (fs *FileSystem) Sync(vfs.Context) error { return nil }
 
 // Remount implements vfs.Remounter.
-func (fs *FileSystem) Remount(_ vfs.Context, data string) error {
-	o, err := ParseOptions(fs.mem, fs.opts, data)
+func (fs *FileSystem) Remount(ctx vfs.Context, data string) error {
+	o, err := ParseOptions(ctx.Credentials().UserNS, fs.mem, fs.opts, data)
 	if err != nil {
 		return err
 	}

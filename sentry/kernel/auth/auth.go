@@ -52,7 +52,7 @@ type Credentials struct {
 
 // NewRoot returns the credentials of root with all capabilities in ns.
 func NewRoot(ns *UserNamespace) *Credentials {
-	return &Credentials{Permitted: AllCaps, Effective: AllCaps, Bounding: AllCaps, UserNS: ns}
+	return NewUser(ns.MapToKUID(0), ns.MapToKGID(0), nil, AllCaps, ns)
 }
 
 // NewUser returns the credentials of an ordinary user, or of root with caps if uid is 0.

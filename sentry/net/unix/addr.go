@@ -52,12 +52,6 @@ func (a *address) bytes() []byte {
 	return a.raw
 }
 
-// setAddr gives s its address. +checklocks:s.mu
-func (s *sock) setAddr(a *address) {
-	s.addr = a
-	s.shown.Store(a)
-}
-
 func (a *address) release(s *sock) {
 	if a.ns != nil {
 		names.mu.Lock()
@@ -153,7 +147,7 @@ func (s *sock) Bind(t *kernel.Task, b []byte) error {
 		_ = vfs.Unlink(t, t.Cwd(), path)
 		return unix.EINVAL
 	}
-	s.setAddr(&address{raw: raw, path: p})
+	s.addr = &address{raw: raw, path: p}
 	s.mu.Unlock()
 	vfs.SetBoundSocket(p.Inode(), s)
 	return nil
@@ -181,7 +175,7 @@ func (s *sock) bindAbstract(name string) error {
 		names.m = make(map[absName]*sock)
 	}
 	names.m[k] = s
-	s.setAddr(&address{raw: append(emptyAddr(), name...), ns: s.ns, name: name})
+	s.addr = &address{raw: append(emptyAddr(), name...), ns: s.ns, name: name}
 	return nil
 }
 
