@@ -136,9 +136,12 @@ func sysFcntl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	return 0, unix.EINVAL
 }
 
-func readFlock(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd bool) (l vfs.FileLock, x linux.Flock, err error) {
+func readFlock(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd, get bool) (l vfs.FileLock, x linux.Flock, err error) {
 	if _, err := x.CopyIn(t, addr.Pointer()); err != nil {
 		return l, x, err
+	}
+	if get && !ofd && x.Type != unix.F_RDLCK && x.Type != unix.F_WRLCK {
+		return l, x, unix.EINVAL
 	}
 	l = vfs.FileLock{Type: x.Type, PID: t.PID()}
 	if ofd {
@@ -190,12 +193,9 @@ func readFlock(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd bool
 }
 
 func getlk(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd bool) error {
-	l, x, err := readFlock(t, f, addr, ofd)
+	l, x, err := readFlock(t, f, addr, ofd, true)
 	if err != nil {
 		return err
-	}
-	if x.Type == unix.F_UNLCK && !ofd {
-		return unix.EINVAL
 	}
 	var o any = t.FDTable()
 	if ofd {
@@ -218,7 +218,7 @@ func getlk(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd bool) er
 }
 
 func setlk(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, wait, ofd bool) error {
-	l, x, err := readFlock(t, f, addr, ofd)
+	l, x, err := readFlock(t, f, addr, ofd, false)
 	if err != nil {
 		return err
 	}

@@ -141,7 +141,7 @@ func link(t *kernel.Task, olddir, oldpath, newdir, newpath kernel.Arg, flags uin
 	}
 	defer o.done()
 	if flags&unix.AT_EMPTY_PATH != 0 {
-		if o.path == "" && !t.Credentials().HasCap(linux.CAP_DAC_READ_SEARCH) && (o.file == nil || o.file.Credentials() != t.Credentials()) {
+		if o.file != nil && o.file.Credentials() != t.Credentials() && !t.Credentials().HasCap(linux.CAP_DAC_READ_SEARCH) {
 			return 0, unix.ENOENT
 		}
 	}

@@ -69,15 +69,14 @@ func openAt(t *kernel.Task, dirfd, addr kernel.Arg, flags uint32, mode uint16) (
 
 func open(t *kernel.Task, dirfd, addr kernel.Arg, o vfs.OpenOptions) (uintptr, error) {
 	w, err := pathAt(t, dirfd, addr)
+	if err == nil && o.Resolve&vfs.ResolveInRoot != 0 && w.path[0] == '/' {
+		w, err = startAt(t, dirfd.Int(), "."+w.path) // dirfd is the root
+	}
 	if err != nil {
 		return 0, err
 	}
 	defer w.done()
-	f, err := vfs.Open(t, w.start, w.path, o)
-	if err != nil {
-		return 0, err
-	}
-	return t.InstallFD(f, o.Flags)
+	return t.OpenFD(o.Flags, func() (*vfs.FileDescription, error) { return vfs.Open(t, w.start, w.path, o) })
 }
 
 func sysOpenat2(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -96,12 +95,13 @@ func sysOpenat2(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		mode&^uint64(0o7777) != 0, mode != 0 && flags&(unix.O_CREAT|oTmpfile) == 0,
 		flags&unix.O_PATH != 0 && flags&^uint64(oPath) != 0:
 		return 0, unix.EINVAL
-	case resolve&vfs.ResolveCached != 0 && flags&(unix.O_TRUNC|unix.O_CREAT|oTmpfile) != 0:
-		return 0, unix.EAGAIN
 	}
 	f := openFlags(uint32(flags))
 	if err := checkFlags(f); err != nil {
 		return 0, err
+	}
+	if resolve&vfs.ResolveCached != 0 && flags&(unix.O_TRUNC|unix.O_CREAT|oTmpfile) != 0 {
+		return 0, unix.EAGAIN
 	}
 	return open(t, a[0], a[1], vfs.OpenOptions{Flags: f, Mode: uint16(mode), Resolve: uint32(resolve)})
 }

@@ -24,23 +24,25 @@ func makePipe(t *kernel.Task, addr kernel.Arg, flags uint32) (uintptr, error) {
 	if flags&notification != 0 {
 		return 0, unix.ENOPKG // as without CONFIG_WATCH_QUEUE
 	}
-	r, w := pipe.New(t, flags)
-	defer r.DecRef()
-	defer w.DecRef()
-	return 0, twoFDs(t, addr, r, w, flags&unix.O_CLOEXEC != 0)
+	return 0, twoFDs(t, addr, flags, func() (r, w *vfs.FileDescription, err error) {
+		r, w = pipe.New(t, flags)
+		return r, w, nil
+	})
 }
 
-// twoFDs gives two files descriptors and stores those at addr.
-func twoFDs(t *kernel.Task, addr kernel.Arg, x, y *vfs.FileDescription, cloexec bool) error {
-	fds, err := t.FDTable().NewFDs([]*vfs.FileDescription{x, y}, cloexec, nofile(t))
-	if err != nil {
+// twoFDs stores two descriptors at addr and gives them the files that open returns. The numbers are told also of files that then cannot be (net/socket.c
+// __sys_socketpair).
+func twoFDs(t *kernel.Task, addr kernel.Arg, flags uint32, open func() (x, y *vfs.FileDescription, err error)) error {
+	fdt, fds := t.FDTable(), make([]int32, 2)
+	if err := fdt.Reserve(fds, flags&unix.O_CLOEXEC != 0, nofile(t)); err != nil {
 		return err
 	}
-	if _, err := primitive.CopyInt32SliceOut(t, addr.Pointer(), fds); err != nil {
-		for _, fd := range fds {
-			t.FDTable().Close(t, fd)
-		}
-		return err
+	var x, y *vfs.FileDescription
+	_, err := primitive.CopyInt32SliceOut(t, addr.Pointer(), fds)
+	if err == nil {
+		x, y, err = open()
 	}
-	return nil
+	fdt.Install(fds[0], x)
+	fdt.Install(fds[1], y)
+	return err
 }

@@ -43,7 +43,7 @@ func sysPrlimit64(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	if o.ThreadGroup() != t.ThreadGroup() && !mayPrlimit(t, o) {
+	if o != t && !mayPrlimit(t, o) {
 		return 0, unix.EPERM
 	}
 	old, err := prlimit(t, o, a[1].Uint(), n)

@@ -12,8 +12,8 @@ import (
 
 func init() {
 	register(
-		full(0, "read", "fd buf size", sysRead),
-		full(1, "write", "fd data size", sysWrite),
+		full(0, "read", "fd buf size", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return single(t, a, false, -1) }),
+		full(1, "write", "fd data size", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return single(t, a, true, -1) }),
 		full(17, "pread64", "fd buf size off", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return positioned(t, a, false) }),
 		full(18, "pwrite64", "fd data size off", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return positioned(t, a, true) }),
 		full(19, "readv", "fd iovec int", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return vector(t, a, false, -1, 0) }),
@@ -38,36 +38,31 @@ func result(n int64, err error) (uintptr, error) {
 	return 0, err
 }
 
-func sysRead(t *kernel.Task, a kernel.Args) (uintptr, error) {
+// single is read(2) and write(2), and from an offset that is not negative pread64(2) and pwrite64(2).
+func single(t *kernel.Task, a kernel.Args, write bool, off int64) (uintptr, error) {
 	f, err := t.GetFile(a[0].Int())
 	if err != nil {
 		return 0, err
 	}
 	defer f.DecRef()
-	if !f.Readable() {
+	switch {
+	case off >= 0 && !f.Seekable():
+		return 0, unix.ESPIPE
+	case write && !f.Writable(), !write && !f.Readable():
 		return 0, unix.EBADF
 	}
-	dst, err := t.SingleIO(a[1].Pointer(), a[2].Int64())
-	if err != nil {
+	seq, err := t.SingleIO(a[1].Pointer(), a[2].Int64())
+	switch {
+	case err != nil:
 		return 0, err
+	case write && off >= 0:
+		return result(f.PWrite(t, seq, off, 0))
+	case write:
+		return sigpipe(t, f, seq, -1, 0)
+	case off >= 0:
+		return result(f.PRead(t, seq, off, 0))
 	}
-	return result(f.Read(t, dst, 0))
-}
-
-func sysWrite(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	f, err := t.GetFile(a[0].Int())
-	if err != nil {
-		return 0, err
-	}
-	defer f.DecRef()
-	if !f.Writable() {
-		return 0, unix.EBADF
-	}
-	src, err := t.SingleIO(a[1].Pointer(), a[2].Int64())
-	if err != nil {
-		return 0, err
-	}
-	return sigpipe(t, f, src, -1, 0)
+	return result(f.Read(t, seq, 0))
 }
 
 // write writes to the position, or to off if that is not negative, and raises SIGPIPE with EPIPE.
@@ -91,25 +86,7 @@ func positioned(t *kernel.Task, a kernel.Args, write bool) (uintptr, error) {
 	if a[3].Int64() < 0 {
 		return 0, unix.EINVAL
 	}
-	f, err := t.GetFile(a[0].Int())
-	if err != nil {
-		return 0, err
-	}
-	defer f.DecRef()
-	switch {
-	case !f.Seekable():
-		return 0, unix.ESPIPE
-	case write && !f.Writable(), !write && !f.Readable():
-		return 0, unix.EBADF
-	}
-	seq, err := t.SingleIO(a[1].Pointer(), a[2].Int64())
-	switch {
-	case err != nil:
-		return 0, err
-	case write:
-		return result(f.PWrite(t, seq, a[3].Int64(), 0))
-	}
-	return result(f.PRead(t, seq, a[3].Int64(), 0))
+	return single(t, a, write, a[3].Int64())
 }
 
 func vectorAt(t *kernel.Task, a kernel.Args, write bool) (uintptr, error) {

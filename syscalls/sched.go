@@ -293,15 +293,13 @@ func sysGetaffinity(t *kernel.Task, a kernel.Args) (uintptr, error) {
 }
 
 func sysGetcpu(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	if p := a[0].Pointer(); p != 0 {
-		if err := t.CopyOutUint32(p, t.CPU()); err != nil {
-			return 0, err
+	var err error
+	for i, v := range []uint32{t.CPU(), 0} {
+		if p := a[i].Pointer(); p != 0 && t.CopyOutUint32(p, v) != nil {
+			err = unix.EFAULT // the other is told all the same
 		}
 	}
-	if p := a[1].Pointer(); p != 0 {
-		return 0, t.CopyOutUint32(p, 0)
-	}
-	return 0, nil
+	return 0, err
 }
 
 func sysSchedSetattr(t *kernel.Task, a kernel.Args) (uintptr, error) {

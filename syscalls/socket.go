@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"gvisor.dev/gvisor/pkg/marshal/primitive"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -112,28 +111,21 @@ func sysSocketpair(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	// The numbers are told first, also of a pair that then cannot be (net/socket.c __sys_socketpair).
-	fds, err := t.FDTable().Free(2, nofile(t))
-	if err != nil {
-		return 0, err
-	}
-	if _, err := primitive.CopyInt32SliceOut(t, a[3].Pointer(), fds); err != nil {
-		return 0, err
-	}
-	if a[0].Int() != unix.AF_UNIX {
-		if _, err := socket.New(t, a[0].Int(), typ, a[2].Int()); err != nil {
-			return 0, err
+	return 0, twoFDs(t, a[3], flags, func() (f, g *vfs.FileDescription, err error) {
+		if a[0].Int() != unix.AF_UNIX {
+			s, err := socket.New(t, a[0].Int(), typ, a[2].Int())
+			if err == nil {
+				socket.Open(t, s, 0).DecRef()
+				err = unix.EOPNOTSUPP
+			}
+			return nil, nil, err
 		}
-		return 0, unix.EOPNOTSUPP
-	}
-	x, y, err := unixsock.Pair(t, typ, a[2].Int())
-	if err != nil {
-		return 0, err
-	}
-	f, g := socket.Open(t, x, flags&unix.O_NONBLOCK), socket.Open(t, y, flags&unix.O_NONBLOCK)
-	defer f.DecRef()
-	defer g.DecRef()
-	return 0, twoFDs(t, a[3], f, g, flags&unix.O_CLOEXEC != 0)
+		x, y, err := unixsock.Pair(t, typ, a[2].Int())
+		if err != nil {
+			return nil, nil, err
+		}
+		return socket.Open(t, x, flags&unix.O_NONBLOCK), socket.Open(t, y, flags&unix.O_NONBLOCK), nil
+	})
 }
 
 func sysBind(t *kernel.Task, a kernel.Args) (uintptr, error) {
@@ -208,31 +200,33 @@ func accept(t *kernel.Task, a kernel.Args, flags uint32) (uintptr, error) {
 	if flags&^(unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC) != 0 {
 		return 0, unix.EINVAL
 	}
-	s, ok := f.Impl().(socket.Socket)
-	if !ok {
-		return 0, unix.ENOTSOCK
-	}
-	var n socket.Socket
-	var peer []byte
-	try := func() (err error) {
-		n, peer, err = s.Accept(t)
-		return err
-	}
-	if err = try(); err == unix.EWOULDBLOCK && !f.Nonblocking() {
-		d := s.Base().RecvDeadline()
-		err = interrupted(f.Wait(t, waiter.ReadableEvents|waiter.EventErr|waiter.EventHUp, d, try), !d.IsZero())
-	}
-	if err != nil {
-		return 0, err
-	}
-	nf := socket.Open(t, n, flags&unix.SOCK_NONBLOCK)
-	if a[1] != 0 {
-		if err := copyOutAddr(t, peer, a[1].Pointer(), a[2].Pointer()); err != nil {
-			nf.DecRef()
-			return 0, err
+	return t.OpenFD(flags, func() (*vfs.FileDescription, error) {
+		s, ok := f.Impl().(socket.Socket)
+		if !ok {
+			return nil, unix.ENOTSOCK
 		}
-	}
-	return t.InstallFD(nf, flags)
+		var n socket.Socket
+		var peer []byte
+		try := func() (err error) {
+			n, peer, err = s.Accept(t)
+			return err
+		}
+		if err = try(); err == unix.EWOULDBLOCK && !f.Nonblocking() {
+			d := s.Base().RecvDeadline()
+			err = interrupted(f.Wait(t, waiter.ReadableEvents|waiter.EventErr|waiter.EventHUp, d, try), !d.IsZero())
+		}
+		if err != nil {
+			return nil, err
+		}
+		nf := socket.Open(t, n, flags&unix.SOCK_NONBLOCK)
+		if a[1] != 0 {
+			if err := copyOutAddr(t, peer, a[1].Pointer(), a[2].Pointer()); err != nil {
+				nf.DecRef()
+				return nil, err
+			}
+		}
+		return nf, nil
+	})
 }
 
 func sockName(t *kernel.Task, a kernel.Args, get func(socket.Socket, *kernel.Task) ([]byte, error)) (uintptr, error) {

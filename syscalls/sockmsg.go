@@ -198,8 +198,11 @@ func copyInMsghdr(t *kernel.Task, addr hostarch.Addr) (h msghdr, data usermem.IO
 	return h, data, err
 }
 
-// onSocket calls fn with the socket of fd and its file.
-func onSocket(t *kernel.Task, fd kernel.Arg, fn func(f *vfs.FileDescription, s socket.Socket) (int64, error)) (uintptr, error) {
+// onSocket calls fn with the socket of fd and its file: EINVAL for MSG_CMSG_COMPAT, which only the kernel may say.
+func onSocket(t *kernel.Task, fd, flags kernel.Arg, fn func(f *vfs.FileDescription, s socket.Socket) (int64, error)) (uintptr, error) {
+	if flags.Uint()&0x80000000 != 0 {
+		return 0, unix.EINVAL
+	}
 	f, s, err := getSocket(t, fd.Int())
 	if err != nil {
 		return 0, err
@@ -210,7 +213,7 @@ func onSocket(t *kernel.Task, fd kernel.Arg, fn func(f *vfs.FileDescription, s s
 }
 
 func sysSendmsg(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	return onSocket(t, a[0], func(f *vfs.FileDescription, s socket.Socket) (int64, error) {
+	return onSocket(t, a[0], a[2], func(f *vfs.FileDescription, s socket.Socket) (int64, error) {
 		return sendmsg(t, f, s, a[1].Pointer(), a[2].Int())
 	})
 }
@@ -332,7 +335,7 @@ func sendCred(t *kernel.Task, data []byte, m *socket.Message) error {
 }
 
 func sysRecvmsg(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	return onSocket(t, a[0], func(f *vfs.FileDescription, s socket.Socket) (int64, error) {
+	return onSocket(t, a[0], a[2], func(f *vfs.FileDescription, s socket.Socket) (int64, error) {
 		return recvmsg(t, f, s, a[1].Pointer(), a[2].Int(), time.Time{})
 	})
 }
@@ -468,7 +471,7 @@ func messages(t *kernel.Task, addr hostarch.Addr, n uint32, one func(addr hostar
 }
 
 func sysSendmmsg(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	return onSocket(t, a[0], func(f *vfs.FileDescription, s socket.Socket) (int64, error) {
+	return onSocket(t, a[0], a[3], func(f *vfs.FileDescription, s socket.Socket) (int64, error) {
 		return messages(t, a[1].Pointer(), a[2].Uint(), func(addr hostarch.Addr) (int64, bool, error) {
 			n, err := sendmsg(t, f, s, addr, a[3].Int())
 			return n, true, err
@@ -477,7 +480,7 @@ func sysSendmmsg(t *kernel.Task, a kernel.Args) (uintptr, error) {
 }
 
 func sysRecvmmsg(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	return onSocket(t, a[0], func(f *vfs.FileDescription, s socket.Socket) (int64, error) {
+	return onSocket(t, a[0], a[3], func(f *vfs.FileDescription, s socket.Socket) (int64, error) {
 		deadline, err := copyInDeadline(t, a[4].Pointer())
 		if err != nil {
 			return 0, err

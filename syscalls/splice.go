@@ -65,7 +65,8 @@ func (m *mover) move(n uint64) (uintptr, error) {
 		b := (*buf)[:min(n-done, spliceChunk)]
 		c, err := m.step(b, done == 0)
 		done += uint64(c)
-		if err != nil || c < len(b) {
+		// Less than asked for is no end of a file, which the output may be, too.
+		if err != nil || c == 0 || c < len(b) && !m.in.Seekable() {
 			if done > 0 {
 				err = nil
 			}
@@ -173,19 +174,27 @@ func sysSendfile(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	in, out, err := twoFiles(t, a[1].Int(), a[0].Int())
+	in, err := t.GetFile(a[1].Int())
 	if err != nil {
 		return 0, err
 	}
 	defer in.DecRef()
-	defer out.DecRef()
 	switch {
-	case !in.Readable(), !out.Writable():
+	case !in.Readable():
 		return 0, unix.EBADF
-	case a[3].Int64() < 0, off != nil && *off < 0:
-		return 0, unix.EINVAL
 	case !in.Seekable() && off != nil:
 		return 0, unix.ESPIPE
+	case a[3].Int64() < 0, off != nil && *off < 0:
+		return 0, unix.EINVAL
+	}
+	out, err := t.GetFile(a[0].Int())
+	if err != nil {
+		return 0, err
+	}
+	defer out.DecRef()
+	switch {
+	case !out.Writable():
+		return 0, unix.EBADF
 	case !in.Seekable() && !isPipe(out), isPipe(in) && in.Inode() == out.Inode(), unspliced(in), out.Flags()&unix.O_APPEND != 0 && out.Seekable():
 		return 0, unix.EINVAL
 	}
@@ -210,7 +219,7 @@ func isPipe(f *vfs.FileDescription) bool { return f.Inode().Mode()&unix.S_IFMT =
 // unspliced reports whether nothing is read from f but by read(2): it has no splice_read.
 func unspliced(f *vfs.FileDescription) bool {
 	i, ok := f.Impl().(vfs.NoSpliceReader)
-	return ok && i.NoSpliceRead() || f.Inode().Mode()&unix.S_IFMT == unix.S_IFDIR
+	return ok && i.NoSpliceRead() || f.Inode().Mode()&unix.S_IFMT == unix.S_IFDIR || f.Anonymous()
 }
 
 const spliceFlags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MORE | unix.SPLICE_F_GIFT
@@ -243,7 +252,7 @@ func sysSplice(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, unix.EBADF
 	case m.inOff != nil && *m.inOff < 0, m.outOff != nil && *m.outOff < 0:
 		return 0, unix.EINVAL
-	case !isPipe(in) && !isPipe(out), unspliced(in):
+	case !isPipe(in) && !isPipe(out), unspliced(in), out.Anonymous(), a[4].Int64() < 0 && !(isPipe(in) && isPipe(out)):
 		return 0, unix.EINVAL
 	case isPipe(in) && isPipe(out) && in.Inode() == out.Inode():
 		return 0, unix.EINVAL
@@ -314,15 +323,11 @@ func sysVmsplice(t *kernel.Task, a kernel.Args) (uintptr, error) {
 }
 
 func sysCopyFileRange(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	in, err := t.GetFile(a[0].Int())
+	in, out, err := twoFiles(t, a[0].Int(), a[2].Int())
 	if err != nil {
 		return 0, err
 	}
 	defer in.DecRef()
-	out, err := t.GetFile(a[2].Int())
-	if err != nil {
-		return 0, err
-	}
 	defer out.DecRef()
 	m := mover{t: t, in: in, out: out}
 	if m.inOff, err = readOffset(t, a[1]); err != nil {
@@ -334,14 +339,12 @@ func sysCopyFileRange(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if a[5] != 0 {
 		return 0, unix.EINVAL
 	}
-	for _, f := range []*vfs.FileDescription{in, out} {
-		switch f.Inode().Mode() & unix.S_IFMT {
-		case unix.S_IFREG:
-		case unix.S_IFDIR:
-			return 0, unix.EISDIR
-		default:
-			return 0, unix.EINVAL
-		}
+	x, y := in.Inode().Mode()&unix.S_IFMT, out.Inode().Mode()&unix.S_IFMT
+	switch {
+	case x == unix.S_IFDIR, y == unix.S_IFDIR:
+		return 0, unix.EISDIR
+	case x != unix.S_IFREG, y != unix.S_IFREG:
+		return 0, unix.EINVAL
 	}
 	if !in.Readable() || !out.Writable() || out.Flags()&unix.O_APPEND != 0 {
 		return 0, unix.EBADF

@@ -44,6 +44,9 @@ const statFlags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_EMPTY_PATH | unix.AT_NO_AUT
 const statSync = 0x6000 // AT_STATX_SYNC_TYPE
 
 func statAt(t *kernel.Task, dirfd, path, buf kernel.Arg, flags uint32) (uintptr, error) {
+	if path == 0 && flags&unix.AT_EMPTY_PATH != 0 && dirfd.Int() >= 0 {
+		return sysFstat(t, kernel.Args{dirfd, buf}) // the other flags are not looked at (vfs_fstatat)
+	}
 	if flags&^uint32(statFlags|statSync) != 0 {
 		return 0, unix.EINVAL
 	}

@@ -139,7 +139,7 @@ func sysProcessMadvise(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, err
 	}
 	advice := a[3].Int()
-	m, err := mmOf(t, target, unix.EPERM)
+	m, err := mmOf(t, target, unix.EACCES)
 	if err != nil {
 		return 0, err
 	}

@@ -2,7 +2,6 @@ package syscalls
 
 import (
 	"moat/sentry/kernel"
-	"moat/sentry/linuxerr"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -67,7 +66,7 @@ func waitTarget(t *kernel.Task, o *kernel.WaitOptions, pid int32) error {
 // sysWaitid writes the siginfo on errors too.
 func sysWaitid(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	r, err := waitid(t, a)
-	if p := a[2].Pointer(); p != 0 && !linuxerr.IsRestart(err) {
+	if p := a[2].Pointer(); p != 0 {
 		if e := copyOutWaitInfo(t, p, r); e != nil {
 			err = e
 		}

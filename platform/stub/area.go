@@ -119,31 +119,30 @@ func (a *Area) Saved(n int) []byte { return a.Bytes(a.addr+pageSize, uint64(n)) 
 // Addr is the area's address in the stub.
 func (a *Area) Addr() uint64 { return a.addr }
 
-// newAreaLocked returns an area and the order that maps it in the stub, if it is not.
+// newAreaLocked returns an area with memory that no thread of the stub has, and the order that maps it there.
 //
 // +checklocks:s.orderMu
-func (s *Space) newAreaLocked() (*Area, []order, error) {
-	if n := len(s.free); n > 0 {
-		a := s.free[n-1]
-		s.free = s.free[:n-1]
-		a.reset()
-		return a, nil, nil
-	}
-	if s.numAreas >= maxAreas {
-		return nil, nil, unix.EAGAIN
-	}
+func (s *Space) newAreaLocked() (*Area, order, error) {
 	c, err := s.host.newChunk()
 	if err != nil {
-		return nil, nil, err
+		return nil, order{}, err
 	}
-	a := &Area{space: s, chunk: c, addr: areaBase + uint64(s.numAreas)*areaSize}
-	s.numAreas++
-	a.reset()
 	s.areasMu.Lock()
-	s.areas = append(s.areas, a)
-	s.areasMu.Unlock()
-	return a, []order{{nr: unix.SYS_MMAP, args: [6]uint64{a.addr, areaSize, unix.PROT_READ | unix.PROT_WRITE,
-		unix.MAP_SHARED | unix.MAP_FIXED, uint64(s.host.ctlFD), uint64(c.off)}}}, nil
+	defer s.areasMu.Unlock()
+	var a *Area
+	if n := len(s.free); n > 0 {
+		a, s.free = s.free[n-1], s.free[:n-1]
+		s.stale, a.chunk = append(s.stale, a.chunk), c
+	} else if n := len(s.areas); n < maxAreas {
+		a = &Area{space: s, chunk: c, addr: areaBase + uint64(n)*areaSize}
+		s.areas = append(s.areas, a)
+	} else {
+		s.host.freeChunks(c)
+		return nil, order{}, unix.EAGAIN
+	}
+	a.reset()
+	return a, order{nr: unix.SYS_MMAP, args: [6]uint64{a.addr, areaSize, unix.PROT_READ | unix.PROT_WRITE,
+		unix.MAP_SHARED | unix.MAP_FIXED, uint64(s.host.ctlFD), uint64(c.off)}}, nil
 }
 
 // reset makes a an area whose thread is about to trap by itself, first of all. What another thread left in it goes: its control page and, at the top of
@@ -166,9 +165,8 @@ const frameSize = 12 << 10
 // Release gives a thread that waits for the sentry back to its space, for another guest thread of it; behind says that it does so behind a call,
 // where it stays until it is told StateFrame. How it left the area is no secret within an address space.
 func (a *Area) Release(behind bool) {
-	if a.behind = behind; behind {
-		a.Park(nil)
-	}
+	a.behind = behind
+	a.Park(nil)
 	c := a.Control()
 	c.Opaque.Store(1)
 	c.GuestSpin.Store(0)

@@ -42,6 +42,8 @@ func HelperRules(ctl int) []Rule {
 		{Nr: unix.SYS_CLONE, Name: "clone", Args: []ArgRule{{0, all, forkFlags}}, Why: "make a stub"},
 		{Nr: unix.SYS_PRCTL, Name: "prctl", Args: []ArgRule{{0, all, unix.PR_SET_PDEATHSIG}, {1, all, uint32(unix.SIGKILL)}}, Why: "end with the sentry"},
 		{Nr: unix.SYS_PRCTL, Name: "prctl", Args: []ArgRule{{0, all, unix.PR_SET_NAME}, {1, all, nameAddr & 0xffffffff}}, Why: "the program's name, for host tools"},
+		{Nr: unix.SYS_TGKILL, Name: "tgkill", Args: []ArgRule{{2, all, 0}}, Why: "has a guest thread ended?"},
+		{Nr: unix.SYS_SCHED_SETAFFINITY, Name: "sched_setaffinity", Args: []ArgRule{{0, all, 0}}, Why: "guest threads, which begin with the helper's CPUs, run on all"},
 		{Nr: unix.SYS_SIGALTSTACK, Name: "sigaltstack", Why: "a new guest thread gets its signal stack"},
 		{Nr: unix.SYS_CLOSE_RANGE, Name: "close_range", Why: "it drops all descriptors"},
 		{Nr: unix.SYS_PRCTL, Name: "prctl", Args: []ArgRule{{0, all, unix.PR_SET_SYSCALL_USER_DISPATCH}, {1, all, unix.PR_SYS_DISPATCH_ON}, {2, all, codeAddr & 0xffffffff},

@@ -23,6 +23,8 @@ type Config struct {
 	Handlers bool
 	// NewThread makes the platform's Thread of host thread tid. a is nil without Handlers.
 	NewThread func(s *Space, tid int, a *Area) (platform.Thread, error)
+	// Looks reports whether somebody in the sentry looks for guests' calls from the CPU all the time. nil without Handlers.
+	Looks func(cpu int) bool
 }
 
 // Host makes stubs: a platform.Platform.
@@ -138,7 +140,7 @@ func New(cfg Config) (*Host, error) {
 	// An empty batch is answered once the stub is up.
 	h.zygote.orderMu.Lock()
 	defer h.zygote.orderMu.Unlock()
-	if err := h.zygote.carryOut(nil); err != nil {
+	if err := h.zygote.carryOut(nil, false); err != nil {
 		return nil, fmt.Errorf("the first stub did not start: %w", err)
 	}
 	return h, nil
@@ -171,15 +173,6 @@ func (*Host) UserRange() hostarch.AddrRange {
 // Reserved implements platform.Platform.
 func (*Host) Reserved() hostarch.AddrRange {
 	return hostarch.AddrRange{Start: WindowBase, End: windowEnd}
-}
-
-// NewAddressSpace implements platform.Platform.
-func (h *Host) NewAddressSpace() (platform.AddressSpace, error) {
-	s, err := h.take()
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
 }
 
 // Close implements platform.Platform.
@@ -261,8 +254,8 @@ func (h *Host) newChunk() (*chunk, error) {
 	return c, nil
 }
 
-func (h *Host) freeChunk(c *chunk) {
+func (h *Host) freeChunks(c ...*chunk) {
 	h.mu.Lock()
-	h.freeAreas = append(h.freeAreas, c)
+	h.freeAreas = append(h.freeAreas, c...)
 	h.mu.Unlock()
 }

@@ -22,6 +22,8 @@ func TestLayout(t *testing.T) {
 		{"EFlags", unsafe.Offsetof(c.Regs) + unsafe.Offsetof(c.Regs.EFlags), 0x98},
 		{"nap", unsafe.Offsetof(c.nap), 248}, {"wake", unsafe.Offsetof(c.wake), 256}, {"naps", unsafe.Offsetof(Bells{}.naps), offNaps},
 		{"tid", unsafe.Offsetof(c.tid), offTID}, {"made", unsafe.Offsetof(replyPage{}.made), 0}, {"ready", unsafe.Offsetof(replyPage{}.ready), 8}, {"name", orderAddr + unsafe.Offsetof(orderPage{}.name), nameAddr}, {"ops", unsafe.Offsetof(orderPage{}.ops), orderBytes},
+		{"ack", orderAddr + unsafe.Offsetof(orderPage{}.ack), ackAddr},
+		{"part", orderAddr + unsafe.Offsetof(orderPage{}.part), partAddr}, {"cpus", orderAddr + unsafe.Offsetof(orderPage{}.cpus), cpusAddr}, {"size of cpus", unsafe.Sizeof(orderPage{}.cpus), cpusSize},
 		{"Nap", unsafe.Offsetof(Bells{}.Nap), 16}, {"Bell", unsafe.Offsetof(Bells{}.Bell), 64}, {"rung", unsafe.Offsetof(replyPage{}.rung), 256},
 	} {
 		if f.got != f.want {

@@ -2,6 +2,9 @@ package stub
 
 import (
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+	gsync "gvisor.dev/gvisor/pkg/sync"
 )
 
 // The stub's own pages (stub_amd64.s has the layout too).
@@ -41,11 +44,15 @@ const (
 	// slotBytes is what a stub's control pages take in the control file.
 	slotBytes = orderSize + replySize + basesSize
 
-	maxOrders  = orderSize/orderBytes - 1
+	maxOrders  = orderSize/orderBytes - 3
 	orderBytes = 64
 
 	nameSize = 16 // TASK_COMM_LEN
 	nameAddr = orderAddr + 28
+	ackAddr  = orderAddr + 24
+	partAddr = orderAddr + 44
+	cpusSize = 128
+	cpusAddr = orderAddr + orderSize - cpusSize
 )
 
 // CodeAddr is the page of the entry code in every stub, HelperAddr that of the helper's code. Entered at its start with EntryExit in RAX the entry code ends the
@@ -56,10 +63,11 @@ const (
 	EntryExit  = StateExit
 )
 
-// Numbers that are not system calls but orders to make a stub or a guest thread.
+// Numbers that are not system calls but orders to make a stub, to make a guest thread, and to wait for a guest thread's end.
 const (
 	orderFork   = ^uint64(0)
 	orderThread = ^uint64(1)
+	orderEnd    = ^uint64(2)
 )
 
 // order is one call for the helper to make.
@@ -82,8 +90,12 @@ type orderPage struct {
 	ack atomic.Uint32
 	// name is for SetName.
 	name [nameSize]byte
-	_    [36 - nameSize]byte
+	// part is what ack becomes by an order to tell that a part of the batch is done.
+	part uint32
+	_    [32 - nameSize]byte
 	ops  [maxOrders]order
+	// cpus are those that guest threads may run on.
+	cpus unix.CPUSet
 }
 
 // replyPage is writable in the stub. made is where the ID of a thread without an area goes, which nobody reads. ready says that a thread may be seized: a guest that
@@ -102,27 +114,46 @@ type GoneError struct{ What string }
 
 func (e GoneError) Error() string { return "stub: the stub process is gone: " + e.What }
 
-// carryOut gives the orders to the helper and waits for it. A helper that meets an error ends its process.
+// carryOut gives the orders to the helper and waits until it is done, or tells of a part. A helper that meets an error ends its process.
 //
-// The helper runs on the CPU that this is called on: to switch there costs 4 us, to wake another CPU ten times as much.
+// The helper runs on the CPU that this is called on: to switch there costs 4 us, to wake another CPU ten times as much. But if apart is set and the CPU is that of who looks for
+// guests' calls, who must go on, the helper runs elsewhere, and other goroutines here. Stubs that a helper makes inherit its place, so that of the zygote is left alone.
 //
 // Preconditions: len(ops) <= maxOrders.
 //
 // +checklocks:s.orderMu
-func (s *Space) carryOut(ops []order) error {
+func (s *Space) carryOut(ops []order, apart bool) error {
 	if s.dead.Load() {
 		return s.gone()
 	}
 	o := s.slot.order
 	copy(o.ops[:], ops)
 	o.n = uint32(len(ops))
-	s.follow()
-	seq := o.seq.Add(1)
-	o.waits.Store(1)
+	here := CPU()
+	if apart = apart && s.host.cfg.Looks(here); apart {
+		PinOff(s.pid, here)
+	} else if here != s.cpu && s != s.host.zygote {
+		s.cpu = here
+		Pin(s.pid, here)
+	}
+	o.part = o.seq.Load() + 1
+	o.seq.Add(2)
 	futexWake(&o.seq, 1)
+	for i := 0; apart && i < 1000 && o.ack.Load()-o.part > 1; i++ {
+		gsync.Goyield()
+	}
+	return s.await(o.part)
+}
+
+// await waits until the helper is done with the batch, or tells of part.
+//
+// +checklocks:s.orderMu
+func (s *Space) await(part uint32) error {
+	o := s.slot.order
+	o.waits.Store(1)
 	for wait, d := futexWaitBriefly, briefly; ; wait, d = futexWait, aliveCheck {
 		v := o.ack.Load()
-		if v == seq {
+		if v == o.seq.Load() || v == part {
 			break
 		}
 		if s.dead.Load() {
@@ -132,14 +163,4 @@ func (s *Space) carryOut(ops []order) error {
 	}
 	o.waits.Store(0)
 	return nil
-}
-
-// follow puts the helper on the CPU that the caller runs on. Threads that a helper makes inherit its place, so that of the zygote is left alone.
-//
-// +checklocks:s.orderMu
-func (s *Space) follow() {
-	if cpu := CPU(); cpu != s.cpu && s.settled {
-		s.cpu = cpu
-		Pin(s.pid, cpu)
-	}
 }

@@ -60,6 +60,7 @@ func mapSlot(fd int, off int64) (*slot, error) {
 	sl := &slot{off: off, mem: mem, order: (*orderPage)(unsafe.Pointer(&mem[0])), reply: (*replyPage)(unsafe.Pointer(&mem[orderSize])),
 		bases: unsafe.Slice((*uint64)(unsafe.Pointer(&mem[orderSize+replySize])), MaxTexts)}
 	sl.order.ctl, sl.order.ackOff = uint32(fd), uint64(off)+uint64(unsafe.Offsetof(sl.order.ack))
+	sl.order.cpus = CPUs
 	return sl, nil
 }
 

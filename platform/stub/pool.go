@@ -1,25 +1,28 @@
 package stub
 
 import (
-	"time"
+	"cmp"
+	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"moat/platform"
 )
 
 // A stub takes the host some tenths of a millisecond to make: a process with its mappings, and threads. So stubs are used for one address
 // space after the other, and some are always ready.
 //
-// When an address space is released its mappings go, which the helper tells in a way that no guest can forge; then its guest threads are told to
-// end. Only when the host says that they have ended is the stub used again: a guest thread that stays, whatever it may have done to its registers and
-// its area, would run in the next address space.
+// When an address space is released its mappings go, which the helper tells in a way that no guest can forge. Then it waits until its guest threads, which were told to
+// end, have ended, and makes new ones. Only the host is asked whether they have: a guest thread that stays, whatever it may have done to its registers and its area, would
+// run in the next address space. If one does not end, the helper ends the stub.
 
 const (
 	// maxReady is how many stubs wait for use, or are being made ready for it.
 	maxReady = 8
 	// firstThreads is how many guest threads a new stub has; one that is used again has as many as were used, up to maxThreads.
 	firstThreads, maxThreads = 2, 8
-	// exitPatience is how long a guest thread may take to end.
-	exitPatience = time.Second
+	// maxEnds is how many guest threads may have to end before a stub is used again.
+	maxEnds = 256
 )
 
 // want reports whether there is room for one stub more, and takes it.
@@ -33,36 +36,36 @@ func (h *Host) want() bool {
 	return true
 }
 
-// put adds a stub, one of those that are coming, to the ready ones; nil if it came to nothing.
-func (h *Host) put(s *Space) {
+// put adds one of the stubs that are coming to the ready ones; false if it came to nothing, or is not wanted any more.
+func (h *Host) put(s *Space, ok bool) bool {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.coming--
-	if s != nil && !h.closed {
+	if ok = ok && !h.closed; ok {
 		s.released.Store(false)
 		h.ready = append(h.ready, s)
-		s = nil
 	}
-	h.mu.Unlock()
-	if s != nil {
-		s.kill()
-	}
+	return ok
 }
 
-// take returns a stub with nothing mapped.
-func (h *Host) take() (*Space, error) {
+// NewAddressSpace implements platform.Platform.
+func (h *Host) NewAddressSpace() (platform.AddressSpace, error) {
 	if h.zygote.dead.Load() {
 		return nil, h.zygote.gone()
 	}
 	h.mu.Lock()
 	var s *Space
 	var ended []*Space
-	for n := len(h.ready); n > 0 && s == nil; n-- {
-		s = h.ready[n-1]
-		h.ready[n-1] = nil
-		h.ready = h.ready[:n-1]
-		if s.dead.Load() {
-			ended, s = append(ended, s), nil
+	for n := len(h.ready) - 1; n >= 0 && s == nil; n-- {
+		switch r := h.ready[n]; {
+		case r.dead.Load():
+			ended = append(ended, r)
+		case r.renewed():
+			s = r
+		default:
+			continue
 		}
+		h.ready = slices.Delete(h.ready, n, n+1)
 	}
 	low := len(h.ready) == 0 && h.coming == 0 && !h.closed
 	if low {
@@ -76,14 +79,23 @@ func (h *Host) take() (*Space, error) {
 		go h.refill()
 	}
 	if s == nil {
-		return h.create()
+		var err error
+		if s, err = h.create(); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.adopt(); err != nil {
+		s.kill()
+		return nil, err
 	}
 	return s, nil
 }
 
 func (h *Host) refill() {
-	s, _ := h.create() // whoever needs one will meet the error
-	h.put(s)
+	s, err := h.create() // whoever needs one will meet the error
+	if !h.put(s, err == nil) && err == nil {
+		s.kill()
+	}
 }
 
 // create makes a stub from the zygote, in which no guest code ever runs.
@@ -102,80 +114,80 @@ func (h *Host) create() (*Space, error) {
 		h.freeSlot(sl)
 		return nil, err
 	}
-	s := &Space{host: h, pid: pid, slot: sl, cpu: -1}
+	s := &Space{host: h, pid: pid, slot: sl, cpu: -1, used: firstThreads}
 	h.enter(s, fork)
-	if err := s.settle(); err != nil {
+	if !s.renew() {
 		s.kill()
-		return nil, err
+		return nil, s.gone()
 	}
 	return s, nil
 }
 
-// settle gives a new stub its first threads.
-func (s *Space) settle() error {
-	s.orderMu.Lock()
-	defer s.orderMu.Unlock()
-	if s.host.cfg.Handlers {
-		if err := s.populateLocked(firstThreads); err != nil {
-			return err
-		}
-	}
-	s.settled = true
-	return nil
-}
-
-// populateLocked makes n idle guest threads, in a stub that has none: what is in their areas is what the host wrote there.
-//
-// +checklocks:s.orderMu
-func (s *Space) populateLocked(n int) error {
-	made := make([]*Area, n)
-	var orders, threads []order
-	for i := range made {
-		a, o, err := s.newAreaLocked()
-		if err != nil {
-			return err
-		}
-		a.Control().SentrySleeps.Store(1) // it is waited for below: it need ring no bell
-		made[i], orders, threads = a, append(orders, o...), append(threads, threadOrder(a))
-	}
-	if _, err := s.makeLocked(append(orders, threads...)); err != nil {
-		return err
-	}
-	for _, a := range made {
-		a.tid = int(a.Control().tid.Load())
-		s.freeCPU(a.tid)
-		s.tids = append(s.tids, a.tid)
-		s.idle = append(s.idle, a)
-	}
-	for _, a := range made {
-		if err := a.Await(0); err != nil { // until it is in the handler it could not be told to end
-			return err
-		}
-		a.Control().SentrySleeps.Store(0)
-	}
-	return nil
-}
-
-// empty unmaps everything and lets the guest threads go; false if the stub is of no use any more.
-func (s *Space) empty() bool {
+// renew empties the stub and has its helper make it ready for the next address space, which goes on when renew returns; false if it is of no use any more.
+func (s *Space) renew() bool {
 	s.queueMu.Lock()
 	s.queue = s.queue[:0]
 	s.queued.Store(false)
 	s.queueMu.Unlock()
 	s.orderMu.Lock()
 	defer s.orderMu.Unlock()
-	ok := !s.broken.Load() && !s.dead.Load() && s.failed == nil && s.carryOut([]order{
-		{nr: unix.SYS_MUNMAP, args: [6]uint64{minUser, WindowBase - minUser}},
-		{nr: unix.SYS_MUNMAP, args: [6]uint64{windowEnd, stubBase - windowEnd}},
-	}) == nil
-	if !ok {
-		s.host.put(nil)
+	if s.broken.Load() || s.failed != nil || len(s.tids) > maxEnds {
 		return false
 	}
+	orders := []order{
+		{nr: unix.SYS_MUNMAP, args: [6]uint64{minUser, WindowBase - minUser}},
+		{nr: unix.SYS_MUNMAP, args: [6]uint64{windowEnd, stubBase - windowEnd}},
+		{nr: unix.SYS_PWRITE64, args: [6]uint64{uint64(s.host.ctlFD), partAddr, 4, s.slot.order.ackOff}},
+		{nr: unix.SYS_FUTEX, args: [6]uint64{ackAddr, futexWakeOp, 1}},
+		freeOrder,
+	}
+	words := map[int]uint64{} // whether a thread has ended is looked for 20000 times, every 50 us and when its area says so
 	for _, a := range s.idle {
+		words[a.tid] = a.addr
 		a.leave()
 	}
-	return true
+	for _, tid := range s.tids {
+		orders = append(orders, order{nr: orderEnd, args: [6]uint64{uint64(s.pid), uint64(tid), cmp.Or(words[tid], orderAddr), 0, 50_000}})
+	}
+	clear(s.slot.bases[:s.slot.texts])
+	s.free, s.idle, s.tids, s.slot.texts = append(s.free, s.idle...), s.idle[:0], s.tids[:0], 0
+	n := min(max(s.used, 1), maxThreads)
+	for s.used = 0; n > 0 && s.host.cfg.Handlers; n-- {
+		// The old threads can write to their areas until they end: the new ones get other memory.
+		a, mapped, err := s.newAreaLocked()
+		if err != nil {
+			return false
+		}
+		a.Control().SentrySleeps.Store(1) // it need ring no bell
+		s.made, orders = append(s.made, a), append(orders, mapped, threadOrder(a, 1))
+	}
+	return s.carryOut(orders, s.host.cfg.Handlers) == nil
+}
+
+// renewed reports whether the stub, which is in the pool, can be used again.
+func (s *Space) renewed() bool {
+	return s.slot.order.ack.Load() == s.slot.order.seq.Load() && !slices.ContainsFunc(s.made, func(a *Area) bool { return a.Control().State.Load() != StateEvent })
+}
+
+// adopt makes idle threads of those that the helper made: in a stub that had none, so that what is in their areas is what the host wrote there.
+func (s *Space) adopt() error {
+	s.orderMu.Lock()
+	defer s.orderMu.Unlock()
+	if err := s.await(s.slot.order.seq.Load()); err != nil {
+		return err
+	}
+	for _, a := range s.made {
+		if err := a.Await(0); err != nil {
+			return err
+		}
+		a.tid = int(a.Control().tid.Load())
+		s.noteLocked(a.tid)
+		a.Control().SentrySleeps.Store(0)
+	}
+	s.idle = append(s.idle, s.made...)
+	s.host.freeChunks(s.stale...)
+	s.made, s.stale = s.made[:0], s.stale[:0]
+	return nil
 }
 
 // leave tells a's thread to end.
@@ -186,50 +198,4 @@ func (a *Area) leave() {
 	if a.rouse() {
 		a.Wake()
 	}
-}
-
-// renew makes an emptied stub ready for the next address space.
-func (s *Space) renew() {
-	err := s.awaitEnd()
-	if err == nil {
-		s.orderMu.Lock()
-		n := min(max(s.used, 1), maxThreads)
-		s.used = 0
-		s.tids = s.tids[:0]
-		s.free, s.idle = append(s.free, s.idle...), s.idle[:0]
-		clear(s.slot.bases[:s.slot.texts])
-		s.slot.texts = 0
-		if s.host.cfg.Handlers {
-			err = s.populateLocked(n)
-		}
-		s.orderMu.Unlock()
-	}
-	if err != nil {
-		s.host.put(nil)
-		s.kill()
-		return
-	}
-	s.host.put(s)
-}
-
-// awaitEnd waits until no guest thread is left. The host clears the state of one that ends; that may be forged, so the host is asked.
-func (s *Space) awaitEnd() error {
-	s.orderMu.Lock()
-	tids, idle := s.tids, s.idle
-	s.orderMu.Unlock()
-	start := time.Now()
-	for _, a := range idle {
-		for v := a.Control().State.Load(); v != stateEnded && time.Since(start) < exitPatience; v = a.Control().State.Load() {
-			futexWait(&a.Control().State, v, exitPatience)
-		}
-	}
-	for _, tid := range tids {
-		for d := 20 * time.Microsecond; !s.ended(tid); d = min(2*d, time.Millisecond) {
-			if time.Since(start) > exitPatience {
-				return GoneError{What: "a guest thread did not end"}
-			}
-			time.Sleep(d)
-		}
-	}
-	return nil
 }

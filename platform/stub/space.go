@@ -2,7 +2,6 @@ package stub
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,11 +42,9 @@ type Space struct {
 	// failed is the error of a batch: the stub is gone.
 	// +checklocks:orderMu
 	failed error
-	// cpu is where the helper is kept. It is moved only once the stub is settled: has its first threads, which inherit its place.
+	// cpu is where the helper is kept.
 	// +checklocks:orderMu
 	cpu int
-	// +checklocks:orderMu
-	settled bool
 
 	// queued says without a lock whether anything waits.
 	queued atomic.Bool
@@ -62,14 +59,16 @@ type Space struct {
 	idle []*Area
 	// +checklocks:orderMu
 	free []*Area
-	// +checklocks:orderMu
-	numAreas int
 	// used is how many threads were used at a time, at most.
 	// +checklocks:orderMu
 	used int
 	// tids are the guest threads made, of which some may have ended.
 	// +checklocks:orderMu
 	tids []int
+	// made are the areas of threads that the helper makes for the next address space: whose they are who has the stub from the pool.
+	made []*Area
+	// stale is what areas had before, until the stub has it no more.
+	stale []*chunk
 
 	released atomic.Bool
 }
@@ -221,7 +220,7 @@ func (s *Space) flushLocked() error {
 	s.spare = q
 	for len(q) > 0 && s.failed == nil {
 		n := min(len(q), maxOrders)
-		s.failed = s.carryOut(q[:n])
+		s.failed = s.carryOut(q[:n], false)
 		q = q[n:]
 	}
 	return s.failed
@@ -247,28 +246,19 @@ func (s *Space) result() (int, error) {
 func (s *Space) makeLocked(orders []order) (id int, err error) {
 	s.host.resultMu.Lock()
 	defer s.host.resultMu.Unlock()
-	if err := s.carryOut(orders); err != nil {
+	if err := s.carryOut(orders, false); err != nil {
 		return 0, err
 	}
 	return s.result()
 }
 
-// threadOrder makes a guest thread on a, which may be nil.
-func threadOrder(a *Area) order {
-	o := order{nr: orderThread, args: [6]uint64{guestFlags, 0, replyAddr}}
+// threadOrder makes a guest thread on a, which may be nil; its ID is told unless quiet is 1.
+func threadOrder(a *Area, quiet uint64) order {
+	o := order{nr: orderThread, args: [6]uint64{guestFlags, 0, replyAddr, quiet}}
 	if a != nil {
 		o.args[1], o.args[2] = a.addr, a.addr+offTID
 	}
 	return o
-}
-
-// freeCPU undoes that a new thread inherits the helper's CPU.
-//
-// +checklocks:s.orderMu
-func (s *Space) freeCPU(tid int) {
-	if s.settled {
-		Pin(tid, -1)
-	}
 }
 
 // NewThread implements platform.AddressSpace.
@@ -291,13 +281,11 @@ func (s *Space) NewThread() (platform.Thread, error) {
 
 // +checklocks:s.orderMu
 func (s *Space) newThreadLocked() (int, *Area, error) {
-	s.forgetLocked()
 	if !s.host.cfg.Handlers {
 		s.slot.reply.ready.Store(0)
-		tid, err := s.makeLocked([]order{threadOrder(nil)})
+		tid, err := s.makeLocked([]order{freeOrder, threadOrder(nil, 0)})
 		if err == nil {
-			s.tids = append(s.tids, tid)
-			s.freeCPU(tid)
+			s.noteLocked(tid)
 		}
 		for err == nil && s.slot.reply.ready.Load() == 0 { // no wake comes: the new thread may no longer call futex
 			if futexWait(&s.slot.reply.ready, 0, 50*time.Microsecond); s.dead.Load() {
@@ -306,39 +294,42 @@ func (s *Space) newThreadLocked() (int, *Area, error) {
 		}
 		return tid, nil, err
 	}
-	a, orders, err := s.newAreaLocked()
+	a, mapped, err := s.newAreaLocked()
 	if err != nil {
 		return 0, nil, err
 	}
 	// The thread tells of itself by its first trap.
-	if a.tid, err = s.makeLocked(append(orders, threadOrder(a))); err != nil {
+	a.tid, err = s.makeLocked([]order{mapped, freeOrder, threadOrder(a, 0)})
+	if !s.dead.Load() {
+		s.host.freeChunks(s.stale...)
+		s.stale = s.stale[:0]
+	}
+	if err != nil {
 		s.free = append(s.free, a)
 		return 0, nil, err
 	}
-	s.freeCPU(a.tid)
-	s.tids = append(s.tids, a.tid)
+	s.noteLocked(a.tid)
 	return a.tid, a, nil
 }
 
-// forgetLocked drops the IDs of threads that have ended, once there are many.
+// noteLocked notes a new guest thread, for which the helper was let go, unless there are too many for the stub to be used again.
 //
 // +checklocks:s.orderMu
-func (s *Space) forgetLocked() {
-	if n := len(s.tids); n >= 64 && n&(n-1) == 0 {
-		s.tids = slices.DeleteFunc(s.tids, s.ended)
+func (s *Space) noteLocked(tid int) {
+	if s.cpu = -1; len(s.tids) <= maxEnds {
+		s.tids = append(s.tids, tid)
 	}
 }
 
-// ended reports whether a guest thread has ended, for which the host alone is believed.
-func (s *Space) ended(tid int) bool { return unix.Tgkill(s.pid, tid, 0) == unix.ESRCH }
+// freeOrder lets the helper run anywhere, and with it the threads that it makes.
+var freeOrder = order{nr: unix.SYS_SCHED_SETAFFINITY, args: [6]uint64{0, cpusSize, cpusAddr}}
 
 // Release implements platform.AddressSpace. When it returns, no guest thread can reach what was mapped.
 func (s *Space) Release() {
 	if s.released.Swap(true) {
 		return
 	}
-	if s.host.want() && s.empty() {
-		go s.renew()
+	if s.host.want() && s.host.put(s, s.renew()) {
 		return
 	}
 	s.kill()
@@ -351,8 +342,9 @@ func (s *Space) kill() {
 	s.host.freeSlot(s.slot)
 	s.areasMu.Lock()
 	for _, a := range s.areas {
-		s.host.freeChunk(a.chunk)
+		s.host.freeChunks(a.chunk)
 	}
-	s.areas = nil
+	s.host.freeChunks(s.stale...)
+	s.areas, s.stale = nil, nil
 	s.areasMu.Unlock()
 }

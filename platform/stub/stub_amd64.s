@@ -16,6 +16,7 @@
 #define SYS_sigaltstack 131
 #define SYS_futex 202
 #define SYS_exit_group 231
+#define SYS_tgkill 234
 #define SYS_close_range 436
 
 // The layout of order.go.
@@ -158,6 +159,8 @@ next:
 	JEQ  fork
 	CMPQ AX, $-2
 	JEQ  thread
+	CMPQ AX, $-3
+	JEQ  end
 	MOVQ 8(R15), DI
 	MOVQ 16(R15), SI
 	MOVQ 24(R15), DX
@@ -167,6 +170,7 @@ next:
 	SYSCALL
 	CMPQ AX, $-4095
 	JCC  die                   // unsigned >=: an errno
+advance:
 	ADDQ $64, R15
 	DECL BX
 	JMP  next
@@ -192,6 +196,27 @@ done:
 	SYSCALL
 	JMP  wait
 
+	// a0 = process, a1 = thread, a2 = a word that may change when the thread ends, a3 and a4 = how long to wait for that. The word may be forged, the host is asked.
+end:
+	MOVL $20000, BP
+ended:
+	MOVQ 8(R15), DI            // tgkill(a0, a1, 0)
+	MOVQ 16(R15), SI
+	XORL DX, DX
+	MOVL $SYS_tgkill, AX
+	SYSCALL
+	CMPQ AX, $-3               // ESRCH
+	JEQ  advance
+	DECL BP
+	JEQ  die
+	MOVQ 24(R15), DI           // futex(a2, FUTEX_WAIT, what it is, &{a3, a4})
+	XORL SI, SI
+	MOVL 0(DI), DX
+	LEAQ 32(R15), R10
+	MOVL $SYS_futex, AX
+	SYSCALL
+	JMP  ended
+
 	// The result of an order to make something, a process or thread ID or an errno, becomes the control file's position. A refusal ends the batch.
 told:
 	MOVL AX, R9
@@ -204,9 +229,7 @@ told:
 	JLT  die
 	TESTL R9, R9
 	JLT  done
-	ADDQ $64, R15
-	DECL BX
-	JMP  next
+	JMP  advance
 
 fork:
 	// clone(a0): a1 = descriptor, a2 and a3 = offsets of the child's order and reply pages. They travel in the
@@ -247,8 +270,8 @@ fork:
 	JMP  wait
 
 thread:
-	// clone(a0): a1 = the thread's area, or 0; a2 = where its ID goes. The host clears the area's first word, the state, when the thread
-	// has ended, and wakes who waits there.
+	// clone(a0): a1 = the thread's area, or 0; a2 = where its ID goes; a3 = 1 if that need not be told. The host clears the area's first word, the state, when the
+	// thread has ended, and wakes who waits there.
 	MOVQ 8(R15), DI
 	XORL SI, SI
 	MOVQ 24(R15), DX
@@ -257,8 +280,13 @@ thread:
 	MOVL $SYS_clone, AX
 	SYSCALL
 	TESTQ AX, AX
-	JNZ  told
-
+	JEQ  new
+	CMPQ 32(R15), $0
+	JEQ  told
+	TESTQ AX, AX
+	JLT  die
+	JMP  advance
+new:
 	MOVQ R10, R15              // the area
 	TESTQ R15, R15
 	JZ   bare

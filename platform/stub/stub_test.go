@@ -27,12 +27,16 @@ const (
 	dataAt = 0x600000
 )
 
+// looks is what the hosts of newGuest are told of somebody who looks for guests.
+var looks bool
+
 // newGuest starts a host whose one guest thread runs code at codeAt, with registers that the test does not care about, and the data page at dataAt in RDI.
 func newGuest(t *testing.T, code []byte) (*Host, *Space, *Area) {
 	t.Helper()
 	h, err := New(Config{Name: "test", Handlers: true, Guest: []Rule{
 		{Nr: unix.SYS_RT_SIGRETURN}, {Nr: unix.SYS_FUTEX}, {Nr: unix.SYS_EXIT}},
-		NewThread: func(_ *Space, _ int, a *Area) (platform.Thread, error) { return bareThread{a: a}, nil }})
+		NewThread: func(_ *Space, _ int, a *Area) (platform.Thread, error) { return bareThread{a: a}, nil },
+		Looks:     func(int) bool { return looks }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,6 +133,8 @@ func TestForgedAcknowledgement(t *testing.T) {
 
 // TestStaleThread: a stub whose guest thread does not end when it is told is not used again.
 func TestStaleThread(t *testing.T) {
+	looks = true
+	defer func() { looks = false }()
 	// The thread forges that it waits, and waits in the handler indeed, but on another word than the sentry writes to.
 	area := uint64(areaBase + areaSize*(firstThreads-1))
 	look := bytes.Index(codePages()[handlerOff:callOff], []byte{0x41, 0x8b, 0x5c, 0x24, 12}) // MOVL 12(R12), BX
@@ -147,26 +153,23 @@ func TestStaleThread(t *testing.T) {
 	}
 	a.Release(false)
 	s.Release()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		h.mu.Lock()
-		coming := h.coming
-		h.mu.Unlock()
-		if coming == 0 || time.Now().After(deadline) {
-			break
+	for deadline := time.Now().Add(20 * time.Second); !s.dead.Load(); time.Sleep(10 * time.Millisecond) {
+		if s.renewed() {
+			t.Fatal("a stub is ready for the next address space while a guest thread of the last runs in it")
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the stub is still there")
 		}
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if slices.Contains(h.ready, s) {
-		t.Error("a stub is ready for the next address space while a guest thread of the last runs in it")
-	}
-	if !s.dead.Load() {
-		t.Error("the stub is still there")
+	if other, err := h.NewAddressSpace(); err != nil || other == s {
+		t.Errorf("the stub is used again (%v)", err)
 	}
 }
 
 // TestCPUs: guest threads stay on the CPUs that the sandbox was started on, also in a stub that is used again.
 func TestCPUs(t *testing.T) {
+	looks = true
+	defer func() { looks = false }()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var all, one unix.CPUSet
@@ -182,23 +185,19 @@ func TestCPUs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.SchedSetaffinity(0, &all)
-	h, s, a := newGuest(t, []byte{0xeb, 0xfe}) // jmp .
+	_, s, a := newGuest(t, []byte{0xeb, 0xfe}) // jmp .
 	unix.Tgkill(s.pid, a.tid, unix.SIGUSR2)
 	if done, err := a.AwaitFor(5 * time.Second); err != nil || !done {
 		t.Fatalf("%v, %v", done, err)
 	}
 	a.Release(false)
 	s.Release()
-	ready := func() bool {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		return h.coming == 0 && slices.Contains(h.ready, s)
-	}
-	for deadline := time.Now().Add(20 * time.Second); !ready(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !s.renewed(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the stub is not used again")
 		}
 	}
+	s.adopt()
 	s.orderMu.Lock()
 	tids := slices.Clone(s.tids)
 	s.orderMu.Unlock()
@@ -282,6 +281,7 @@ func TestIdleThreads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		s.adopt()
 		s.orderMu.Lock()
 		for _, a := range s.idle {
 			if n := a.Control().SentrySleeps.Load(); n != 0 {

@@ -4,7 +4,6 @@ import (
 	"sync/atomic"
 	"unsafe"
 
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/sync"
 
 	"moat/platform/stub"
@@ -58,14 +57,5 @@ func (b *board) wait(bell *stub.Bell) {
 		bell.Wait()
 	}
 	bell.Wake()
-	exitsyscall()
-}
-
-// wait waits until there may be something to read, as board.wait does.
-//
-//go:nosplit
-func (s *source) wait() {
-	entersyscallblock()
-	_, _, _ = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&s.fd)), 1, 0, 0, 0, 0)
 	exitsyscall()
 }

@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	gsync "gvisor.dev/gvisor/pkg/sync"
 
 	"moat/platform"
 	"moat/platform/stub"
@@ -84,8 +83,10 @@ func (p *Platform) newThread(s *stub.Space, tid int, a *stub.Area) (platform.Thr
 // begin brings a thread that is new, or was another guest thread's, to where it can be given its first registers.
 func (t *thread) begin() error {
 	if !t.area.Behind() {
-		if err := t.area.Await(spinLooks); err != nil {
-			return err
+		if t.state.Load() != stub.StatePark {
+			if err := t.area.Await(spinLooks); err != nil {
+				return err
+			}
 		}
 		if err := t.locate(); err != nil {
 			return err
@@ -248,7 +249,6 @@ func (t *thread) long() {
 	}
 	if t.polls {
 		b.passPoll(t)
-		gsync.Goyield() // to who waits for the sources now
 	}
 }
 
@@ -411,15 +411,13 @@ func (t *thread) Signals() *platform.SignalWords { return &t.area.Control().Sign
 // Park implements platform.Thread.
 func (t *thread) Park() {
 	b := t.board
-	if t.uc == nil {
-		o := b.owed.Swap(nil)
-		if o == nil {
-			t.area.Park(nil)
-		} else {
-			t.area.Park(o.area)
-			if old := b.handed.Swap(o); old != nil && old.area.Asleep() {
-				old.area.Wake()
-			}
+	o := b.owed.Swap(nil)
+	if o == nil {
+		t.area.Park(nil)
+	} else {
+		t.area.Park(o.area)
+		if old := b.handed.Swap(o); old != nil && old.area.Asleep() {
+			old.area.Wake()
 		}
 	}
 	if t.polls {

@@ -78,7 +78,8 @@ type Platform struct {
 func New() (platform.Platform, error) {
 	p := &Platform{}
 	var err error
-	if p.Host, err = stub.New(stub.Config{Name: "trap", Guest: GuestRules(), Handlers: true, NewThread: p.newThread}); err != nil {
+	if p.Host, err = stub.New(stub.Config{Name: "trap", Guest: GuestRules(), Handlers: true, NewThread: p.newThread,
+		Looks: func(cpu int) bool { return p.board.poller.Load() && int(p.board.home.Load()) == cpu }}); err != nil {
 		return nil, err
 	}
 	ncpu = int32(stub.CPUs.Count())

@@ -220,9 +220,9 @@ func (tg *ThreadGroup) taker(near *Task, sig linux.Signal) (second *Task) {
 	return second
 }
 
-// wants reports whether t may take sig now. Preconditions: sigMu is held.
+// wants reports whether t may take sig now: one that is stopped takes only SIGKILL. Preconditions: sigMu is held.
 func (t *Task) wants(sig linux.Signal) bool {
-	return !signal.Has(t.mask()&^t.waitSet, sig) && !t.exitingSignals
+	return !signal.Has(t.mask()&^t.waitSet, sig) && !t.exitingSignals && !t.stopped
 }
 
 // continueLocked is SIGCONT's effect (prepare_signal).

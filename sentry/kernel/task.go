@@ -336,6 +336,18 @@ func (t *Task) NewFD(f *vfs.FileDescription, cloexec bool) (int32, error) {
 	return t.fdt.NewFD(f, 0, cloexec, t.tg.Limit(linux.RLIMIT_NOFILE).Cur)
 }
 
+// OpenFD gives what open returns a descriptor, which is taken before: while open waits, others get higher ones. EMFILE comes before what open says.
+func (t *Task) OpenFD(flags uint32, open func() (*vfs.FileDescription, error)) (uintptr, error) {
+	var fd [1]int32
+	fdt := t.fdt
+	if err := fdt.Reserve(fd[:], flags&unix.O_CLOEXEC != 0, t.tg.Limit(linux.RLIMIT_NOFILE).Cur); err != nil {
+		return 0, err
+	}
+	f, err := open()
+	fdt.Install(fd[0], f)
+	return uintptr(fd[0]), err
+}
+
 // InstallFD is NewFD for f whose reference it takes over; flags may hold O_CLOEXEC.
 func (t *Task) InstallFD(f *vfs.FileDescription, flags uint32) (uintptr, error) {
 	defer f.DecRef()

@@ -31,7 +31,7 @@ func (mm *MemoryManager) faultLocked(c Caller, page uint64, at hostarch.AccessTy
 		return err
 	}
 	v := &sp.Val
-	if v.flags&vmGuard != 0 {
+	if may := effective(v.perms); v.flags&vmGuard != 0 && may.Any() && may.SupersetOf(at) {
 		return ErrMapErr
 	}
 	eff := v.can()

@@ -28,7 +28,7 @@ func (mm *MemoryManager) MRemap(c Caller, addr hostarch.Addr, oldLen, newLen uin
 	if fixed || dontUnmap {
 		to = uint64(newAddr)
 		switch {
-		case to&pageMask != 0, to > taskSize-newLen, to < old+min(oldLen, taskSize) && old < to+newLen:
+		case to&pageMask != 0, to > taskSize-newLen, to < old+oldLen && old < to+newLen:
 			return 0, unix.EINVAL
 		}
 	}
@@ -124,7 +124,7 @@ func (mm *MemoryManager) growInPlace(sp *spans.Span[vma], old, oldLen, newLen ui
 	if end > uint64(mm.lim.End) || end < old || mm.reserved(old, end) {
 		return false
 	}
-	if it := mm.vmas.Find(sp.End); mm.vmas.Ok(it) && mm.vmas.At(it).Start-startGap(mm.vmas.At(it)) < end {
+	if it := mm.vmas.Find(sp.End); mm.vmas.Ok(it) && mm.vmas.At(it).Start < end {
 		return false
 	}
 	v := sp.Val

@@ -148,6 +148,9 @@ func NewAnonFile(ctx Context, name string, impl FileImpl, flags uint32) *FileDes
 	return NewFile(ctx.Credentials(), impl, anonFS.Path("anon_inode:"+name, anonIno), flags)
 }
 
+// Anonymous reports whether fd is such a file, none of which has splice operations.
+func (fd *FileDescription) Anonymous() bool { return fd.Inode() == Inode(anonIno) }
+
 // PseudoPath returns a path with references for a new file of pipefs or sockfs (mode S_IFIFO or S_IFSOCK), which /proc/PID/fd shows as pipe:[INO]. Both
 // ends of a pipe share it (IncRef). proto is a socket's protocol.
 func PseudoPath(ctx Context, mode uint16, proto string) Path {

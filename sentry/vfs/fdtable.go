@@ -113,40 +113,32 @@ func (t *FDTable) NewFD(f *FileDescription, minFD int32, cloexec bool, limit uin
 	return int32(fd), nil
 }
 
-// NewFDs gives each of fs a descriptor, or none of them: pipe(2), socketpair(2), SCM_RIGHTS.
-func (t *FDTable) NewFDs(fs []*FileDescription, cloexec bool, limit uint64) ([]int32, error) {
+// Reserve takes the lowest free descriptors for files that are still to be opened, one for each of fds, or none: EMFILE. Install follows.
+func (t *FDTable) Reserve(fds []int32, cloexec bool, limit uint64) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fds := make([]int32, 0, len(fs))
-	for range fs {
+	for i := range fds {
 		fd, err := t.allocLocked(0, cloexec, limit)
 		if err != nil {
-			for _, fd := range fds {
+			for _, fd := range fds[:i] {
 				t.freeLocked(int(fd))
 			}
-			return nil, err
+			return err
 		}
-		fds = append(fds, int32(fd))
+		fds[i] = int32(fd)
 	}
-	s := *t.slots.Load()
-	for i, f := range fs {
-		f.IncRef()
-		s[fds[i]].Store(f)
-	}
-	return fds, nil
+	return nil
 }
 
-// Free are the n lowest free descriptors: EMFILE. They stay free.
-func (t *FDTable) Free(n int, limit uint64) (fds []int32, err error) {
+// Install gives a reserved descriptor f, whose reference it takes over, or frees it if there is none.
+func (t *FDTable) Install(fd int32, f *FileDescription) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for lo := t.next; len(fds) < n; lo++ {
-		if lo = t.firstFreeLocked(lo); uint64(lo) >= min(limit, maxFDs) {
-			return nil, unix.EMFILE
-		}
-		fds = append(fds, int32(lo))
+	if f == nil {
+		t.freeLocked(int(fd))
+		return
 	}
-	return fds, nil
+	(*t.slots.Load())[fd].Store(f)
 }
 
 // NewFDAt makes fd name f, closing what it named before (dup2, dup3): EBADF if fd is not below limit.

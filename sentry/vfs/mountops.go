@@ -147,7 +147,7 @@ func DoMount(ctx Context, source string, target Path, fstype string, flags uint6
 	}
 	const propagation = unix.MS_SHARED | unix.MS_PRIVATE | unix.MS_SLAVE | unix.MS_UNBINDABLE
 	switch {
-	case flags&(unix.MS_REMOUNT) != 0:
+	case flags&unix.MS_REMOUNT != 0:
 		return remount(ctx, target, flags, data)
 	case source == "" && (flags&unix.MS_BIND != 0 || flags&(propagation|unix.MS_MOVE) == unix.MS_MOVE):
 		return unix.EINVAL
@@ -157,6 +157,9 @@ func DoMount(ctx Context, source string, target Path, fstype string, flags uint6
 			return err
 		}
 		defer src.DecRef()
+		if ns != nil && src.Mount.Namespace() != ns && src.Mount.FS().Type() != "nsfs" {
+			return unix.EINVAL
+		}
 		return BindMount(src, target, flags&unix.MS_REC != 0)
 	case flags&propagation != 0:
 		if k := flags & propagation; k&(k-1) != 0 {
@@ -231,14 +234,14 @@ func (m *Mount) graftAtLocked(target Path) error {
 
 // BindMount makes the tree at src visible at target too; rec takes the mounts below along (MS_REC).
 func BindMount(src, target Path, rec bool) error {
-	if (src.Dentry.dir != nil) != (target.Dentry.dir != nil) {
-		return unix.ENOTDIR
-	}
 	mountMu.Lock()
 	m, err := src.cloneTreeLocked(rec)
 	var gone []*Mount
 	if err == nil {
-		if err = m.graftAtLocked(target); err != nil {
+		if err = unix.ENOTDIR; (src.Dentry.dir != nil) == (target.Dentry.dir != nil) {
+			err = m.graftAtLocked(target)
+		}
+		if err != nil {
 			gone = m.detachTreeLocked()
 		}
 	}

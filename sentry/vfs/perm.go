@@ -47,6 +47,11 @@ func permission(ctx Context, c *auth.Credentials, i Inode, may uint) error {
 	if pc, ok := i.(PermissionChecker); ok {
 		return pc.Permission(ctx, may)
 	}
+	return GenericPermission(ctx, c, i, may)
+}
+
+// GenericPermission is the check by mode, owner and capabilities (generic_permission).
+func GenericPermission(ctx Context, c *auth.Credentials, i Inode, may uint) error {
 	mode := uint(i.Mode())
 	dir := mode&unix.S_IFMT == unix.S_IFDIR
 	override := c.UserNS.Parent == nil && c.HasCap(linux.CAP_DAC_OVERRIDE)

@@ -239,8 +239,14 @@ func (fd *FileDescription) wait(ctx Context, mask waiter.EventMask, deadline tim
 		if err == unix.ETIMEDOUT {
 			err = unix.EWOULDBLOCK
 		}
-		if own && linuxerr.IsRestart(err) {
-			err = unix.EINTR // a call with a timeout is not restarted
+		if linuxerr.IsRestart(err) {
+			// What has come with the signal goes first, be it the signal itself (signalfd_dequeue).
+			if n, again := try(); again != unix.EWOULDBLOCK {
+				return n, again
+			}
+			if own {
+				err = unix.EINTR // a call with a timeout is not restarted
+			}
 		}
 		if err != nil {
 			return n, err
@@ -367,6 +373,7 @@ func (fd *FileDescription) Allocate(ctx Context, mode uint32, off, length int64)
 	}
 	err := fd.impl.Allocate(ctx, mode, off, length)
 	if err == nil {
+		err = killPriv(ctx, fd.Inode(), fd.Inode().Mode())
 		fd.notify(InModify)
 	}
 	return err

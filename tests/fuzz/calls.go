@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	fStat  = "i8 i8 x8 x4 x4 x4 x4 x8 x8 x8 x8 .48 x"
-	fStatx = "x4 x4 x8 x4 x4 x4 x2 x2 i8 x8 x8 x8 .64 x8 i8 .96"
+	fStat  = "d8 i8 x8 x4 x4 x4 x4 x8 x8 x8 x8 .48 x"
+	fStatx = "x4 x4 x8 x4 x4 x4 x2 x2 i8 x8 x8 x8 .64 x8 v8 .96"
 	fTime  = "z16"
 )
 
@@ -197,7 +197,7 @@ var families = map[string][]callType{
 		{"mknod", 'd', "", args{lit("p", "p2"), oneOf("010666"), oneOf(0)}, 3},
 		{"open", 'd', "fd.pipe", args{lit("p", "p2"), oneOf(0o4000, 0o4001, 2, 0o4002, 0, 1), oneOf(0)}, 8},
 		{"poll", 'd', "", args{inout("x", "4:", fd("pipe"), "2:", events, "2:0 4:", fd("pipe"), "2:", events, "2:0"), oneOf(2, 1, 0), oneOf(0, 0, 1, -1)}, 8},
-		{"fstat", 'd', "", args{fd("pipe"), out(144, "i8 .8 x8 x4 x4 x4 x4 x8 x8 x8 x8 .")}, 3},
+		{"fstat", 'd', "", args{fd("pipe"), out(144, "d8 .8 x8 x4 x4 x4 x4 x8 x8 x8 x8 .")}, 3},
 	},
 	"unix": {
 		{"socket", 'd', "fd.unix", args{oneOf(1), rarely(20, oneOf(1, 2, 5, 0x801, 0x802, 0x805, 0x80001), oneOf(0, 3, 4, 6, 10)), oneOf(0, 0, 0, 1, 2)}, 10},
@@ -225,7 +225,7 @@ var families = map[string][]callType{
 		{"splice", 'd', "", args{sock, oneOf(0), fd("pipe"), oneOf(0), size, oneOf(2)}, 3},
 		{"splice", 'd', "", args{fd("pipe"), oneOf(0), sock, oneOf(0), size, oneOf(2)}, 3},
 		{"fcntl", 'd', "", args{sock, oneOf(4), oneOf(0o4000, 0o4000, 0)}, 3},
-		{"fstat", 'd', "", args{sock, out(144, "i8 .8 x8 x4 x4 x4 x4 x8 x8 x8 x8 .")}, 2},
+		{"fstat", 'd', "", args{sock, out(144, "d8 .8 x8 x4 x4 x4 x4 x8 x8 x8 x8 .")}, 2},
 		{"unlink", 'd', "", args{lit("s", "t", "d/s")}, 2},
 	},
 	"inet": {
@@ -349,8 +349,9 @@ var families = map[string][]callType{
 		{"sched_getattr", 'd', "", args{pid, out(56, "x4 x4 x8 x4 x4 ."), oneOf(56, 48, 47, 0), oneOf(0, 0, 1)}, 2},
 		{"prlimit64", 'd', "", args{pid, oneOf(0, 1, 2, 3, 4, 7, 11, 12, 13, 14, 15, 16), opt(structOf("8:", oneOf(0, 10, 100, -1), "8:", oneOf(0, 10, 100, -1))), opt(out(16, "x"))}, 4},
 		{"getrlimit", 'd', "", args{oneOf(4, 7, 11, 12, 13, 14, 16, -1), out(16, "x")}, 2},
-		{"prctl", 'd', "", args{oneOf(1, 2, 3, 4, 7, 8, 15, 16, 21, 23, 27, 28, 29, 30, 36, 37, 38, 39, 41, 42, 47, 47, 99), oneOf(0, 1, 2, 3, 9, 10, 65, 21, 40, 41, "*16:x", "\"616263640000", "~"), oneOf(0, 0, 1, 2), oneOf(0), oneOf(0)}, 12},
+		{"prctl", 'd', "", args{oneOf(1, 2, 3, 4, 7, 8, 15, 16, 21, 23, 27, 28, 30, 36, 37, 38, 39, 41, 42, 47, 47, 99), oneOf(0, 1, 2, 3, 9, 10, 65, 21, 40, 41, "*16:x", "\"616263640000", "~"), oneOf(0, 0, 1, 2), oneOf(0), oneOf(0)}, 12},
 		{"prctl", 'd', "", args{oneOf(40), oneOf("*8:z", "~"), oneOf(0), oneOf(0), oneOf(0)}, 1},
+		{"prctl", 'd', "", args{oneOf(29), oneOf(0, 1, 50000), oneOf(0), oneOf(0), oneOf(0)}, 1},
 		{"get_robust_list", 'd', "", args{pid, out(8, "."), out(8, "x")}, 2},
 		{"set_tid_address", 'd', "", args{oneOf(0, 8)}, 1},
 		{"getrusage", 'd', "", args{oneOf(0, -1, 1, 2, -2), out(144, ".")}, 1},
@@ -428,7 +429,8 @@ var families = map[string][]callType{
 		{"clock_gettime", 'd', "", args{oneOf(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, -1, -6), out(16, "z")}, 4},
 		{"clock_getres", 'd', "", args{oneOf(0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 99), opt(out(16, "x"))}, 3},
 		{"nanosleep", 'd', "", args{structOf(oneOf("8:0 8:0", "8:0 8:1000000", "8:1000 8:0", "8:-1 8:0", "8:0 8:1000000000")), opt(out(16, "z"))}, 4},
-		{"clock_nanosleep", 'd', "", args{oneOf(0, 1, 7, 2, 3, 4, 99), oneOf(0, 1, 2), structOf(oneOf("8:0 8:0", "8:0 8:1000000", "8:-1 8:0")), opt(out(16, "z"))}, 4},
+		{"clock_nanosleep", 'd', "", args{oneOf(0, 1, 7, 4, 99), oneOf(0, 1, 2), structOf(oneOf("8:0 8:0", "8:0 8:1000000", "8:-1 8:0")), opt(out(16, "z"))}, 4},
+		{"clock_nanosleep", 'd', "", args{oneOf(2, 3, -6, -2), oneOf(0, 1, 2), structOf(oneOf("8:0 8:0", "8:1000 8:0", "8:-1 8:0")), opt(out(16, "z"))}, 1},
 		{"gettimeofday", 'd', "", args{opt(out(16, "z")), opt(out(8, "x"))}, 2},
 		{"time", 'z', "", args{opt(out(8, "z"))}, 1},
 		{"timer_create", 'd', "timer", args{oneOf(0, 1, 7, 2, 3, -1, 99), opt(structOf("8:7 4:", signo, "4:", oneOf(0, 1, 2, 4, 7), "4:", oneOf(2, 3, 4, 0), "4:0 8:0 8:0 8:0 8:0 8:0")), out(4, "x")}, 6},

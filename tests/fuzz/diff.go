@@ -37,8 +37,8 @@ type tailBuffer struct {
 func (t *tailBuffer) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.b = append(t.b, p...); len(t.b) > 1<<16 {
-		t.b = slices.Clone(t.b[len(t.b)-1<<15:])
+	if t.b = append(t.b, p...); len(t.b) > 1<<20 {
+		t.b = slices.Clone(t.b[len(t.b)-1<<19:])
 	}
 	return len(p), nil
 }
@@ -79,7 +79,7 @@ func (e *executor) stop() {
 }
 
 // patience is how long a program may take.
-const patience = 2 * time.Minute
+const patience = 10 * time.Minute
 
 // A call that sleeps for hasty waits, perhaps: programs are compared with it first, and again with steady if they differ.
 const hasty, steady = 1 * time.Millisecond, 25 * time.Millisecond
@@ -95,7 +95,15 @@ func (e *executor) run(p program, quiet time.Duration) ([]string, error) {
 	}
 	hangs := false
 	cmd := e.cmd
-	t := time.AfterFunc(patience, func() { hangs = true; cmd.Process.Signal(syscall.SIGKILL) })
+	t := time.AfterFunc(patience, func() {
+		// moat's sentry prints its goroutines first.
+		hangs = true
+		if s := sentryOf(cmd.Process.Pid); s > 0 {
+			syscall.Kill(s, syscall.SIGQUIT)
+			time.Sleep(5 * time.Second)
+		}
+		cmd.Process.Kill()
+	})
 	defer t.Stop()
 	lines, err := func() ([]string, error) {
 		if _, err := io.WriteString(e.in, p.text(quiet)); err != nil {
@@ -122,16 +130,16 @@ func (e *executor) run(p program, quiet time.Duration) ([]string, error) {
 	if err != nil {
 		e.deaths++
 		e.stop()
-		what := "died"
+		what, words := "died", 60
 		if hangs {
-			what = "hangs"
+			what, words = "hangs", 2000
 		}
-		return nil, fmt.Errorf("%w (%s): %v\n%s", errDied, what, err, tail(string(e.errs.b), 60))
+		return nil, fmt.Errorf("%w (%s): %v\n%s", errDied, what, err, tail(string(e.errs.b), words))
 	}
 	return lines, nil
 }
 
-var identity = regexp.MustCompile(`\b[IA]\d+`)
+var identity = regexp.MustCompile(`\b[IAD]\d+(\.\d+)?`)
 
 // canonical numbers identities and addresses by their first appearance.
 func canonical(lines []string) []string {
@@ -188,6 +196,16 @@ func (d *difference) describe(p program) string {
 	return fmt.Sprintf("%s\n      host %.600s\n      moat %.600s", p.show(d.at), d.host, d.moat)
 }
 
+var result = regexp.MustCompile(`\$\d+`)
+
+// origins is args with the calls that made them for the results of others: "$socketpair.1".
+func (p program) origins(args string) string {
+	return result.ReplaceAllStringFunc(args, func(s string) string {
+		n, _ := strconv.Atoi(s[1:])
+		return "$" + p.calls[n].t.name
+	})
+}
+
 // head is the first word of a result, numbers above errnos left out.
 func head(s string) string {
 	f := strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == '<' })
@@ -228,6 +246,7 @@ func (x *pair) compare(p program) (*difference, error) {
 		return nil, fmt.Errorf("host: %w\n%s", herr, p)
 	}
 	if errors.Is(err, errDied) {
+		fmt.Printf("%v\n%s", err, p)
 		return &difference{at: len(p.calls) - 1, host: "goes on", moat: err.Error()}, nil
 	}
 	if err != nil {
@@ -242,7 +261,7 @@ func (x *pair) compare(p program) (*difference, error) {
 			continue
 		}
 		d := &difference{at: i, host: h[i], moat: m[i]}
-		line := fmt.Sprintf("%s(%s) => %s | %s", p.calls[i].t.name, strings.Join(readable(p.calls[i].args), ", "), h[i], m[i])
+		line := fmt.Sprintf("%s(%s) => %s | %s", p.calls[i].t.name, p.origins(strings.Join(readable(p.calls[i].args), ", ")), h[i], m[i])
 		for _, k := range x.known {
 			if k.re.MatchString(line) {
 				d.known = k
@@ -269,6 +288,9 @@ func (x *pair) same(p program, name string, d *difference) (*difference, bool) {
 		return nil, false
 	}
 	e, err := x.compare(p)
+	if err != nil {
+		fmt.Printf("while a program was reduced: %v\n", err)
+	}
 	if err != nil || e == nil || e.known != nil || p.calls[e.at].t.name != name && e.host != "goes on" || (e.host == "goes on") != (d.host == "goes on") {
 		return nil, false
 	}

@@ -114,7 +114,13 @@ func generate(seed uint64, only string) program {
 // text is the program as exec/diff.c reads it: a call that sleeps for quiet is left waiting.
 func (p program) text(quiet time.Duration) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "P %d %d %d\n", len(p.calls), p.user, quiet.Microseconds())
+	net := 0
+	for _, c := range p.calls {
+		if c.t.makes == "fd.inet" {
+			net = 1
+		}
+	}
+	fmt.Fprintf(&b, "P %d %d %d %d\n", len(p.calls), p.user, quiet.Microseconds(), net)
 	for _, c := range p.calls {
 		fmt.Fprintln(&b, c.actor, string(c.t.result), numbers[c.t.name], strings.Join(c.args, " "))
 	}

@@ -70,6 +70,11 @@ func (z *zero) ConfigureMMap(ctx vfs.Context, _ *vfs.FileDescription, opts *memm
 // full is /dev/full: reads zeros, has no room.
 type full struct{ zero }
 
+// ConfigureMMap: it is not mapped since Linux 6.
+func (*full) ConfigureMMap(vfs.Context, *vfs.FileDescription, *memmap.MMapOpts) error {
+	return unix.ENODEV
+}
+
 func (*full) Write(vfs.Context, *vfs.FileDescription, usermem.IOSequence, int64, vfs.IOFlags) (int64, int64, error) {
 	return 0, 0, unix.ENOSPC
 }

@@ -32,10 +32,10 @@ type fdDirectory struct {
 
 // Permission implements vfs.PermissionChecker.
 func (d *fdDirectory) Permission(ctx vfs.Context, may uint) error {
-	if t := task(ctx); t != nil && t.ThreadGroup() == d.s.t.ThreadGroup() && may&vfs.MayWrite == 0 {
+	if t := task(ctx); t != nil && t.ThreadGroup() == d.s.t.ThreadGroup() {
 		return nil
 	}
-	return d.s.mayAccess(ctx, unix.EACCES)
+	return vfs.GenericPermission(ctx, ctx.Credentials(), d, may)
 }
 
 // Attr implements vfs.Inode: the size is the number of descriptors.

@@ -143,6 +143,7 @@ func (s *sock) Connect(t *kernel.Task, addr []byte) error {
 	}
 	a, err := s.destination(addr)
 	if err != nil {
+		s.autobind(err)
 		return err
 	}
 	if linkLocal(a.Addr) && a.NIC == 0 && s.endpoint().SocketOptions().GetBindToDevice() == 0 {

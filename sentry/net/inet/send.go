@@ -31,7 +31,16 @@ func (s *sock) Send(_ vfs.Context, m *socket.Message) (int64, error) {
 		return 0, unix.EMSGSIZE
 	}
 	s.st.delivered(1)
-	return s.sendDatagram(m)
+	n, err := s.sendDatagram(m)
+	s.autobind(err)
+	return n, err
+}
+
+// autobind gives a UDP socket that failed to send or to connect its port all the same (inet_send_prepare). One that has a port keeps it.
+func (s *sock) autobind(failed error) {
+	if failed != nil && s.udp() {
+		_ = s.endpoint().Bind(tcpip.FullAddress{})
+	}
 }
 
 func (s *sock) sendStream(m *socket.Message) (int64, error) {
@@ -58,7 +67,7 @@ func (s *sock) sendStream(m *socket.Message) (int64, error) {
 
 func (s *sock) sendDatagram(m *socket.Message) (int64, error) {
 	var o tcpip.WriteOptions
-	if len(m.Addr) > 0 {
+	if m.Addr != nil {
 		if s.udp() || s.base.Type == unix.SOCK_RAW || s.base.Family == unix.AF_INET6 || len(m.Addr) >= sizeIn {
 			to, err := s.destination(m.Addr)
 			if err != nil {

@@ -52,6 +52,12 @@ func (a *address) bytes() []byte {
 	return a.raw
 }
 
+// setAddr gives s its address. +checklocks:s.mu
+func (s *sock) setAddr(a *address) {
+	s.addr = a
+	s.shown.Store(a)
+}
+
 func (a *address) release(s *sock) {
 	if a.ns != nil {
 		names.mu.Lock()
@@ -147,7 +153,7 @@ func (s *sock) Bind(t *kernel.Task, b []byte) error {
 		_ = vfs.Unlink(t, t.Cwd(), path)
 		return unix.EINVAL
 	}
-	s.addr = &address{raw: raw, path: p}
+	s.setAddr(&address{raw: raw, path: p})
 	s.mu.Unlock()
 	vfs.SetBoundSocket(p.Inode(), s)
 	return nil
@@ -175,7 +181,7 @@ func (s *sock) bindAbstract(name string) error {
 		names.m = make(map[absName]*sock)
 	}
 	names.m[k] = s
-	s.addr = &address{raw: append(emptyAddr(), name...), ns: s.ns, name: name}
+	s.setAddr(&address{raw: append(emptyAddr(), name...), ns: s.ns, name: name})
 	return nil
 }
 

@@ -134,7 +134,7 @@ func (s *sock) meet(l, n *sock) error {
 		l.waitLocked(s)
 		return unix.EWOULDBLOCK
 	}
-	n.addr = l.addr.shared()
+	n.setAddr(l.addr.shared())
 	l.pending = append(l.pending, n)
 	s.state, s.peer, s.peerCred = connected, n, l.peerCred
 	return nil

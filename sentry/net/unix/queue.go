@@ -13,7 +13,6 @@ import (
 type message struct {
 	data   []byte
 	from   *sock
-	addr   []byte // of the sender when it sent, nil if it had none
 	cred   *socket.Cred
 	rights []*vfs.FileDescription
 }
@@ -22,6 +21,14 @@ func (m *message) discard() {
 	m.from.sent.Add(-int64(len(m.data)))
 	m.dropRights()
 	m.from.Waiters.Notify(waiter.WritableEvents)
+}
+
+// addr is the sender's address, as of now: nil if it has none (unix_copy_addr).
+func (m *message) addr() []byte {
+	if a := m.from.shown.Load(); a != nil {
+		return a.raw
+	}
+	return nil
 }
 
 func (m *message) dropRights() {
@@ -70,7 +77,7 @@ func (s *sock) Send(ctx vfs.Context, m *socket.Message) (int64, error) {
 		return 0, unix.EOPNOTSUPP
 	}
 	s.mu.Lock()
-	st, peer, shut, addr := s.state, s.peer, s.noWrite, s.addr
+	st, peer, shut := s.state, s.peer, s.noWrite
 	s.mu.Unlock()
 	if s.stream() {
 		switch {
@@ -83,7 +90,7 @@ func (s *sock) Send(ctx vfs.Context, m *socket.Message) (int64, error) {
 		case shut:
 			return 0, unix.EPIPE
 		}
-		return s.sendStream(ctx, m, peer, addr)
+		return s.sendStream(ctx, m, peer)
 	}
 	return s.sendPacket(ctx, m, st, peer, shut)
 }
@@ -91,7 +98,7 @@ func (s *sock) Send(ctx vfs.Context, m *socket.Message) (int64, error) {
 // room is how many bytes s may send now.
 func (s *sock) room() int64 { return int64(s.base.SndBuf.Load()) - s.sent.Load() }
 
-func (s *sock) sendStream(ctx vfs.Context, m *socket.Message, peer *sock, addr *address) (int64, error) {
+func (s *sock) sendStream(ctx vfs.Context, m *socket.Message, peer *sock) (int64, error) {
 	total := m.Data.NumBytes()
 	if total == 0 {
 		return 0, nil
@@ -104,20 +111,10 @@ func (s *sock) sendStream(ctx vfs.Context, m *socket.Message, peer *sock, addr *
 			break
 		}
 		buf := make([]byte, n, max(n, min(minPiece, n*4)))
-		c, err := m.Data.DropFirst(done).TakeFirst(n).CopyIn(buf)
-		if c > 0 {
-			msg := &message{data: buf[:c], from: s, cred: cred, rights: m.Rights}
-			if addr != nil {
-				msg.addr = addr.raw
-			}
-			if perr := peer.receive(msg); perr != nil {
-				if done > 0 {
-					return done, nil
-				}
-				return 0, perr
-			}
-			m.Rights = nil
-			done += int64(c)
+		// A piece is sent whole or not at all.
+		_, err := m.Data.DropFirst(done).TakeFirst(n).CopyIn(buf)
+		if err == nil {
+			err = peer.receive(&message{data: buf, from: s, cred: cred, rights: m.Rights})
 		}
 		if err != nil {
 			if done > 0 {
@@ -125,6 +122,8 @@ func (s *sock) sendStream(ctx vfs.Context, m *socket.Message, peer *sock, addr *
 			}
 			return 0, err
 		}
+		m.Rights = nil
+		done += n
 	}
 	if done == 0 {
 		return 0, unix.EWOULDBLOCK
@@ -230,11 +229,6 @@ func (s *sock) sendPacket(ctx vfs.Context, m *socket.Message, st state, peer *so
 		return 0, unix.ENOTCONN
 	}
 	msg := &message{data: buf, from: s, cred: s.credFor(ctx, m, peer), rights: m.Rights}
-	s.mu.Lock()
-	if s.addr != nil {
-		msg.addr = s.addr.raw
-	}
-	s.mu.Unlock()
 	if s.dgram() {
 		if err := peer.admits(s); err != nil {
 			if err == unix.ECONNREFUSED && len(m.Addr) == 0 {
@@ -326,18 +320,19 @@ func (s *sock) recvStream(m *socket.Message, woken *[]*sock) (int64, error) {
 	}
 	done := int64(0)
 	wantCred := s.base.PassCred.Load()
-	for i := s.msgs.head; i < len(s.msgs.q) && done < want; i++ {
+	for i := s.msgs.head; i < len(s.msgs.q) && (done < want || i == s.msgs.head && done == 0); i++ {
 		msg := s.msgs.q[i]
 		if skip >= len(msg.data) && len(msg.data) > 0 && peek && skip > 0 {
 			skip -= len(msg.data)
 			continue
 		}
-		if done > 0 && (len(msg.rights) > 0 || wantCred && !sameCred(msg.cred, m.Cred)) {
+		if done > 0 && wantCred && !sameCred(msg.cred, m.Cred) {
 			break
 		}
-		if m.Cred, m.Addr = msg.cred, msg.addr; done == 0 {
-			takeRights(m, msg, peek)
+		if done == 0 {
+			m.Cred, m.Addr = msg.cred, msg.addr()
 		}
+		takeRights(m, msg, peek)
 		n := min(want-done, int64(len(msg.data)-skip))
 		c, err := m.Data.DropFirst(done).CopyOut(msg.data[skip : skip+int(n)])
 		done += int64(c)
@@ -409,7 +404,7 @@ func (s *sock) recvPacket(m *socket.Message, woken *[]*sock) (int64, error) {
 	if n < int64(len(data)) {
 		m.OutFlags |= unix.MSG_TRUNC
 	}
-	m.Cred, m.Addr = msg.cred, msg.addr
+	m.Cred, m.Addr = msg.cred, msg.addr()
 	takeRights(m, msg, peek)
 	if !peek {
 		s.msgs.pop()

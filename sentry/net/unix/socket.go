@@ -52,6 +52,8 @@ type sock struct {
 	noWrite bool
 	// addr is the bound address, nil if there is none. +checklocks:mu
 	addr *address
+	// shown is what receivers are told of it as a sender, also after its end; nil if it never had an address.
+	shown atomic.Pointer[address]
 	// peerCred is SO_PEERCRED: of the other end, or of who listens. +checklocks:mu
 	peerCred *socket.Cred
 	// msgs are received messages, bytes their sum. +checklocks:mu

@@ -2,12 +2,13 @@
 //
 //   diff < stream
 //
-// A program is "P CALLS USER QUIET" and a line for each call, "ACTOR RESULT NUMBER ARGUMENT..."; the answer is "= BYTES" and the transcript. Actors: 0 is a process, 1 a thread
+// A program is "P CALLS USER QUIET NET" and a line for each call, "ACTOR RESULT NUMBER ARGUMENT..."; the answer is "= BYTES" and the transcript. Actors: 0 is a process, 1 a thread
 // of it, 2 a process that 0 forked; they take turns. A call that waits, which is
 // one that sleeps for QUIET microseconds, is left waiting, and what becomes of it shows after the calls of others.
 // Arguments: a number; $N the result of call N, $N.W word W of its first buffer; "HEX bytes; =LEN,XYZ a Y, Xs and a Z; *LEN:SPEC a buffer that is printed afterwards; { 4:ARG 8:ARG "HEX }SPEC a
 // structure; ^ before one of these puts it at the end of a page; ~ a pointer to nothing; &h a handler, &r a restorer. SPEC is letters with a number of bytes: x printed,
-// . skipped, z zero or not, i an identity (printed as I and the number: only which are the same matters), with commas between.
+// . skipped, z zero or not, d a device and v one in two words (printed as D and the number: only which are the same matters), i an inode's number (as I, with its device), with
+// commas between.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -49,7 +50,7 @@ struct call {
 	char line[LINE], text[TEXT];
 };
 static struct shared {
-	int n, user, quiet;
+	int n, user, quiet, net;
 	// turn counts changes: all sleep on it. An actor may run its calls from at[] below limit[].
 	int turn, at[ACTORS], limit[ACTORS], ready[ACTORS], quit;
 	char sigs[ACTORS][SIGNALS];
@@ -214,6 +215,27 @@ static void bytes(struct call *c, unsigned char *p, int n) {
 	}
 }
 
+static uint64_t number(unsigned char *p, int n, char kind) {
+	uint64_t v = 0;
+	memcpy(&v, p, n < 8 ? n : 8);
+	return kind == 'v' ? makedev(v & 0xffffffff, v >> 32) : v;
+}
+
+// device is the device that o tells, wherever in it.
+static uint64_t device(struct out *o) {
+	unsigned char *p = (void *)o->at;
+	for (char *s = o->spec; *s;) {
+		char kind = *s++;
+		if (kind == ',')
+			continue;
+		int n = strtol(s, &s, 10);
+		if (kind == 'd' || kind == 'v')
+			return number(p, n, kind);
+		p += n;
+	}
+	return 0;
+}
+
 static void dump(struct call *c, struct out *o) {
 	put(c, " <");
 	unsigned char *p = (void *)o->at, *end = p + o->len;
@@ -240,12 +262,8 @@ any:
 			put(c, "%s", set ? "set" : "0");
 			break;
 		}
-		case 'i': {
-			uint64_t v = 0;
-			memcpy(&v, p, n < 8 ? n : 8);
-			put(c, "I%llu", (unsigned long long)v);
-			break;
-		}
+		case 'd': case 'v': put(c, "D%llu", (unsigned long long)number(p, n, kind)); break;
+		case 'i': put(c, "I%llu.%llu", (unsigned long long)number(p, n, kind), (unsigned long long)device(o)); break;
 		}
 		if (kind != '.')
 			put(c, " ");
@@ -300,6 +318,9 @@ static void make(struct call *c) {
 	for (char *s = 0, *t = strtok_r(line, " ", &s); t && n < 399; t = strtok_r(0, " ", &s))
 		tok[n++] = t;
 	tok[n] = 0;
+	// Nothing of an earlier call is read behind what this one writes.
+	if (bump > PLACE(me))
+		memset(PLACE(me), 0, (bump < PLACE(me) + ARENA ? bump : PLACE(me) + ARENA) - PLACE(me));
 	bump = PLACE(me), border = 0, nouts = 0;
 	for (char *b = PLACE(me) + ARENA; b < PLACE(me) + ARENA + 8192 * BORDERS; b += 8192)
 		*b = 0;
@@ -319,8 +340,14 @@ static void make(struct call *c) {
 		syscall(SYS_nanosleep, &t, 0);
 	}
 	c->ret = r;
+	// What a link to something without a name ends with is its inode's number.
+	char *link = nouts && (nr == SYS_readlink || nr == SYS_readlinkat) && r > 0 ? memchr(outs[0].at, '[', r) : 0;
+	if (link)
+		memset(link, 0x5a, outs[0].at + r - link);
 	if (r == -1 && e)
 		put(c, "%s", errname(e));
+	else if (link)
+		put(c, "link");
 	else if (faulted[0])
 		put(c, "%s", faulted), e = 0;
 	else if (c->res == 'z')
@@ -381,6 +408,7 @@ static void memory(int a) {
 
 static void process(void) {
 	struct rlimit none = {0, 0}, files = {100, 100}, size = {1 << 26, 1 << 26}, procs = {200, 200}, pending = {100, 100}, locked = {1 << 20, 1 << 20}, mq = {819200, 819200};
+	setpriority(PRIO_PROCESS, 0, 0); // whatever the fuzzer's is
 	setrlimit(RLIMIT_CORE, &none), setrlimit(RLIMIT_NOFILE, &files), setrlimit(RLIMIT_FSIZE, &size), setrlimit(RLIMIT_SIGPENDING, &pending), setrlimit(RLIMIT_MEMLOCK, &locked);
 	setrlimit(RLIMIT_NICE, &none), setrlimit(RLIMIT_RTPRIO, &none), setrlimit(RLIMIT_MSGQUEUE, &mq);
 	if (sh->user)
@@ -399,7 +427,6 @@ static void process(void) {
 	if (syscall(SYS_capset, &header, caps))
 		die("capset");
 	setsid();
-	static char *none_[] = {0};
 	if (setgroups(0, 0) || sh->user && (setresgid(1000, 1000, 1000) || setresuid(1000, 1000, 1000)))
 		die("setuid");
 	prctl(PR_SET_DUMPABLE, 1);
@@ -581,19 +608,25 @@ static void stage(void) {
 	_exit(0);
 }
 
+// network makes a network namespace, whose lo is up.
+static void network(void) {
+	unshare(CLONE_NEWNET);
+	int s = socket(AF_INET, SOCK_DGRAM, 0);
+	struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+	ioctl(s, SIOCSIFFLAGS, &r);
+	close(s);
+}
+
 int main(void) {
 	static char line[LINE];
 	sh = mmap(0, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (sh == MAP_FAILED)
 		die("mmap");
 	signal(SIGPIPE, SIG_IGN);
-	unshare(CLONE_NEWNET);
-	int s = socket(AF_INET, SOCK_DGRAM, 0);
-	struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
-	ioctl(s, SIOCSIFFLAGS, &r);
-	close(s);
+	close_range(3, ~0U, 0);
+	network();
 	while (fgets(line, sizeof line, stdin)) {
-		if (sscanf(line, "P %d %d %d", &sh->n, &sh->user, &sh->quiet) != 3 || sh->n < 0 || sh->n > CALLS)
+		if (sscanf(line, "P %d %d %d %d", &sh->n, &sh->user, &sh->quiet, &sh->net) != 4 || sh->n < 0 || sh->n > CALLS)
 			die("header");
 		sh->turn = sh->quit = 0;
 		memset(sh->at, 0, sizeof sh->at), memset(sh->limit, 0, sizeof sh->limit), memset(sh->ready, 0, sizeof sh->ready);
@@ -612,6 +645,8 @@ int main(void) {
 		if (!p) {
 			int null = open("/dev/null", O_RDWR);
 			dup2(null, 0), dup2(null, 1);
+			if (sh->net) // connections of earlier programs may still hold ports
+				network();
 			if (unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS))
 				die("unshare");
 			pid_t q = fork();
