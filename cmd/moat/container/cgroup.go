@@ -234,8 +234,7 @@ func apart(h *specs.LinuxResources) *specs.LinuxBlockIO {
 }
 
 func dropZero[T comparable](p **T) {
-	var zero T
-	if *p != nil && **p == zero {
+	if *p != nil && **p == *new(T) {
 		*p = nil
 	}
 }

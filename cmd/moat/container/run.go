@@ -125,9 +125,6 @@ func (s *Sandbox) forward(sig unix.Signal, o *Options, term *terminal) {
 }
 
 func isTerminal(f *os.File) bool {
-	if f == nil {
-		return false
-	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
 }
@@ -168,8 +165,7 @@ func openTerminal(o *Options) (*terminal, error) {
 	// What the sandbox's terminal sends has been processed; again, a line feed alone would be more than that.
 	if m, err := unix.IoctlGetTermios(int(t.fd.Fd()), unix.TCGETS); err == nil {
 		m.Oflag &^= unix.OPOST
-		err = unix.IoctlSetTermios(int(t.fd.Fd()), unix.TCSETS, m)
-		if err != nil {
+		if err = unix.IoctlSetTermios(int(t.fd.Fd()), unix.TCSETS, m); err != nil {
 			return nil, err
 		}
 	}
