@@ -3,10 +3,12 @@ package workloads
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -47,6 +49,50 @@ func stressors(t *testing.T) (names []string) {
 	return names
 }
 
+// watch says so on stderr and stops the sandbox of pid when for two minutes none of its threads has run, waited for a CPU, or come or gone: a stressor that hangs is
+// told from one that a loaded machine keeps waiting. It ends when stop is closed.
+func watch(pid int, stressor string) (stop chan bool) {
+	stop = make(chan bool)
+	go func() {
+		last, idle := activity(pid), 0
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(10 * time.Second):
+			}
+			now := activity(pid)
+			if idle++; now != last {
+				last, idle = now, 0
+			}
+			if idle == 12 {
+				fmt.Fprintf(os.Stderr, "%s: nothing has run in the sandbox for two minutes\n", stressor)
+				syscall.Kill(pid, syscall.SIGKILL)
+				return
+			}
+		}
+	}()
+	return stop
+}
+
+// activity is how many threads the processes below pid have, and how many tenths of a second they ran or waited for a CPU.
+func activity(pid int) (a struct {
+	threads int
+	tenths  uint64
+}) {
+	for _, p := range children(pid) {
+		all, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p))
+		for _, f := range all {
+			var ran, waited uint64 // nanoseconds: Documentation/scheduler/sched-stats.rst
+			b, _ := os.ReadFile(f)
+			fmt.Sscan(string(b), &ran, &waited)
+			a.threads++
+			a.tenths += (ran + waited) / 1e8
+		}
+	}
+	return a
+}
+
 // TestSoak runs stress-ng in one sandbox for MOAT_SOAK minutes (make soak), stressor after stressor, MOAT_SOAK_SECONDS each, round after round, and
 // wants each to verify what it did and the sandbox to hold no more of the host at the end. MOAT_STRESSORS names some stressors.
 func TestSoak(t *testing.T) {
@@ -65,7 +111,7 @@ func TestSoak(t *testing.T) {
 		s := newShell(t, p, "--memory=2g")
 		s.do(time.Minute, `mkdir /tmp/soak; cd /tmp/soak; chmod 777 .; ulimit -c 0
 stress() { local as=; case $1 in exec|spawn|resources) as="setpriv --reuid=65534 --regid=65534 --clear-groups";; esac # two refuse root, one kills by uninitialised numbers
-timeout -k 5 $(($2+90)) $as stress-ng --$1 2 --verify -t $2 2>&1 | grep -v dispatching | tail -n 20; return ${PIPESTATUS[0]}; }`)
+timeout -k 5 1200 $as stress-ng --$1 2 --verify -t $2 2>&1 | grep -v dispatching | tail -n 20; return ${PIPESTATUS[0]}; }`)
 		end := time.Now().Add(time.Duration(minutes * float64(time.Minute)))
 		var first, peak footprint
 		n := 0
@@ -75,7 +121,9 @@ timeout -k 5 $(($2+90)) $as stress-ng --$1 2 --verify -t $2 2>&1 | grep -v dispa
 					break
 				}
 				start := time.Now()
-				out, code := s.do(time.Duration(seconds+100)*time.Second, fmt.Sprintf("stress %s %d", name, seconds))
+				stop := watch(s.cmd.Process.Pid, name)
+				out, code := s.do(21*time.Minute, fmt.Sprintf("stress %s %d", name, seconds))
+				close(stop)
 				if code != "0" {
 					t.Errorf("%s: exit code %s\n%s", name, code, out)
 				}
