@@ -1,6 +1,9 @@
 package syscalls
 
 import (
+	"math"
+
+	"moat/sentry/fs/cgroup"
 	"moat/sentry/kernel"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +21,7 @@ func init() {
 		full(58, "vfork", "", func(t *kernel.Task, _ kernel.Args) (uintptr, error) {
 			return pidResult(t.Clone(&kernel.CloneArgs{Flags: linux.CLONE_VM | linux.CLONE_VFORK, ExitSignal: linux.SIGCHLD}))
 		}),
-		partial(435, "clone3", "clone_args size", "CLONE_INTO_CGROUP is refused (EOPNOTSUPP)", sysClone3),
+		full(435, "clone3", "clone_args size", sysClone3),
 		full(272, "unshare", "cloneflags", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return 0, t.Unshare(a[0].Uint64()) }),
 		partial(308, "setns", "fd cloneflags", "pidfds are taken for one namespace type at a time in a fixed order, not atomically", sysSetns),
 	)
@@ -47,6 +50,16 @@ func sysClone3(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	args, err := copyInCloneArgs(t, a[0].Pointer(), a[1].Uint64())
 	if err != nil {
 		return 0, err
+	}
+	if args.Flags&linux.CLONE_INTO_CGROUP != 0 {
+		f, err := t.GetFileOrPath(args.CgroupFD)
+		if err != nil {
+			return 0, err
+		}
+		defer f.DecRef()
+		if args.Cgroup, err = cgroup.MayFork(t, t.Cgroup(), f.Dentry().Inode()); err != nil {
+			return 0, err
+		}
 	}
 	return pidResult(t.Clone(args))
 }
@@ -93,8 +106,8 @@ func decodeCloneArgs(b []byte) (args *kernel.CloneArgs, set hostarch.Addr, n uin
 		return nil, 0, 0, unix.EINVAL
 	case exit&^linux.CSIGNAL != 0, exit > linux.SignalMaximum:
 		return nil, 0, 0, unix.EINVAL
-	case flags&linux.CLONE_INTO_CGROUP != 0:
-		return nil, 0, 0, unix.EOPNOTSUPP
+	case flags&linux.CLONE_INTO_CGROUP != 0 && f[10] > math.MaxInt32, flags&linux.CLONE_INTO_CGROUP != 0 && len(b) < 88:
+		return nil, 0, 0, unix.EINVAL
 	case flags&^cloneKnown != 0:
 		return nil, 0, 0, unix.EINVAL
 	case flags&(linux.CLONE_THREAD|linux.CLONE_PARENT) != 0 && exit != 0:
@@ -109,7 +122,7 @@ func decodeCloneArgs(b []byte) (args *kernel.CloneArgs, set hostarch.Addr, n uin
 		}
 	}
 	return &kernel.CloneArgs{Flags: flags, ExitSignal: linux.Signal(exit), Stack: sp, PIDFD: hostarch.Addr(f[1]), ChildTID: hostarch.Addr(f[2]),
-		ParentTID: hostarch.Addr(f[3]), TLS: f[7]}, set, n, nil
+		ParentTID: hostarch.Addr(f[3]), TLS: f[7], CgroupFD: int32(f[10])}, set, n, nil
 }
 
 func sysSetns(t *kernel.Task, a kernel.Args) (uintptr, error) {

@@ -47,7 +47,9 @@ func TestCloneArgs(t *testing.T) {
 		{"signal with CLONE_THREAD", 64, map[int]uint64{0: linux.CLONE_THREAD, 4: 17}, unix.EINVAL},
 		{"signal 65", 64, map[int]uint64{4: 65}, unix.EINVAL},
 		{"stack without size", 64, map[int]uint64{5: 4096}, unix.EINVAL},
-		{"cgroup", 88, map[int]uint64{0: linux.CLONE_INTO_CGROUP}, unix.EOPNOTSUPP},
+		{"cgroup", 88, map[int]uint64{0: linux.CLONE_INTO_CGROUP, 10: 3}, nil},
+		{"cgroup beyond int", 88, map[int]uint64{0: linux.CLONE_INTO_CGROUP, 10: 1 << 31}, unix.EINVAL},
+		{"cgroup without its member", 80, map[int]uint64{0: linux.CLONE_INTO_CGROUP}, unix.EINVAL},
 		{"set_tid without size", 88, map[int]uint64{8: 4096}, unix.EINVAL},
 	} {
 		b := make([]byte, tc.len)

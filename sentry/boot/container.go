@@ -79,7 +79,7 @@ func (s *sandbox) newContainer(c *Config) (*container, error) {
 	if err != nil {
 		return nil, fmt.Errorf("too many containers in the sandbox: %w", err)
 	}
-	return &container{sandbox: s, c: c, cg: &kernel.Cgroup{Memory: a}, init: &process{}, done: make(chan struct{})}, nil
+	return &container{sandbox: s, c: c, cg: kernel.NewCgroup(a), init: &process{}, done: make(chan struct{})}, nil
 }
 
 // add makes b, from descriptors that it owns: the gofer's socket, and those of the first process.
@@ -150,7 +150,7 @@ func (b *container) share() (err error) {
 	if f := b.first.c.Spec.Linux; !slices.Equal(spec.Linux.UIDMappings, f.UIDMappings) || !slices.Equal(spec.Linux.GIDMappings, f.GIDMappings) {
 		return errors.New("linux.uidMappings, linux.gidMappings: all containers of a pod have its sandbox's")
 	}
-	if b.ns, err = b.k.NewContainer(spec.Hostname, spec.Domainname); err != nil {
+	if b.ns, err = b.k.NewContainer(spec.Hostname, spec.Domainname, b.cg); err != nil {
 		return err
 	}
 	for kind, id := range b.c.Share {
@@ -246,7 +246,7 @@ func (b *container) release() {
 		// A gofer that does not answer must not keep anybody waiting.
 		go b.gofer.Close()
 	}
-	b.cg.Memory.End()
+	b.k.EndCgroups(b.cg)
 	close(b.done)
 }
 
@@ -313,7 +313,7 @@ func (b *container) signal(a *SignalArgs) error {
 	if a.PID != 0 {
 		tg = b.ns.PIDForChildren.ThreadGroup(a.PID)
 	}
-	if tg == nil || tg.Leader().Cgroup() != b.cg {
+	if tg == nil || !tg.Leader().Cgroup().Below(b.cg) {
 		return unix.ESRCH
 	}
 	return tg.Deliver(sig, a.Group)

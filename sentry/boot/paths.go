@@ -75,7 +75,7 @@ func (b *container) limit(r *specs.LinuxResources) {
 		if b == b.first {
 			b.mem.SetLimit(n - Overhead(n))
 		} else {
-			b.cg.Memory.SetLimit(n)
+			b.cg.Account().SetLimit(n)
 		}
 	}
 	if c := r.CPU; c != nil {
@@ -94,7 +94,10 @@ func (b *container) limit(r *specs.LinuxResources) {
 		}
 	}
 	if p := r.Pids; p != nil && p.Limit != nil {
-		b.cg.MaxTasks.Store(uint64(max(*p.Limit, 0)))
+		b.cg.MaxTasks.Store(0) // no limit
+		if *p.Limit > 0 {
+			b.cg.MaxTasks.Store(uint64(*p.Limit) + 1)
+		}
 	}
 }
 

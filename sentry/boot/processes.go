@@ -64,6 +64,6 @@ func arguments(m *mm.MemoryManager) (args []string) {
 // usage tells what the guest uses.
 func (b *container) usage() Usage {
 	user, sys := b.k.CPUTimes(b.cg)
-	return Usage{Memory: b.cg.Memory.Used(), MemoryPeak: b.cg.Memory.Peak(), MemoryLimit: b.cg.Memory.Limit(), Tasks: b.cg.Tasks(), OOMKills: b.cg.OOMKills(),
+	return Usage{Memory: b.cg.Account().Used(), MemoryPeak: b.cg.Account().Peak(), MemoryLimit: b.cg.Account().Limit(), Tasks: b.cg.Tasks(), OOMKills: b.cg.OOMKills(),
 		CPUUser: uint64(user), CPUSystem: uint64(sys)}
 }

@@ -197,7 +197,7 @@ func (c *Session) Add(a *Config, r *StartReply) error {
 	b, err := s.newContainer(a)
 	c.mu.Lock()
 	if err == nil && (c.isGone() || c.added != nil) {
-		b.cg.Memory.End()
+		s.k.EndCgroups(b.cg)
 		err = errors.New("one container for each connection")
 	}
 	if err == nil {

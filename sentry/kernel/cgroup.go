@@ -13,21 +13,26 @@ import (
 	"moat/sentry/vfs"
 )
 
-// Cgroup is what one container's tasks are counted and bounded by, from their birth to their end: a control group that nobody can leave. Limits are 0
-// where there is none.
+// Cgroup is a control group: what tasks are counted and bounded by. Each container has a tree of them, whose root nobody can leave; what is counted of one
+// counts in those above too. Limits are 0 where there is none.
 type Cgroup struct {
-	// Memory pays for the tasks' pages, and bounds them but the first container's.
-	Memory *memory.Account
+	cgroupNode
+	// memory pays for the tasks' pages, and bounds them but the first container's. Without the memory controller it is the parent's.
+	memory atomic.Pointer[memory.Account]
 	// MemoryMax and MemoryLow are in bytes, for the tasks to see; Quota of each Period in microseconds of CPU time; Weight is cpu.weight, 1 to 10000.
 	MemoryMax atomic.Uint64
 	MemoryLow atomic.Uint64
-	Quota     atomic.Int64
-	Period    atomic.Int64
-	Weight    atomic.Uint64
-	// MaxTasks is pids.max: past it fork and clone fail with EAGAIN.
+	// MemoryMin, MemoryHigh and SwapMax (one more than it, 0: none) are for the tasks to see, too. OOMGroup has all tasks killed where one is.
+	MemoryMin, MemoryHigh, SwapMax atomic.Uint64
+	OOMGroup                       atomic.Bool
+	Quota                          atomic.Int64
+	Period                         atomic.Int64
+	Weight                         atomic.Uint64
+	// MaxTasks is one more than pids.max, past which fork and clone fail with EAGAIN.
 	MaxTasks atomic.Uint64
 
 	tasks    atomic.Int64
+	live     atomic.Int64 // tasks that are no zombies
 	oomKills atomic.Uint64
 	// endedUser and endedSys are the CPU times (ns) of tasks that ended.
 	endedUser atomic.Int64
@@ -46,18 +51,34 @@ func (cg *Cgroup) Tasks() int { return int(cg.tasks.Load()) }
 // OOMKills is the number of processes that were killed for want of memory.
 func (cg *Cgroup) OOMKills() uint64 { return cg.oomKills.Load() }
 
+// Account is who pays for the tasks' pages.
+func (cg *Cgroup) Account() *memory.Account { return cg.memory.Load() }
+
 // full reports whether there may be no more tasks.
 func (cg *Cgroup) full() bool {
-	most := cg.MaxTasks.Load()
-	return most != 0 && uint64(cg.tasks.Load()) >= most
+	for ; cg != nil; cg = cg.parent {
+		if most := cg.MaxTasks.Load(); most != 0 && uint64(cg.tasks.Load())+1 >= most {
+			return true
+		}
+	}
+	return false
 }
 
-// leave takes t, which has ended, out of the group.
-func (cg *Cgroup) leave(t *Task) {
+// count adds n tasks.
+func (cg *Cgroup) count(n int64) {
+	for ; cg != nil; cg = cg.parent {
+		cg.tasks.Add(n)
+	}
+}
+
+// settle adds what t has used in cg to what ended tasks have. Preconditions: tasksMu is held for writing.
+func (cg *Cgroup) settle(t *Task) {
 	ct := t.times()
-	cg.endedUser.Add(int64(ct.user))
-	cg.endedSys.Add(int64(ct.sys))
-	cg.tasks.Add(-1)
+	for ; cg != nil; cg = cg.parent {
+		cg.endedUser.Add(int64(ct.user - t.before.user))
+		cg.endedSys.Add(int64(ct.sys - t.before.sys))
+	}
+	t.before = ct
 }
 
 // CPUTimes are what the tasks of cg have used, ended ones too.
@@ -66,28 +87,35 @@ func (k *Kernel) CPUTimes(cg *Cgroup) (user, sys time.Duration) {
 	defer k.tasksMu.RUnlock()
 	user, sys = time.Duration(cg.endedUser.Load()), time.Duration(cg.endedSys.Load())
 	for _, p := range k.allPIDs.pids {
-		if t := p.task; t != nil && t.cgroup == cg {
+		if t := p.task; t != nil && t.Cgroup().Below(cg) {
 			ct := t.times()
-			user, sys = user+ct.user, sys+ct.sys
+			user, sys = user+ct.user-t.before.user, sys+ct.sys-t.before.sys
 		}
 	}
 	return user, sys
 }
 
-// Members are the processes of cg, zombies included.
+// Members are the processes of cg and the groups below it, zombies included.
 func (k *Kernel) Members(cg *Cgroup) []*ThreadGroup {
 	k.tasksMu.RLock()
 	defer k.tasksMu.RUnlock()
 	var gs []*ThreadGroup
 	for _, p := range k.allPIDs.pids {
-		if p.group != nil && p.group.leader.cgroup == cg {
+		if p.group != nil && p.group.leader.Cgroup().Below(cg) {
 			gs = append(gs, p.group)
 		}
 	}
 	return gs
 }
 
-// KillAll ends every process of cg (cgroup.kill) and waits until they have ended. Nobody may make processes there from outside any more.
+// KillGroup sends every process of cg SIGKILL (cgroup.kill).
+func (k *Kernel) KillGroup(cg *Cgroup) {
+	for _, tg := range k.Members(cg) {
+		tg.SendSignal(kernelInfo(linux.SIGKILL))
+	}
+}
+
+// KillAll ends every process of cg and waits until they have ended. Nobody may make processes there from outside any more.
 func (k *Kernel) KillAll(cg *Cgroup) {
 	for again := true; again; {
 		again = false
@@ -105,14 +133,22 @@ func (k *Kernel) KillAll(cg *Cgroup) {
 }
 
 // MemoryAccount is who pays for what t makes.
-func (t *Task) MemoryAccount() *memory.Account { return t.cgroup.Memory }
+func (t *Task) MemoryAccount() *memory.Account { return t.Cgroup().Account() }
 
-// Cgroup is the control group that t was born into.
-func (t *Task) Cgroup() *Cgroup { return t.cgroup }
+// Cgroup is t's control group.
+func (t *Task) Cgroup() *Cgroup { return t.cgroup.Load() }
 
-// SetFrozen keeps the tasks of cg from running guest code, or lets them go on (cgroup.freeze). A call that is on its way is finished first; a task that
-// waits in one goes on waiting. Who is killed ends all the same.
+// SetFrozen is Freeze, and returns once no task runs.
 func (k *Kernel) SetFrozen(cg *Cgroup, on bool) {
+	k.Freeze(cg, on)
+	if on {
+		k.Barrier(nil)
+	}
+}
+
+// Freeze keeps the tasks of cg from running guest code, or lets them go on (cgroup.freeze). A call that is on its way is finished first; a task that
+// waits in one goes on waiting. Who is killed ends all the same.
+func (k *Kernel) Freeze(cg *Cgroup, on bool) {
 	cg.mu.Lock()
 	was := cg.thaw
 	switch {
@@ -125,8 +161,8 @@ func (k *Kernel) SetFrozen(cg *Cgroup, on bool) {
 	cg.mu.Unlock()
 	if on {
 		k.stopAll(cg)
-		k.Barrier(nil)
 	}
+	k.changed(cg)
 }
 
 // stopAll has the tasks of cg come by freeze.
@@ -134,7 +170,7 @@ func (k *Kernel) stopAll(cg *Cgroup) {
 	k.tasksMu.RLock()
 	defer k.tasksMu.RUnlock()
 	for _, p := range k.allPIDs.pids {
-		if t := p.task; t != nil && t.cgroup == cg {
+		if t := p.task; t != nil && t.Cgroup().Below(cg) {
 			t.setWork(workFreeze)
 		}
 	}
@@ -151,13 +187,15 @@ func (cg *Cgroup) frozen() <-chan struct{} {
 
 // freeze keeps t at the boundary for as long as its group is frozen or has used up its quota, or until it is killed.
 func (t *Task) freeze() {
-	t.work.And(^workFreeze)
 	for {
-		ch := t.cgroup.frozen()
-		if ch == nil {
-			ch = t.k.held(t.cgroup)
+		t.work.And(^workFreeze)
+		var ch <-chan struct{}
+		for cg := t.Cgroup(); cg != nil && ch == nil; cg = cg.parent {
+			if ch = cg.frozen(); ch == nil {
+				ch = t.k.held(cg)
+			}
 		}
-		if ch == nil || t.wait(ch, nil, workKill, Sleeping) != nil {
+		if ch == nil || t.wait(ch, nil, workKill|workFreeze, Sleeping) != nil && t.work.Load()&workFreeze == 0 {
 			return
 		}
 	}
@@ -188,7 +226,7 @@ func (c Inside) PIDNamespace() *PIDNamespace { return c.NS.PIDForChildren }
 func (c Inside) Cgroup() *Cgroup { return c.Group }
 
 // MemoryAccount is the container's.
-func (c Inside) MemoryAccount() *memory.Account { return c.Group.Memory }
+func (c Inside) MemoryAccount() *memory.Account { return c.Group.Account() }
 
 // Within is ctx as an Inhabitant. What acts nowhere acts in the first container.
 func (k *Kernel) Within(ctx vfs.Context) Inhabitant {
@@ -201,8 +239,8 @@ func (k *Kernel) Within(ctx vfs.Context) Inhabitant {
 // RootCgroup is the first container's.
 func (k *Kernel) RootCgroup() *Cgroup { return k.rootCgroup }
 
-// NewContainer returns namespaces of its own for a container that is not the first, but without mounts and network; names that are "" are the first one's.
-func (k *Kernel) NewContainer(host, domain string) (*Namespaces, error) {
+// NewContainer returns namespaces of its own for a container in cg that is not the first, but without mounts and network; names that are "" are the first one's.
+func (k *Kernel) NewContainer(host, domain string, cg *Cgroup) (*Namespaces, error) {
 	pidns, err := k.newPIDNamespace(k.allPIDs, k.rootUserNS)
 	if err != nil {
 		return nil, err
@@ -210,7 +248,7 @@ func (k *Kernel) NewContainer(host, domain string) (*Namespaces, error) {
 	h, d := k.rootNS.UTS.Names()
 	return &Namespaces{
 		UTS: k.NewUTSNamespace(cmp.Or(host, h), cmp.Or(domain, d), k.rootUserNS), IPC: k.NewIPCNamespace(k.rootUserNS),
-		Cgroup: &CgroupNamespace{nsID: k.newNSID(k.rootUserNS), Root: "/"}, Time: k.rootNS.Time, TimeForChildren: k.rootNS.Time, PIDForChildren: pidns,
+		Cgroup: &CgroupNamespace{nsID: k.newNSID(k.rootUserNS), Root: cg}, Time: k.rootNS.Time, TimeForChildren: k.rootNS.Time, PIDForChildren: pidns,
 	}, nil
 }
 

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -25,6 +26,9 @@ type CloneArgs struct {
 	ExitSignal                 linux.Signal
 	Stack, TLS                 uint64 // Stack is the new stack pointer, 0: the parent's
 	ParentTID, ChildTID, PIDFD hostarch.Addr
+	// CgroupFD is CLONE_INTO_CGROUP's directory, Cgroup what it is of, or nil.
+	CgroupFD int32
+	Cgroup   *Cgroup
 	// SetTID are the wanted numbers, the innermost namespace's first.
 	SetTID []int32
 }
@@ -126,7 +130,7 @@ func (t *Task) copy(a *CloneArgs) (*Task, error) {
 		dropNamespaces(ns, paths)
 		return nil, toErrno(err)
 	}
-	c := t.k.newTask(t.name, creds, m, t.cgroup)
+	c := t.k.newTask(t.name, creds, m, t.Cgroup())
 	c.ns = ns
 	c.regs = t.regs
 	c.regs.Rax, c.regs.Orig_rax = 0, ^uint64(0)
@@ -197,7 +201,8 @@ func (c *Task) inherit(t *Task, a *CloneArgs) {
 
 // newTask returns a task outside of all tables. It takes over a user of m.
 func (k *Kernel) newTask(name string, creds *auth.Credentials, m *mm.MemoryManager, cg *Cgroup) *Task {
-	t := &Task{k: k, cgroup: cg, wake: make(chan struct{}, 1), name: name, startTime: time.Now()}
+	t := &Task{k: k, wake: make(chan struct{}, 1), name: name, startTime: time.Now()}
+	t.cgroup.Store(cg)
 	t.altStack.Flags = linux.SS_DISABLE
 	t.creds.Store(creds)
 	t.mm.Store(m)
@@ -228,7 +233,11 @@ func (c *Task) join(t *Task, a *CloneArgs) error {
 	u := k.users.get(c.Credentials().RUID)
 	c.user.Store(u)
 	k.tasksMu.Lock()
-	defer k.tasksMu.Unlock()
+	cg, flips := cmp.Or(a.Cgroup, t.Cgroup()), 0
+	defer func() {
+		k.tasksMu.Unlock()
+		cg.flipped(flips)
+	}()
 	t.tg.sigMu.Lock()
 	stop := t.killed || (t.tg.exiting && !t.exiting)
 	t.tg.sigMu.Unlock()
@@ -236,9 +245,15 @@ func (c *Task) join(t *Task, a *CloneArgs) error {
 		k.users.put(u)
 		return linuxerr.ERESTARTNOINTR
 	}
-	if uint64(k.allPIDs.tasks.Load()) >= k.threadsMax.Load() || c.cgroup.full() {
+	if uint64(k.allPIDs.tasks.Load()) >= k.threadsMax.Load() || cg.full() {
 		k.users.put(u)
 		return unix.EAGAIN
+	}
+	if a.Cgroup != nil {
+		if err := cg.mayHoldLocked(); err != nil {
+			k.users.put(u)
+			return err
+		}
 	}
 	pns := c.ns.PIDForChildren
 	pid, err := k.allocPID(pns, a.SetTID, t.maySetTID)
@@ -248,7 +263,11 @@ func (c *Task) join(t *Task, a *CloneArgs) error {
 	}
 	u.procs.Add(1)
 	k.forks.Add(1)
-	c.setPID(pid)
+	c.cgroup.Store(cg)
+	if m := c.mm.Load(); m != t.mm.Load() {
+		m.ChargeTo(cg.Account())
+	}
+	flips = c.setPID(pid)
 	if a.Flags&linux.CLONE_THREAD != 0 {
 		c.joinThread(t.tg)
 		return nil
@@ -268,16 +287,18 @@ func (c *Task) join(t *Task, a *CloneArgs) error {
 	return nil
 }
 
-// setPID makes pid the number of t. Preconditions: tasksMu is held for writing.
-func (t *Task) setPID(pid *PID) {
+// setPID makes pid the number of t, and returns how many groups it is the first task of: see Cgroup.flipped. Preconditions: tasksMu is held for writing.
+func (t *Task) setPID(pid *PID) (flips int) {
 	pid.task = t
 	t.pid.Store(pid)
 	t.tid.Store(pid.nums[pid.ns.level])
 	for ns := pid.ns; ns != nil; ns = ns.parent {
 		ns.tasks.Add(1)
 	}
-	t.cgroup.tasks.Add(1)
+	t.Cgroup().count(1)
+	flips = t.Cgroup().alive(1)
 	t.work.Or(workFreeze)
+	return flips
 }
 
 // joinThread adds c to tg. Preconditions: tasksMu is held for writing.

@@ -160,14 +160,18 @@ func (t *Task) findProgram(a *ProcessArgs) (*vfs.FileDescription, string, error)
 // adopt puts t into the process tree.
 func (k *Kernel) adopt(t *Task, a *ProcessArgs) error {
 	k.tasksMu.Lock()
-	defer k.tasksMu.Unlock()
+	flips := 0
+	defer func() {
+		k.tasksMu.Unlock()
+		t.Cgroup().flipped(flips)
+	}()
 	pid, err := k.allocPID(t.ns.PIDForChildren, nil, nil)
 	if err != nil {
 		return err
 	}
 	k.forks.Add(1)
 	t.user.Load().procs.Add(1)
-	t.setPID(pid)
+	flips = t.setPID(pid)
 	tg := k.newGroup(t, nil, nil)
 	tg.limits.setAll(&a.Limits)
 	tg.limitsMu.Lock()

@@ -63,7 +63,7 @@ func (t *Task) load(a *ExecArgs) (*newImage, error) {
 		t.k.log.Warn("no address space: " + err.Error())
 		return nil, unix.ENOMEM
 	}
-	n.mm.ChargeTo(t.cgroup.Memory)
+	n.mm.ChargeTo(t.MemoryAccount())
 	n.mm.AddressSpace().SetName(shown(im.Argv))
 	limits := t.tg.Limits()
 	ns := n.creds.UserNS

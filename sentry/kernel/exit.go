@@ -202,6 +202,8 @@ func (t *Task) notifyExit() {
 	k, tg := t.k, t.tg
 	k.tasksMu.Lock()
 	t.exitDone = true
+	cg := t.Cgroup()
+	flips := cg.alive(-1)
 	t.state.Store(uint32(Zombie))
 	t.giveAwayChildren()
 	tg.sigMu.Lock()
@@ -230,6 +232,7 @@ func (t *Task) notifyExit() {
 	}
 	mine := t.pid.Load()
 	k.tasksMu.Unlock()
+	cg.flipped(flips)
 	if done {
 		tg.pid.waiters.Notify(waiter.ReadableEvents | waiter.EventHUp)
 	}
@@ -259,7 +262,8 @@ func (t *Task) removeLocked() {
 	for ns := p.ns; ns != nil; ns = ns.parent {
 		ns.tasks.Add(-1)
 	}
-	t.cgroup.leave(t)
+	t.Cgroup().settle(t)
+	t.Cgroup().count(-1)
 	p.put()
 	for ns := p.ns; ns != nil; ns = ns.parent {
 		if ns.dead {

@@ -96,7 +96,7 @@ type Kernel struct {
 // New returns a kernel without processes.
 func New(c Config) (*Kernel, error) {
 	k := &Kernel{platform: c.Platform, memory: c.Memory, texts: mm.NewTexts(c.Platform, c.Memory), table: c.Table, log: c.Log, hooks: c.Hooks, vdso: c.VDSO, shmDev: vfs.NewAnonDev(),
-		numCPUs: c.NumCPUs, rootUserNS: c.UserNS, rootCgroup: &Cgroup{Memory: c.Memory.Root()}, start: time.Now(), done: make(chan struct{}), oom: oomKiller{news: make(chan struct{})}}
+		numCPUs: c.NumCPUs, rootUserNS: c.UserNS, rootCgroup: NewCgroup(c.Memory.Root()), start: time.Now(), done: make(chan struct{}), oom: oomKiller{news: make(chan struct{})}}
 	k.strace.Store(c.Strace)
 	k.threadsMax.Store(ThreadsMax)
 	k.keys = keys.NewStore()
@@ -133,7 +133,7 @@ func New(c Config) (*Kernel, error) {
 	k.rootNS = Namespaces{
 		UTS: k.NewUTSNamespace(c.Hostname, c.Domainname, u), IPC: k.NewIPCNamespace(u),
 		Net:    &NetNamespace{nsID: k.newNSID(u), Stack: c.NetStack},
-		Cgroup: &CgroupNamespace{nsID: k.newNSID(u), Root: "/"}, Time: tn, TimeForChildren: tn, PIDForChildren: pidns,
+		Cgroup: &CgroupNamespace{nsID: k.newNSID(u), Root: k.rootCgroup}, Time: tn, TimeForChildren: tn, PIDForChildren: pidns,
 	}
 	if w, ok := c.Platform.(platform.Watcher); ok {
 		w.Watch(k.spaceGone)

@@ -93,10 +93,10 @@ type NetNamespace struct {
 	Stack any
 }
 
-// CgroupNamespace is cgroup_namespaces(7); Root is the cgroup path that shows as "/".
+// CgroupNamespace is cgroup_namespaces(7); Root is the cgroup that shows as "/".
 type CgroupNamespace struct {
 	nsID
-	Root string
+	Root *Cgroup
 }
 
 // TimeNamespace is time_namespaces(7): offsets in nanoseconds added to the clocks. They may change until the first task enters.

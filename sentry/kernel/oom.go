@@ -64,7 +64,7 @@ func (k *Kernel) OOMTotal() int64 { return int64(k.memory.Limit() / hostarch.Pag
 func (k *Kernel) worstLocked(cg *Cgroup) (worst *ThreadGroup, of *mm.MemoryManager) {
 	most := int64(0)
 	for _, p := range k.allPIDs.pids {
-		if p.group == nil || cg != nil && p.group.leader.cgroup != cg {
+		if p.group == nil || cg != nil && !p.group.leader.Cgroup().Below(cg) {
 			continue
 		}
 		for _, t := range p.group.tasks {
@@ -102,7 +102,9 @@ func (k *Kernel) chooseVictim(cg *Cgroup) *ThreadGroup {
 		return nil
 	}
 	o.kills.Add(1)
-	victim.leader.cgroup.oomKills.Add(1)
+	for c := victim.leader.Cgroup(); c != nil; c = c.parent {
+		c.oomKills.Add(1)
+	}
 	close(o.news)
 	o.news = make(chan struct{})
 	if victim == k.init {
@@ -110,8 +112,14 @@ func (k *Kernel) chooseVictim(cg *Cgroup) *ThreadGroup {
 	}
 	k.log.Warn("out of memory: killed process", zap.Int32("pid", victim.pid.nums[0]), zap.String("name", victim.leader.Name()),
 		zap.Uint64("rss_kb", m.RSS()>>10), zap.Int32("oom_score_adj", victim.oomScoreAdj.Load()))
+	var all *Cgroup // memory.oom.group: the highest that says so
+	for c := victim.leader.Cgroup(); c != nil && (cg == nil || c.Below(cg)); c = c.parent {
+		if c.OOMGroup.Load() {
+			all = c
+		}
+	}
 	for _, p := range k.allPIDs.pids {
-		if p.task != nil && (p.task.tg == victim || p.task.mm.Load() == m) {
+		if p.task != nil && (all != nil && p.task.Cgroup().Below(all) || p.task.tg == victim || p.task.mm.Load() == m) {
 			p.task.tg.SendSignal(kernelInfo(linux.SIGKILL))
 		}
 	}
@@ -125,12 +133,18 @@ func (k *Kernel) isVictim(tg *ThreadGroup) bool {
 	return k.oom.victim == tg
 }
 
+// shortOfMemory says whether a failure may be for want of memory.
+func (t *Task) shortOfMemory() bool {
+	return t.k.memory.Exhausted() || t.MemoryAccount().Exhausted() != nil
+}
+
 // outOfMemory is called where t got no memory and holds no locks: a process is killed, and once it has ended t may try again. False: t itself is
 // killed.
 func (t *Task) outOfMemory() bool {
 	var cg *Cgroup
-	if t.cgroup.Memory.Exhausted() {
-		cg = t.cgroup
+	if full := t.MemoryAccount().Exhausted(); full != nil {
+		for cg = t.Cgroup(); cg.parent != nil && (cg.Account() != full || cg.parent.Account() == full); cg = cg.parent {
+		}
 	} else if n := t.k.oom.kills.Load(); n != t.oomKills && !t.k.memory.Exhausted() {
 		t.oomKills = n
 		return true // a victim has ended since t got nothing
@@ -139,6 +153,9 @@ func (t *Task) outOfMemory() bool {
 	if victim == nil {
 		t.tg.SendSignal(kernelInfo(linux.SIGKILL))
 		return false
+	}
+	for c := victim.leader.Cgroup(); c != nil; c = c.parent {
+		c.OOMs.Notify(cgroupEvent)
 	}
 	return victim != t.tg && t.BlockKillable(victim.done) == nil
 }

@@ -18,7 +18,10 @@ func (t *Task) runHandler(info *linux.SignalInfo, act linux.SigAction) {
 		t.brokenThread(err)
 		return
 	}
-	if !t.pushFrame(info, &act, mask, fp) {
+	for ok := t.pushFrame(info, &act, mask, fp); !ok; ok = t.pushFrame(info, &act, mask, fp) {
+		if t.shortOfMemory() && t.outOfMemory() {
+			continue // a victim has ended
+		}
 		t.forceSegv(sig)
 		return
 	}

@@ -22,7 +22,8 @@ import (
 type Task struct {
 	k      *Kernel
 	tg     *ThreadGroup // constant
-	cgroup *Cgroup      // constant
+	cgroup atomic.Pointer[Cgroup]
+	before cpuTimes // what was used in other cgroups; guarded by Kernel.tasksMu
 
 	// pid and exitDone are guarded by Kernel.tasksMu; tid and tgid are copies of the numbers in the task's own namespace.
 	pid       atomic.Pointer[PID]

@@ -158,7 +158,7 @@ func (t *Task) doSyscall() {
 	}
 	errno := toErrno(err)
 	// A copy that gets no memory for the guest's page is EFAULT. A call with such an error has had no effect, so it can be made again.
-	if (errno == unix.ENOMEM || errno == unix.EFAULT) && (t.k.memory.Exhausted() || t.cgroup.Memory.Exhausted()) && t.outOfMemory() {
+	if (errno == unix.ENOMEM || errno == unix.EFAULT) && t.shortOfMemory() && t.outOfMemory() {
 		errno = linuxerr.ERESTARTNOINTR
 	}
 	r.Rax = uint64(-int64(errno))

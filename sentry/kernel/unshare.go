@@ -60,7 +60,7 @@ func (t *Task) copyNamespaces(flags uint64, creds *auth.Credentials) (Namespaces
 		n.Net = k.NewNetNamespace(user)
 	}
 	if flags&linux.CLONE_NEWCGROUP != 0 {
-		n.Cgroup = &CgroupNamespace{nsID: k.newNSID(user), Root: n.Cgroup.Root}
+		n.Cgroup = &CgroupNamespace{nsID: k.newNSID(user), Root: t.Cgroup()}
 	}
 	if flags&cloneNewTime != 0 {
 		mo, bo := n.TimeForChildren.Offsets()

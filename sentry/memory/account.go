@@ -16,6 +16,9 @@ type Account struct {
 	peak  atomic.Int64
 	limit atomic.Int64 // 0: none
 	ended atomic.Bool
+	// parent pays too, up to Root, and bounds too; constant. apart: not counted in Root's own use.
+	parent *Account
+	apart  bool
 }
 
 // maxAccounts is how many there may be at a time.
@@ -25,20 +28,25 @@ const maxAccounts = 256
 func (f *File) Root() *Account { return f.accounts[0].Load() }
 
 // NewAccount returns an account without a limit, until End: ENOSPC if there are too many.
-func (f *File) NewAccount() (*Account, error) {
+func (f *File) NewAccount() (*Account, error) { return f.newAccount(f.Root(), true) }
+
+// NewAccount returns an account whose use is a's too, until End: ENOSPC if there are too many.
+func (a *Account) NewAccount() (*Account, error) { return a.f.newAccount(a, false) }
+
+func (f *File) newAccount(parent *Account, apart bool) (*Account, error) {
 	for id := range f.accounts {
 		old := f.accounts[id].Load()
 		if old != nil && (id == 0 || !old.ended.Load() || old.used.Load() != 0) {
 			continue
 		}
-		if a := (&Account{f: f, id: uint8(id)}); f.accounts[id].CompareAndSwap(old, a) {
+		if a := (&Account{f: f, id: uint8(id), parent: parent, apart: apart}); f.accounts[id].CompareAndSwap(old, a) {
 			return a, nil
 		}
 	}
 	return nil, unix.ENOSPC
 }
 
-// End gives the account up, once the last of its pages is free. Who still has it is served by Root.
+// End gives the account up, once the last of its pages is free. Who still has it is served by its parent.
 func (a *Account) End() { a.ended.Store(true) }
 
 // AccountOf is who pays for what ctx makes in f: who ctx says, or Root.
@@ -67,7 +75,7 @@ func (a *Account) Used() uint64 {
 	}
 	n := a.f.used.Load()
 	for i := range a.f.accounts[1:] {
-		if o := a.f.accounts[1+i].Load(); o != nil {
+		if o := a.f.accounts[1+i].Load(); o != nil && o.apart {
 			n -= o.used.Load()
 		}
 	}
@@ -82,20 +90,32 @@ func (a *Account) Peak() uint64 {
 	return uint64(a.peak.Load())
 }
 
-// Exhausted reports whether the account has next to nothing left of its own limit.
-func (a *Account) Exhausted() bool {
-	l := a.limit.Load()
-	return l > 0 && l-a.used.Load() < min(64*PageSize, l/16)
+// Exhausted returns the account, of a and its parents, that has next to nothing left of its own limit, or nil.
+func (a *Account) Exhausted() *Account {
+	for ; a.id != 0; a = a.parent {
+		if l := a.limit.Load(); l > 0 && l-a.used.Load() < min(64*PageSize, l/16) {
+			return a
+		}
+	}
+	return nil
 }
 
-// reserve takes up to n pages of the account's limit and the file's, at least one, and says who pays: Root once a was given up, whose id may be another's by then.
+// reserve takes up to n pages of the limits of the account, its parents and the file, at least one, and says who pays: the parent once a was given up, whose id may be
+// another's by then.
 func (a *Account) reserve(n int) (payer *Account, got int, err error) {
-	if a.ended.Load() {
-		a = a.f.Root()
+	for a.ended.Load() {
+		a = a.parent
 	}
+	if got, err = a.take(n); err == nil && a.ended.Load() { // NewAccount looks at ended, then at used
+		a.unreserve(got)
+		return a.reserve(n)
+	}
+	return a, got, err
+}
+
+func (a *Account) take(n int) (got int, err error) {
 	if a.id == 0 {
-		got, err = a.f.reserve(n)
-		return a, got, err
+		return a.f.reserve(n)
 	}
 	limit := a.limit.Load()
 	for {
@@ -104,7 +124,7 @@ func (a *Account) reserve(n int) (payer *Account, got int, err error) {
 			n = min(n, int((limit-used)>>PageShift))
 		}
 		if n <= 0 {
-			return nil, 0, unix.ENOMEM
+			return 0, unix.ENOMEM
 		}
 		now := used + int64(n)<<PageShift
 		if a.used.CompareAndSwap(used, now) {
@@ -113,17 +133,13 @@ func (a *Account) reserve(n int) (payer *Account, got int, err error) {
 			break
 		}
 	}
-	if a.ended.Load() { // NewAccount looks at ended, then at used
-		a.used.Add(-int64(n) << PageShift)
-		return a.f.Root().reserve(n)
-	}
-	got, err = a.f.reserve(n)
+	got, err = a.parent.take(n)
 	a.used.Add(-int64(n-got) << PageShift)
-	return a, got, err
+	return got, err
 }
 
 func (a *Account) unreserve(n int) {
-	if a.id != 0 {
+	for ; a.id != 0; a = a.parent {
 		a.used.Add(-int64(n) << PageShift)
 	}
 	a.f.unreserve(n)

@@ -208,7 +208,7 @@ func TestAccounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := b.AllocateAt(other.End, 2*PageSize, true)
-	if a.Used() != 1<<20 || !a.Exhausted() || a.Peak() != 1<<20 || b.Used() != 3*PageSize+next || next == 0 || f.Root().Used() != 2<<20 || f.Used() != 3<<20+b.Used() {
+	if a.Used() != 1<<20 || a.Exhausted() != a || a.Peak() != 1<<20 || b.Used() != 3*PageSize+next || next == 0 || f.Root().Used() != 2<<20 || f.Used() != 3<<20+b.Used() {
 		t.Errorf("in use: %d, %d, %d and %d in all", a.Used(), b.Used(), f.Root().Used(), f.Used())
 	}
 	other.End += next
@@ -216,7 +216,7 @@ func TestAccounts(t *testing.T) {
 	for _, fr := range append(runs, own, other) {
 		f.DecRef(fr)
 	}
-	if a.Used() != runs[0].Length() || b.Used() != 0 || a.Exhausted() {
+	if a.Used() != runs[0].Length() || b.Used() != 0 || a.Exhausted() != nil {
 		t.Errorf("in use, with one run left: %d, %d", a.Used(), b.Used())
 	}
 	a.End()

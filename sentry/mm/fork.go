@@ -12,7 +12,7 @@ func (mm *MemoryManager) Fork() (*MemoryManager, error) {
 	if err != nil {
 		return nil, err
 	}
-	child.acct = mm.acct
+	child.acct.Store(mm.acct.Load())
 	child.Dumpable.Store(mm.Dumpable.Load())
 	child.denyWX.Store(mm.denyWX.Load())
 	mm.mu.Lock()

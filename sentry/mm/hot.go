@@ -83,7 +83,7 @@ func (mm *MemoryManager) joinHot(runs []uint64) {
 
 // copyHot makes p, a hot page of ours in v, the child's copy of it.
 func (mm *MemoryManager) copyHot(p *pma, v *vma) error {
-	fr, err := mm.acct.Allocate(pageSize, false)
+	fr, err := mm.acct.Load().Allocate(pageSize, false)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ type MemoryManager struct {
 	p  platform.Platform
 	mf *memory.File
 	// acct pays for pages of our own.
-	acct *memory.Account
+	acct atomic.Pointer[memory.Account]
 	as   platform.AddressSpace
 	lim  hostarch.AddrRange // what the guest may map
 	// keep is what of it the platform keeps for itself.
@@ -129,7 +129,7 @@ func New(p platform.Platform, mf *memory.File, texts *Texts) (*MemoryManager, er
 	if err != nil {
 		return nil, err
 	}
-	mm := &MemoryManager{p: p, mf: mf, acct: mf.Root(), as: as, lim: p.UserRange(), keep: p.Reserved(), texts: texts, hot: &hotPages{}}
+	mm := &MemoryManager{p: p, mf: mf, as: as, lim: p.UserRange(), keep: p.Reserved(), texts: texts, hot: &hotPages{}}
 	mm.users.Store(1)
 	mm.Dumpable.Store(1)
 	mm.layout.setDefault(mm.lim)
@@ -139,8 +139,8 @@ func New(p platform.Platform, mf *memory.File, texts *Texts) (*MemoryManager, er
 // AddressSpace is the host side, for making threads.
 func (mm *MemoryManager) AddressSpace() platform.AddressSpace { return mm.as }
 
-// ChargeTo makes a pay for the space's pages from now on, and for those of its forks. It is called before the space is used.
-func (mm *MemoryManager) ChargeTo(a *memory.Account) { mm.acct = a }
+// ChargeTo makes a pay for the space's pages from now on, and for those of its forks.
+func (mm *MemoryManager) ChargeTo(a *memory.Account) { mm.acct.Store(a) }
 
 // UserRange is the range of addresses that the guest may map.
 func (mm *MemoryManager) UserRange() hostarch.AddrRange { return mm.lim }

@@ -29,7 +29,7 @@ func (mm *MemoryManager) MMap(c Caller, opts memmap.MMapOpts) (hostarch.Addr, er
 		return 0, unix.EOVERFLOW
 	}
 	if !opts.Private && opts.Mappable == nil {
-		sh := memory.NewShared(mm.acct, n, "/dev/zero (deleted)", 1, sharedIno.Add(1))
+		sh := memory.NewShared(mm.acct.Load(), n, "/dev/zero (deleted)", 1, sharedIno.Add(1))
 		defer sh.DecRef()
 		opts.Mappable, opts.Identity, opts.Offset = sh, sh, 0
 		opts.MaxPerms = hostarch.AnyAccess

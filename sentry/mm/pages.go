@@ -185,7 +185,7 @@ func (v *vma) segmentOf(m memmap.Mappable) bool { return v.mappable == m && v.pr
 func (mm *MemoryManager) allocate(sp *spans.Span[vma], start, end uint64, hole, zero bool) (memmap.FileRange, error) {
 	n := end - start
 	at := func(off uint64) (memmap.FileRange, bool) {
-		got := mm.acct.AllocateAt(off, n, zero)
+		got := mm.acct.Load().AllocateAt(off, n, zero)
 		return memmap.FileRange{Start: off, End: off + got}, got > 0
 	}
 	near := uint64(0)
@@ -214,9 +214,9 @@ func (mm *MemoryManager) allocate(sp *spans.Span[vma], start, end uint64, hole, 
 		}
 	}
 	if hole && sp.Len() >= memory.HugePage/2 {
-		return mm.acct.AllocateIn(start, near, n, zero)
+		return mm.acct.Load().AllocateIn(start, near, n, zero)
 	}
-	return mm.acct.Allocate(n, zero)
+	return mm.acct.Load().Allocate(n, zero)
 }
 
 // makeWritable lets the page at addr, which is there, be written: it and perhaps its neighbours become pages of our own. rb is how far the

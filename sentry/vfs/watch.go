@@ -116,6 +116,14 @@ func Notify(d *Dentry, mask uint32) {
 	deliver(d.inode, mask, 0, "", un)
 }
 
+// NotifyInode is Notify for an event that no path led to: i is name in dir.
+func NotifyInode(dir, i Inode, name string, mask uint32) {
+	if watchTotal.Load() != 0 {
+		deliver(dir, mask, 0, name, false)
+		deliver(i, mask, 0, "", false)
+	}
+}
+
 func (fd *FileDescription) notify(mask uint32) {
 	if watchTotal.Load() != 0 {
 		Notify(fd.path.Dentry, mask)

@@ -87,6 +87,7 @@ func (d *Do) Options() (*Options, error) {
 var ownMounts = []specs.Mount{
 	{Destination: "/proc", Type: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 	{Destination: "/sys", Type: "sysfs", Options: []string{"nosuid", "noexec", "nodev"}},
+	{Destination: "/sys/fs/cgroup", Type: "cgroup2", Options: []string{"nosuid", "noexec", "nodev"}},
 	{Destination: "/dev", Type: "devtmpfs", Options: []string{"nosuid", "mode=755"}},
 	{Destination: "/dev/pts", Type: "devpts", Options: []string{"nosuid", "noexec", "ptmxmode=0666", "mode=0620", "gid=5"}},
 	{Destination: "/dev/shm", Type: "tmpfs", Options: []string{"nosuid", "nodev", "mode=1777"}},

@@ -29,6 +29,8 @@ import (
 type FS struct {
 	vfs.FSDefaults
 	Options string
+	// Released, if set, is called at the end.
+	Released func()
 	root    vfs.Inode
 	born    vfs.Time
 	inos    uint64
@@ -53,6 +55,13 @@ func (fs *FS) Root() vfs.Inode { return fs.root }
 
 // MountOptions implements vfs.FileSystem.
 func (fs *FS) MountOptions() string { return fs.Options }
+
+// Release implements vfs.FileSystem.
+func (fs *FS) Release() {
+	if fs.Released != nil {
+		fs.Released()
+	}
+}
 
 // Base is the common part of all inodes.
 type Base struct {

@@ -374,8 +374,8 @@ func genChildren(s subject, _ vfs.Context, b *bytes.Buffer) error {
 	return nil
 }
 
-func genCgroup(s subject, _ vfs.Context, b *bytes.Buffer) error {
-	b.WriteString("0::/\n")
+func genCgroup(s subject, ctx vfs.Context, b *bytes.Buffer) error {
+	b.WriteString("0::" + s.t.Cgroup().PathFrom(s.f.k.Within(ctx).Namespaces().Cgroup.Root) + "\n")
 	return nil
 }
 
