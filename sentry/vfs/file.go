@@ -16,6 +16,8 @@ const (
 	IOAppend IOFlags = 1 << iota
 	// IONonblock returns EAGAIN instead of waiting (O_NONBLOCK, RWF_NOWAIT).
 	IONonblock
+	// IOPosition: the offset is where a Positioned file stood, and it moves on by what it transfers.
+	IOPosition
 	// IODsync and IOSync are O_DSYNC and O_SYNC.
 	IODsync
 	IOSync
@@ -127,6 +129,11 @@ func (w *Waitable) EventUnregister(e *waiter.Entry) {
 
 // NoopSeeker is a file without a position, for which lseek(2) does nothing (noop_llseek, null_lseek). One that is Seekable takes pread and pwrite.
 type NoopSeeker interface{ NoopSeek() }
+
+// Positioned is a seekable file whose position is kept outside, where others may move it: Position is lseek(2).
+type Positioned interface {
+	Position(off int64, whence int) (int64, error)
+}
 
 // NoSpliceReader is a file from which, perhaps, splice(2) and sendfile(2) do not read: EINVAL.
 type NoSpliceReader interface{ NoSpliceRead() bool }

@@ -32,6 +32,8 @@ type FileDescription struct {
 	// locked: a lock was taken through it, to be dropped at the end.
 	locked atomic.Bool
 
+	// outside keeps the position in the place of off, if not nil.
+	outside Positioned
 	// offMu guards off, and makes reads and writes at it atomic (f_pos_lock).
 	offMu sync.Mutex
 	// +checklocks:offMu
@@ -65,6 +67,7 @@ const statusFlags = unix.O_ACCMODE | unix.O_APPEND | unix.O_ASYNC | unix.O_DIREC
 func NewFile(creds *auth.Credentials, impl FileImpl, p Path, flags uint32) *FileDescription {
 	fd := &FileDescription{impl: impl, path: p, creds: creds, seekable: impl.Seekable()}
 	_, fd.fixed = impl.(NoopSeeker)
+	fd.outside, _ = impl.(Positioned)
 	fd.refs.Store(1)
 	fd.flags.Store(flags & statusFlags)
 	return fd

@@ -57,7 +57,8 @@ func (fd *FileDescription) Read(ctx Context, dst usermem.IOSequence, flags IOFla
 	var err error
 	if fd.seekable {
 		fd.offMu.Lock()
-		n, err = fd.readAt(ctx, dst, fd.off, flags)
+		off, at := fd.positionLocked()
+		n, err = fd.readAt(ctx, dst, off, flags|at)
 		if !fd.fixed {
 			fd.off += n
 		}
@@ -117,8 +118,9 @@ func (fd *FileDescription) Write(ctx Context, src usermem.IOSequence, flags IOFl
 	var err error
 	if fd.seekable {
 		fd.offMu.Lock()
+		off, at := fd.positionLocked()
 		var end int64
-		n, end, err = fd.writeAt(ctx, src, fd.off, flags)
+		n, end, err = fd.writeAt(ctx, src, off, flags|at)
 		if n > 0 && !fd.fixed {
 			fd.off = end
 		}
@@ -265,7 +267,8 @@ func (fd *FileDescription) Wait(ctx Context, mask waiter.EventMask, deadline tim
 func (fd *FileDescription) Offset() int64 {
 	fd.offMu.Lock()
 	defer fd.offMu.Unlock()
-	return fd.off
+	off, _ := fd.positionLocked()
+	return off
 }
 
 // Seek is lseek(2).
@@ -289,7 +292,7 @@ func (fd *FileDescription) Seek(ctx Context, off int64, whence int32) (int64, er
 	switch whence {
 	case unix.SEEK_SET:
 	case unix.SEEK_CUR:
-		base = fd.off
+		base, _ = fd.positionLocked()
 	case unix.SEEK_END:
 		base, err = fd.impl.SeekEnd(ctx)
 	case unix.SEEK_DATA, unix.SEEK_HOLE:
@@ -304,7 +307,21 @@ func (fd *FileDescription) Seek(ctx Context, off int64, whence int32) (int64, er
 		return 0, unix.EINVAL
 	}
 	fd.off = base + off
-	return fd.off, nil
+	if fd.outside != nil {
+		_, err = fd.outside.Position(fd.off, unix.SEEK_SET)
+	}
+	return fd.off, err
+}
+
+// positionLocked returns the file position, and IOPosition if it is kept outside.
+//
+// +checklocks:fd.offMu
+func (fd *FileDescription) positionLocked() (int64, IOFlags) {
+	if fd.outside == nil {
+		return fd.off, 0
+	}
+	off, _ := fd.outside.Position(0, unix.SEEK_CUR) // cannot fail on a file that can be sought
+	return off, IOPosition
 }
 
 // ReadDir is getdents64(2): it emits entries until emit returns an error.

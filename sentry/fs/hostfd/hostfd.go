@@ -83,20 +83,14 @@ func (f *File) FileDescription(fs *FS, creds *auth.Credentials) *vfs.FileDescrip
 		name = "host"
 	}
 	f.users.Add(1)
-	d := vfs.NewFile(creds, f, fs.mnt.Path(fmt.Sprintf("%s:[%d]", name, f.ino.ino), &f.ino), f.flags)
-	if f.Seekable() {
-		if off, err := unix.Seek(f.fd, 0, unix.SEEK_CUR); err == nil {
-			d.Seek(vfs.WithCredentials(creds), off, unix.SEEK_SET)
-		}
-	}
-	return d
+	return vfs.NewFile(creds, f, fs.mnt.Path(fmt.Sprintf("%s:[%d]", name, f.ino.ino), &f.ino), f.flags)
 }
 
-// Release implements vfs.FileImpl: the host gets the position back, and a reader outside sees the end of a pipe.
-func (f *File) Release(_ vfs.Context, d *vfs.FileDescription) {
-	if f.Seekable() {
-		unix.Seek(f.fd, d.Offset(), unix.SEEK_SET)
-	}
+// Position implements vfs.Positioned.
+func (f *File) Position(off int64, whence int) (int64, error) { return unix.Seek(f.fd, off, whence) }
+
+// Release implements vfs.FileImpl: a reader outside sees the end of a pipe.
+func (f *File) Release(vfs.Context, *vfs.FileDescription) {
 	if f.users.Add(-1) == 0 {
 		f.Close()
 	}
@@ -114,7 +108,11 @@ func (f *File) Close() {
 func (f *File) Seekable() bool { return f.kind == unix.S_IFREG }
 
 // SeekEnd implements vfs.FileImpl.
-func (f *File) SeekEnd(vfs.Context) (int64, error) { return unix.Seek(f.fd, 0, unix.SEEK_END) }
+func (f *File) SeekEnd(vfs.Context) (int64, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(f.fd, &st)
+	return st.Size, err
+}
 
 // SeekData implements vfs.FileImpl.
 func (f *File) SeekData(_ vfs.Context, off int64, data bool) (int64, error) {
@@ -125,10 +123,13 @@ func (f *File) SeekData(_ vfs.Context, off int64, data bool) (int64, error) {
 }
 
 // Read implements vfs.FileImpl.
-func (f *File) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, off int64, _ vfs.IOFlags) (int64, error) {
+func (f *File) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, off int64, flags vfs.IOFlags) (int64, error) {
+	if flags&vfs.IOPosition != 0 {
+		off = vfs.Stream
+	}
 	n, err := dst.ForBlocks(hostarch.Write, func(bs [][]byte) (uint64, error) {
 		n, err := f.transfer(unix.SYS_PREADV2, bs, off)
-		if f.Seekable() {
+		if off != vfs.Stream {
 			off += int64(n)
 		}
 		return n, err
@@ -141,8 +142,8 @@ func (f *File) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequenc
 
 // Write implements vfs.FileImpl.
 func (f *File) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSequence, off int64, flags vfs.IOFlags) (int64, int64, error) {
-	if flags&vfs.IOAppend != 0 {
-		off = vfs.Stream // the host's own O_APPEND
+	if flags&(vfs.IOAppend|vfs.IOPosition) != 0 {
+		off = vfs.Stream // the host's own O_APPEND and position
 	}
 	n, err := src.ForBlocks(hostarch.Read, func(bs [][]byte) (uint64, error) {
 		if f.pollable && f.noNowait.Load() {
@@ -164,7 +165,7 @@ func (f *File) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSequen
 		err = nil
 	}
 	if off == vfs.Stream {
-		off, _ = f.SeekEnd(nil)
+		off, _ = f.Position(0, unix.SEEK_CUR)
 	}
 	return n, off, err
 }
