@@ -204,3 +204,21 @@ look; sleep 0.1; look; look; echo x >> f; look; sleep 0.1; look; chown 7:8 f; ec
 		}
 	})
 }
+
+// TestSharedOutput: a file that is the standard input and output of the sandbox and of what runs before, beside and after it has one position for all.
+func TestSharedOutput(t *testing.T) {
+	need(t, "python3")
+	platforms(t, func(t *testing.T, p string) {
+		const text = `printf 'line1\nline2\nline3\nline4\nline5\nline6\n' > in
+( read a; echo got $a; { $M sh -c 'read b; echo b $b >&2; echo go > go; while [ -e go ]; do sleep 0.02; done; echo after' <&3 & } 3<&0; while [ ! -s go ]; do sleep 0.02; done; echo beside; rm go; wait; read c; echo c $c; $M head -c 6
+$M python3 -c 'import os; print(os.lseek(0, 0, 1), os.lseek(0, -6, 2), os.read(0, 2), os.pread(0, 3, 0), os.lseek(0, 0, 1)); os.lseek(1, 0, 0); os.write(1, b"GOT")'; cat; echo >&2 end ) < in > out 2>&1
+$M sh -c 'echo a; echo b' >> out; $M sh -c 'echo x; dd if=/dev/zero bs=1 seek=5 count=1 conv=notrunc 2>/dev/null; echo y' > o; $M sh -c 'cat in -' < in >> out; od -c o >> out; cat out`
+		run := func(m string) result {
+			return command(t, time.Minute, t.TempDir(), "", "bash", "-c", `M="`+m+`"`+"\n"+text)
+		}
+		want, got := run("env"), run(moat+" do --platform="+p+" --volume $PWD:$PWD --")
+		if got.out != want.out || got.code != want.code {
+			t.Error(differ(got, want))
+		}
+	})
+}
