@@ -110,7 +110,7 @@ func TestSoak(t *testing.T) {
 	platforms(t, func(t *testing.T, p string) {
 		s := newShell(t, p, "--memory=2g")
 		s.do(time.Minute, `mkdir /tmp/soak; cd /tmp/soak; chmod 777 .; ulimit -c 0
-stress() { local as=; case $1 in exec|spawn|resources) as="setpriv --reuid=65534 --regid=65534 --clear-groups";; esac # two refuse root, one kills by uninitialised numbers
+stress() { local as=; case $1 in exec|spawn|resources|procfs) as="setpriv --reuid=65534 --regid=65534 --clear-groups";; esac # two refuse root, one kills by uninitialised numbers, one reads from /proc/PID/fd
 timeout -k 5 1200 $as stress-ng --$1 2 --verify -t $2 2>&1 </dev/null | grep -v dispatching | tail -n 20; return ${PIPESTATUS[0]}; }`)
 		end := time.Now().Add(time.Duration(minutes * float64(time.Minute)))
 		var first, peak footprint
