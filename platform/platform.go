@@ -55,6 +55,13 @@ type Watcher interface {
 	Watch(gone func(AddressSpace))
 }
 
+// Attender is implemented by a Platform whose goroutines look for what guests do: who looks anyway can look after a descriptor, too, which costs no wake.
+type Attender interface {
+	// Attend has poll called, by one goroutine at a time, when fd may have something to read. poll takes some of it without waiting and says whether there
+	// was any. fd stays open. It is called before there are address spaces.
+	Attend(fd int, poll func() bool)
+}
+
 // Counter is implemented by a Platform that counts what it does.
 type Counter interface {
 	// Counts is a line for the log.

@@ -36,6 +36,8 @@ const (
 	// crowdLooks is how long the poller may look in vain for each event, some 5 us, while there are more guest threads than CPUs that could use its own: two switches on
 	// one CPU, which the look saves, take as long.
 	crowdLooks = 256
+	// visitLooks is how long between two looks at the sources, a host call each.
+	visitLooks = 4 * moreLooks
 	// maxHold is how many hand-overs pass at most before polling for a crowd is tried again.
 	maxHold = 64 * retry
 )

@@ -56,6 +56,8 @@ type board struct {
 	watchmen atomic.Int32
 	attended [stub.NumBells]atomic.Bool
 	missed   int
+	// sources are the descriptors that are attended; they are there before the first thread.
+	sources []*source
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -282,6 +284,9 @@ func (b *board) poll(t *thread, budget int) bool {
 			}
 			i = 0
 		}
+		if i%visitLooks == 0 && b.visit() {
+			i = 0
+		}
 		gsync.Goyield()
 		if t.area.Spin(moreLooks, t.clock.Mark()) {
 			if crowd {
@@ -341,13 +346,15 @@ func (b *board) beginPoll(t *thread) bool {
 	return true
 }
 
-// endPoll leaves nobody polling. Threads that have just counted on it look for a while, then they ring.
+// endPoll leaves nobody polling. Threads that have just counted on it look for a while, then they ring. Who waits for the sources from now on is made ready on this OS
+// thread, which the caller is about to leave to it.
 func (b *board) endPoll(t *thread) {
 	t.polls = false
 	b.bells.Polling.Store(0)
-	spinning().Add(-1)
 	b.poller.Store(false)
 	b.settle()
+	b.giveBack()
+	spinning().Add(-1)
 }
 
 // passPoll makes another thread the poller, one that runs; or nobody.

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/sync"
 
 	"moat/platform/stub"
@@ -57,5 +58,14 @@ func (b *board) wait(bell *stub.Bell) {
 		bell.Wait()
 	}
 	bell.Wake()
+	exitsyscall()
+}
+
+// wait waits until there may be something to read, as board.wait does.
+//
+//go:nosplit
+func (s *source) wait() {
+	entersyscallblock()
+	_, _, _ = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&s.fd)), 1, 0, 0, 0, 0)
 	exitsyscall()
 }

@@ -21,12 +21,14 @@ var kinds = func() (k [512]uint8) {
 		unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP, unix.SYS_CLOCK_GETTIME, unix.SYS_GETTIMEOFDAY, unix.SYS_TIME, unix.SYS_GETCPU, unix.SYS_WAIT4,
 		unix.SYS_EPOLL_CTL, unix.SYS_PAUSE, unix.SYS_RT_SIGSUSPEND, unix.SYS_STAT, unix.SYS_LSTAT, unix.SYS_NEWFSTATAT, unix.SYS_STATX, unix.SYS_ACCESS,
 		unix.SYS_OPEN, unix.SYS_OPENAT, unix.SYS_BRK, unix.SYS_MMAP, unix.SYS_MUNMAP, unix.SYS_MPROTECT,
+		unix.SYS_SOCKET, unix.SYS_BIND, unix.SYS_ACCEPT, unix.SYS_ACCEPT4, unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME, unix.SYS_SETSOCKOPT, unix.SYS_GETSOCKOPT,
+		unix.SYS_IOCTL,
 	} {
 		k[nr] = brief
 	}
 	for _, nr := range [...]int{
 		unix.SYS_READV, unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_WRITEV, unix.SYS_FUTEX, unix.SYS_SENDTO, unix.SYS_SENDMSG, unix.SYS_RECVFROM,
-		unix.SYS_RECVMSG, unix.SYS_CLOSE, unix.SYS_KILL, unix.SYS_TKILL, unix.SYS_TGKILL,
+		unix.SYS_RECVMSG, unix.SYS_SENDMMSG, unix.SYS_RECVMMSG, unix.SYS_SENDFILE, unix.SYS_CONNECT, unix.SYS_SHUTDOWN, unix.SYS_CLOSE, unix.SYS_KILL, unix.SYS_TKILL, unix.SYS_TGKILL,
 	} {
 		k[nr] = waking
 	}

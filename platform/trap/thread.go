@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
+	gsync "gvisor.dev/gvisor/pkg/sync"
 
 	"moat/platform"
 	"moat/platform/stub"
@@ -249,6 +250,7 @@ func (t *thread) long() {
 	}
 	if t.polls {
 		b.passPoll(t)
+		gsync.Goyield() // to who waits for the sources now
 	}
 }
 

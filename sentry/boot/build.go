@@ -118,7 +118,7 @@ func (b *sandbox) makeKernel(c *Config, host *Host) (err error) {
 		domain = "(none)"
 	}
 	stack := inet.New(inet.Config{LoopbackUp: true})
-	if err := addLinks(c, stack); err != nil {
+	if err := addLinks(c, stack, plat); err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
 	b.k, err = kernel.New(kernel.Config{

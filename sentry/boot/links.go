@@ -6,13 +6,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"moat/platform"
 	"moat/sentry/fs/sys"
 	"moat/sentry/net/inet"
 	_ "moat/sentry/net/netlink" // AF_NETLINK
 )
 
 // addLinks gives the stack the links of the configuration, whose descriptors the command line has sent.
-func addLinks(c *Config, s *inet.Stack) error {
+func addLinks(c *Config, s *inet.Stack, p platform.Platform) error {
 	if c.LinksFD > 0 {
 		defer unix.Close(c.LinksFD)
 	}
@@ -42,7 +43,8 @@ func addLinks(c *Config, s *inet.Stack) error {
 	if c.Pcap > 0 {
 		pcap = os.NewFile(uintptr(c.Pcap), "pcap")
 	}
-	return s.AddLinks(c.Links, c.Loop, pcap)
+	a, _ := p.(platform.Attender)
+	return s.AddLinks(c.Links, c.Loop, a, pcap)
 }
 
 // netDevs are the interfaces that the container begins with, for sysfs.

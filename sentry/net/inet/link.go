@@ -15,6 +15,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"moat/platform"
 )
 
 // Link is an interface of the sandbox beside lo, as it was found in the network namespace that the command line entered.
@@ -115,7 +117,7 @@ func (s *Stack) Sysctl(path, value string) {
 }
 
 // addLinks makes the interfaces, with what they have.
-func (s *Stack) addLinks(n *stack.Stack, links []Link, pcap *os.File) error {
+func (s *Stack) addLinks(n *stack.Stack, links []Link, a platform.Attender, pcap *os.File) error {
 	table := n.GetRouteTable()
 	for i := range links {
 		l := &links[i]
@@ -123,9 +125,15 @@ func (s *Stack) addLinks(n *stack.Stack, links []Link, pcap *os.File) error {
 		if len(l.MAC) != header.EthernetAddressSize || l.MTU < header.IPv4MinimumMTU || l.MTU > 65535 {
 			return fail("hardware address or MTU", "bad")
 		}
-		ep, err := s.endpointOf(l, pcap)
-		if err != nil {
-			return fail("descriptor", err)
+		var ep stack.LinkEndpoint = channel.New(0, l.MTU, tcpip.LinkAddress(l.MAC))
+		if l.FD >= 0 {
+			var err error
+			if ep, err = newPacketLink(l, a, s.delivered); err == nil && pcap != nil {
+				ep, err = sniffer.NewWithWriter(ep, pcap, 65535)
+			}
+			if err != nil {
+				return fail("descriptor", err)
+			}
 		}
 		id := tcpip.NICID(l.Index)
 		if err := n.CreateNICWithOptions(id, ep, stack.NICOptions{Name: l.Name, DeliverLinkPackets: true, Kind: "veth", QDisc: &acks{LinkWriter: ep}}); err != nil {
@@ -155,17 +163,6 @@ func (s *Stack) addLinks(n *stack.Stack, links []Link, pcap *os.File) error {
 	}
 	setRoutes(n, table)
 	return nil
-}
-
-func (s *Stack) endpointOf(l *Link, pcap *os.File) (stack.LinkEndpoint, error) {
-	if l.FD < 0 {
-		return channel.New(0, l.MTU, tcpip.LinkAddress(l.MAC)), nil
-	}
-	p, err := newPacketLink(l, s.delivered)
-	if err != nil || pcap == nil {
-		return p, err
-	}
-	return sniffer.NewWithWriter(p, pcap, 65535)
 }
 
 // setRoutes sets the routing table, of which netstack takes the first that matches: the longest prefix first, and each once.

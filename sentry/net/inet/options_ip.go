@@ -91,32 +91,21 @@ var (
 )
 
 var ipOptions = map[int32]option{
-	linux.IP_TOS:                  tos(tcpip.IPv4TOSOption, linux.SOL_IP, linux.IP_TOS),
-	linux.IP_TTL:                  hops(tcpip.IPv4TTLOption, tcpip.UseDefaultIPv4TTL, 1),
-	linux.IP_HDRINCL:              rawOnly(flagOption((*so).GetHeaderIncluded, (*so).SetHeaderIncluded)),
-	linux.IP_PKTINFO:              flagOption((*so).GetReceivePacketInfo, (*so).SetReceivePacketInfo),
-	linux.IP_MTU_DISCOVER:         pmtud,
-	linux.IP_RECVERR:              recvErr((*so).SetIPv4RecvError),
-	linux.IP_RECVTTL:              flagOption((*so).GetReceiveTTL, (*so).SetReceiveTTL),
-	linux.IP_RECVTOS:              flagOption((*so).GetReceiveTOS, (*so).SetReceiveTOS),
-	linux.IP_MTU:                  mtuOption,
-	linux.IP_RECVORIGDSTADDR:      flagOption((*so).GetReceiveOriginalDstAddress, (*so).SetReceiveOriginalDstAddress),
-	linux.IP_MULTICAST_TTL:        mcastTTL,
-	linux.IP_MULTICAST_LOOP:       mcastLoop,
-	linux.IP_TRANSPARENT:          {min: -1 << 31, max: 1<<31 - 1, admin: true},
-	linux.IP_FREEBIND:             keptOption(0),
-	linux.IP_RECVOPTS:             keptOption(0),
-	linux.IP_RETOPTS:              keptOption(0),
-	linux.IP_MINTTL:               {min: 0, max: 255},
-	linux.IP_NODEFRAG:             keptOption(0),
-	linux.IP_BIND_ADDRESS_NO_PORT: keptOption(0),
-	linux.IP_MULTICAST_ALL:        keptOption(1),
-	linux.IP_RECVFRAGSIZE:         keptOption(0),
-	linux.IP_CHECKSUM:             keptOption(0),
-	linux.IP_LOCAL_PORT_RANGE:     keptOption(0),
-	linux.IP_UNICAST_IF:           keptOption(0),
-	linux.IP_PASSSEC:              keptOption(0),
-	linux.IP_ROUTER_ALERT:         keptOption(0),
+	linux.IP_TOS:             tos(tcpip.IPv4TOSOption, linux.SOL_IP, linux.IP_TOS),
+	linux.IP_TTL:             hops(tcpip.IPv4TTLOption, tcpip.UseDefaultIPv4TTL, 1),
+	linux.IP_HDRINCL:         rawOnly(flagOption((*so).GetHeaderIncluded, (*so).SetHeaderIncluded)),
+	linux.IP_PKTINFO:         flagOption((*so).GetReceivePacketInfo, (*so).SetReceivePacketInfo),
+	linux.IP_MTU_DISCOVER:    pmtud,
+	linux.IP_RECVERR:         recvErr((*so).SetIPv4RecvError),
+	linux.IP_RECVTTL:         flagOption((*so).GetReceiveTTL, (*so).SetReceiveTTL),
+	linux.IP_RECVTOS:         flagOption((*so).GetReceiveTOS, (*so).SetReceiveTOS),
+	linux.IP_MTU:             mtuOption,
+	linux.IP_RECVORIGDSTADDR: flagOption((*so).GetReceiveOriginalDstAddress, (*so).SetReceiveOriginalDstAddress),
+	linux.IP_MULTICAST_TTL:   mcastTTL,
+	linux.IP_MULTICAST_LOOP:  mcastLoop,
+	linux.IP_TRANSPARENT:     {min: -1 << 31, max: 1<<31 - 1, admin: true},
+	linux.IP_MINTTL:          {min: 0, max: 255},
+	linux.IP_MULTICAST_ALL:   keptOption(1),
 }
 
 // ipNeedsValue are options that refuse to be set to a value of no bytes, which for others is 0 (do_ip_setsockopt).
@@ -136,19 +125,10 @@ var ip6Options = map[int32]option{
 	linux.IPV6_RECVORIGDSTADDR: flagOption((*so).GetReceiveOriginalDstAddress, (*so).SetReceiveOriginalDstAddress),
 	linux.IPV6_HDRINCL:         rawOnly(flagOption((*so).GetHeaderIncluded, (*so).SetHeaderIncluded)),
 	linux.IPV6_CHECKSUM:        intOption(tcpip.IPv6Checksum, -1<<31, 1<<31-1),
-	linux.IPV6_RECVPKTINFO: {min: -1 << 31, max: 1<<31 - 1,
-		get: func(_ *sock, ep tcpip.Endpoint) (int, error) {
-			if ep.SocketOptions().GetIPv6ReceivePacketInfo() {
-				return 1, nil
-			}
-			return 0, nil
-		},
-		set: func(_ *sock, ep tcpip.Endpoint, v int) error {
-			// Of IPv4 datagrams too.
-			ep.SocketOptions().SetIPv6ReceivePacketInfo(v != 0)
-			ep.SocketOptions().SetReceivePacketInfo(v != 0)
-			return nil
-		}},
+	linux.IPV6_RECVPKTINFO: flagOption((*so).GetIPv6ReceivePacketInfo, func(o *so, on bool) {
+		o.SetIPv6ReceivePacketInfo(on)
+		o.SetReceivePacketInfo(on) // of IPv4 datagrams too
+	}),
 	linux.IPV6_V6ONLY: {min: -1 << 31, max: 1<<31 - 1,
 		get: flagOption((*so).GetV6Only, nil).get,
 		set: func(s *sock, ep tcpip.Endpoint, v int) error {
@@ -159,20 +139,27 @@ var ip6Options = map[int32]option{
 			return nil
 		}},
 	linux.IPV6_TRANSPARENT:      {min: -1 << 31, max: 1<<31 - 1, admin: true},
-	linux.IPV6_FREEBIND:         keptOption(0),
-	linux.IPV6_RECVRTHDR:        keptOption(0),
-	linux.IPV6_RECVHOPOPTS:      keptOption(0),
-	linux.IPV6_RECVDSTOPTS:      keptOption(0),
-	linux.IPV6_RECVPATHMTU:      keptOption(0),
-	linux.IPV6_DONTFRAG:         keptOption(0),
 	linux.IPV6_AUTOFLOWLABEL:    keptOption(1),
 	linux.IPV6_ADDR_PREFERENCES: keptOption(2),
-	linux.IPV6_FLOWINFO:         keptOption(0),
-	linux.IPV6_FLOWINFO_SEND:    keptOption(0),
 	linux.IPV6_MINHOPCOUNT:      {min: 0, max: 255},
 	linux.IPV6_MULTICAST_ALL:    keptOption(1),
-	linux.IPV6_RECVFRAGSIZE:     keptOption(0),
-	linux.IPV6_UNICAST_IF:       keptOption(0),
+}
+
+// noEffect and noEffect6 are options that are kept, 0 at first, and change nothing here.
+var (
+	noEffect = []int32{linux.IP_FREEBIND, linux.IP_RECVOPTS, linux.IP_RETOPTS, linux.IP_NODEFRAG, linux.IP_BIND_ADDRESS_NO_PORT, linux.IP_RECVFRAGSIZE,
+		linux.IP_CHECKSUM, linux.IP_LOCAL_PORT_RANGE, linux.IP_UNICAST_IF, linux.IP_PASSSEC, linux.IP_ROUTER_ALERT}
+	noEffect6 = []int32{linux.IPV6_FREEBIND, linux.IPV6_RECVRTHDR, linux.IPV6_RECVHOPOPTS, linux.IPV6_RECVDSTOPTS, linux.IPV6_RECVPATHMTU,
+		linux.IPV6_DONTFRAG, linux.IPV6_FLOWINFO, linux.IPV6_FLOWINFO_SEND, linux.IPV6_RECVFRAGSIZE, linux.IPV6_UNICAST_IF}
+)
+
+func init() {
+	for _, name := range noEffect {
+		ipOptions[name] = keptOption(0)
+	}
+	for _, name := range noEffect6 {
+		ip6Options[name] = keptOption(0)
+	}
 }
 
 var udpOptions = map[int32]option{

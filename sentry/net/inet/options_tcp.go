@@ -35,17 +35,7 @@ func duration[T interface {
 const maxInt32 = 1<<31 - 1
 
 var tcpOptions = map[int32]option{
-	linux.TCP_NODELAY: {min: -1 << 31, max: maxInt32,
-		get: func(_ *sock, ep tcpip.Endpoint) (int, error) {
-			if ep.SocketOptions().GetDelayOption() {
-				return 0, nil
-			}
-			return 1, nil
-		},
-		set: func(_ *sock, ep tcpip.Endpoint, v int) error {
-			ep.SocketOptions().SetDelayOption(v == 0)
-			return nil
-		}},
+	linux.TCP_NODELAY:  flagOption(func(o *so) bool { return !o.GetDelayOption() }, func(o *so, on bool) { o.SetDelayOption(!on) }),
 	linux.TCP_CORK:     flagOption((*so).GetCorkOption, (*so).SetCorkOption),
 	linux.TCP_QUICKACK: flagOption((*so).GetQuickAck, (*so).SetQuickAck),
 	linux.TCP_MAXSEG: {min: 0, max: 32767,

@@ -2,17 +2,17 @@ package inet
 
 import (
 	"encoding/binary"
-	"os"
-	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/rawfile"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"moat/platform"
 )
 
 const (
@@ -35,44 +35,48 @@ const (
 // packetLink is a link endpoint on a packet socket of the host. fdbased, netstack's own, takes every checksum for good, so that what a wire has corrupted
 // would reach programs; here the host says of each packet whether it vouches for the checksum (PACKET_VNET_HDR), and the stack verifies it if not.
 type packetLink struct {
-	file *os.File
-	raw  syscall.RawConn
-	fd   int
-	gso  bool
-	mac  tcpip.LinkAddress
-	mtu  atomic.Uint32
+	*channel.Endpoint // has the hardware address, the MTU and the dispatcher; its queue is not used
+
+	fd  int
+	gso bool
+	mac tcpip.LinkAddress
 	// unverified: the host does not vouch for the checksums of the packet that is being delivered, and the stack must verify them.
 	unverified atomic.Bool
-	wg         sync.WaitGroup
 	// delivered is told how many frames went to the stack.
 	delivered func(n int64)
-	// dispatcher is nil before the first Attach.
-	dispatcher atomic.Pointer[stack.NetworkDispatcher]
+	// attender has receive called; nil: a goroutine of p's does.
+	attender platform.Attender
+	slots    []slot // never moves: the host is given its addresses
+	hdrs     [batch]rawfile.MMsgHdr
+	receives atomic.Bool
 }
 
-// newPacketLink takes over the descriptor of l. It must be called while the host's epoll_ctl(2) may be.
-func newPacketLink(l *Link, delivered func(n int64)) (*packetLink, error) {
-	if err := unix.SetNonblock(l.FD, true); err != nil {
-		return nil, err
+// newPacketLink takes over the descriptor of l.
+func newPacketLink(l *Link, a platform.Attender, delivered func(n int64)) (*packetLink, error) {
+	p := &packetLink{Endpoint: channel.New(0, l.MTU, tcpip.LinkAddress(l.MAC)), fd: l.FD, gso: l.GSO, mac: tcpip.LinkAddress(l.MAC), delivered: delivered,
+		attender: a, slots: make([]slot, batch)}
+	if l.GSO {
+		p.SupportedGSOKind = stack.HostGSOSupported
 	}
-	p := &packetLink{file: os.NewFile(uintptr(l.FD), l.Name), fd: l.FD, gso: l.GSO, mac: tcpip.LinkAddress(l.MAC), delivered: delivered}
-	p.mtu.Store(l.MTU)
-	var err error
-	p.raw, err = p.file.SyscallConn()
-	return p, err
+	return p, unix.SetNonblock(l.FD, true)
 }
 
-// Attach implements stack.LinkEndpoint.
+// Attach implements stack.LinkEndpoint. The descriptor stays open until the sandbox ends; what comes when nobody is attached any more is dropped.
 func (p *packetLink) Attach(d stack.NetworkDispatcher) {
-	if p.dispatcher.Swap(&d) == nil {
-		p.wg.Go(p.receive)
+	p.Endpoint.Attach(d)
+	switch {
+	case p.receives.Swap(true):
+	case p.attender != nil:
+		p.attender.Attend(p.fd, p.receive)
+	default:
+		go func() {
+			for fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}; ; {
+				_, _ = unix.Ppoll(fds, nil, nil) // receive finds out
+				for p.receive() {
+				}
+			}
+		}()
 	}
-}
-
-// IsAttached implements stack.LinkEndpoint.
-func (p *packetLink) IsAttached() bool {
-	d := p.dispatcher.Load()
-	return d != nil && *d != nil
 }
 
 // slot is where one frame is received: most end in small, and are copied into a buffer of their size, so that what the stack keeps of them costs no more.
@@ -108,25 +112,17 @@ func (s *slot) take(n int) buffer.Buffer {
 	return b
 }
 
-// receive delivers frames until the descriptor is closed.
-func (p *packetLink) receive() {
-	slots := make([]slot, batch) // never moves: the host is given its addresses
-	var hdrs [batch]rawfile.MMsgHdr
-	_ = p.raw.Read(func(fd uintptr) bool { // which waits for more, and for no less than what comes after, when it is told false
-		for {
-			for i := range slots {
-				slots[i].fill(&hdrs[i], p.gso)
-			}
-			n, errno := recvmmsg(int(fd), hdrs[:])
-			for i := range max(n, 0) {
-				p.deliver(&slots[i], int(hdrs[i].Len))
-			}
-			p.delivered(int64(max(n, 0)))
-			if errno == unix.EAGAIN || 0 < n && n < batch {
-				return false
-			}
-		}
-	})
+// receive delivers a batch of frames; false: there are none.
+func (p *packetLink) receive() bool {
+	for i := range p.slots {
+		p.slots[i].fill(&p.hdrs[i], p.gso)
+	}
+	n, errno := recvmmsg(p.fd, p.hdrs[:])
+	for i := range max(n, 0) {
+		p.deliver(&p.slots[i], int(p.hdrs[i].Len))
+	}
+	p.delivered(int64(max(n, 0)))
+	return errno != unix.EAGAIN
 }
 
 // deliver hands one frame to the stack. Nothing of it is believed.
@@ -158,10 +154,8 @@ func (p *packetLink) deliver(s *slot, n int) {
 	default:
 		return // another's, on a link that floods
 	}
-	if d := *p.dispatcher.Load(); d != nil {
-		p.unverified.Store(!unfinished && !(valid && whole(pkt))) // what the host has not finished it has not cut
-		d.DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt)    // which asks for the capabilities
-	}
+	p.unverified.Store(!unfinished && !(valid && whole(pkt))) // what the host has not finished it has not cut
+	p.InjectInbound(pkt.NetworkProtocolNumber, pkt)           // which asks for the capabilities
 }
 
 // whole reports that a packet is of TCP or UDP and no fragment, whose checksum would be that of more than it has.
@@ -222,20 +216,7 @@ func (p *packetLink) vnetHeader(h []byte, pkt *stack.PacketBuffer) {
 }
 
 // GSOMaxSize implements stack.GSOEndpoint.
-func (p *packetLink) GSOMaxSize() uint32 {
-	if p.gso {
-		return gsoMax
-	}
-	return 0
-}
-
-// SupportedGSO implements stack.GSOEndpoint.
-func (p *packetLink) SupportedGSO() stack.SupportedGSO {
-	if p.gso {
-		return stack.HostGSOSupported
-	}
-	return stack.GSONotSupported
-}
+func (*packetLink) GSOMaxSize() uint32 { return gsoMax }
 
 // AddHeader implements stack.LinkEndpoint.
 func (p *packetLink) AddHeader(pkt *stack.PacketBuffer) {
@@ -253,17 +234,8 @@ func (p *packetLink) ParseHeader(pkt *stack.PacketBuffer) bool {
 	return ok
 }
 
-// MTU implements stack.LinkEndpoint, and so do those below.
-func (p *packetLink) MTU() uint32 { return p.mtu.Load() }
-
-// SetMTU may only lower what the host's link carries.
-func (p *packetLink) SetMTU(mtu uint32) { p.mtu.Store(mtu) }
-
 // MaxHeaderLength is an Ethernet header's.
 func (*packetLink) MaxHeaderLength() uint16 { return header.EthernetMinimumSize }
-
-// LinkAddress is the hardware address.
-func (p *packetLink) LinkAddress() tcpip.LinkAddress { return p.mac }
 
 // SetLinkAddress does nothing: the host's interface has its address.
 func (*packetLink) SetLinkAddress(tcpip.LinkAddress) {}
@@ -276,14 +248,5 @@ func (p *packetLink) Capabilities() stack.LinkEndpointCapabilities {
 	return stack.CapabilityRXChecksumOffload | stack.CapabilityResolutionRequired
 }
 
-// Wait returns when nothing is received any more.
-func (p *packetLink) Wait() { p.wg.Wait() }
-
 // ARPHardwareType is Ethernet's.
 func (*packetLink) ARPHardwareType() header.ARPHardwareType { return header.ARPHardwareEther }
-
-// Close closes the descriptor, which ends receive.
-func (p *packetLink) Close() { p.file.Close() }
-
-// SetOnCloseAction is not needed: only the stack closes a link.
-func (*packetLink) SetOnCloseAction(func()) {}

@@ -13,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -27,10 +28,9 @@ var testMAC = tcpip.LinkAddress("\x02\x00\x00\x00\x00\x01")
 func testLink(tb testing.TB) (*stack.Stack, *packetLink) {
 	s := New(Config{LoopbackUp: true})
 	n := s.tcpip()
-	p := &packetLink{fd: -1, gso: true, mac: testMAC}
-	p.mtu.Store(1500)
-	var none stack.NetworkDispatcher = noDispatcher{}
-	p.dispatcher.Store(&none) // Attach starts nothing
+	p := &packetLink{Endpoint: channel.New(0, 1500, testMAC), fd: -1, gso: true, mac: testMAC}
+	p.SupportedGSOKind = stack.HostGSOSupported
+	p.receives.Store(true) // Attach starts nothing
 	if err := n.CreateNICWithOptions(2, p, stack.NICOptions{Name: "eth0", DeliverLinkPackets: true}); err != nil {
 		tb.Fatal(err)
 	}

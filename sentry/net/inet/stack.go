@@ -31,6 +31,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
+	"moat/platform"
 	"moat/sentry/fs/hostfd"
 	"moat/sentry/kernel"
 	"moat/sentry/net/hostsock"
@@ -84,11 +85,11 @@ func New(c Config) *Stack {
 	return s
 }
 
-// AddLinks gives the stack interfaces beside lo, which answer their neighbours from now on. What they carry is written to pcap if that is not nil; loop may be
-// nil. It takes over the descriptors, and is called while the host may still be asked for more than the filter allows, before anything else uses the stack.
-func (s *Stack) AddLinks(links []Link, loop *HostLoop, pcap *os.File) error {
+// AddLinks gives the stack interfaces beside lo, which answer their neighbours from now on. What they carry is written to pcap if that is not nil; loop and a, which
+// waits for frames, may be nil. It takes over the descriptors, and is called while the host may still be asked for more than the filter allows, before anything else uses the stack.
+func (s *Stack) AddLinks(links []Link, loop *HostLoop, a platform.Attender, pcap *os.File) error {
 	s.loop = loop
-	return s.addLinks(s.tcpip(), links, pcap)
+	return s.addLinks(s.tcpip(), links, a, pcap)
 }
 
 // UseHost makes the sockets of the stack the host kernel's. It is called before the first and before the filter is in force.

@@ -23,28 +23,17 @@ func le32(v ...uint32) []byte {
 	return b
 }
 
+// flag is where an option that is on or off is kept, nil for others.
 func (b *Base) flag(name int32) *atomic.Bool {
-	switch name {
-	case linux.SO_PASSCRED:
-		return &b.PassCred
-	case linux.SO_PASSPIDFD:
-		return &b.PassPIDFD
-	case linux.SO_BROADCAST:
-		return &b.Broadcast
-	case linux.SO_REUSEADDR:
-		return &b.ReuseAddr
-	case linux.SO_REUSEPORT:
-		return &b.ReusePort
-	case linux.SO_KEEPALIVE:
-		return &b.KeepAlive
-	case linux.SO_OOBINLINE:
-		return &b.OOBInline
-	case linux.SO_DONTROUTE:
-		return &b.DontRoute
-	case linux.SO_TIMESTAMP:
-		return &b.Timestamp
-	case linux.SO_TIMESTAMPNS:
-		return &b.TimestampNS
+	for _, f := range [...]struct {
+		name int32
+		flag *atomic.Bool
+	}{{linux.SO_PASSCRED, &b.PassCred}, {linux.SO_PASSPIDFD, &b.PassPIDFD}, {linux.SO_BROADCAST, &b.Broadcast}, {linux.SO_REUSEADDR, &b.ReuseAddr},
+		{linux.SO_REUSEPORT, &b.ReusePort}, {linux.SO_KEEPALIVE, &b.KeepAlive}, {linux.SO_OOBINLINE, &b.OOBInline}, {linux.SO_DONTROUTE, &b.DontRoute},
+		{linux.SO_TIMESTAMP, &b.Timestamp}, {linux.SO_TIMESTAMPNS, &b.TimestampNS}} {
+		if f.name == name {
+			return f.flag
+		}
 	}
 	return nil
 }

@@ -1,0 +1,57 @@
+package trap
+
+import (
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+	gsync "gvisor.dev/gvisor/pkg/sync"
+)
+
+// source is a descriptor that is attended. Its goroutine waits in the host for it, wakes up for the first that comes and lends it to the poller, if there is one by
+// then: what comes while somebody polls wakes nobody.
+type source struct {
+	poll func() bool
+	fd   unix.PollFd
+	// lent: the poller looks. Who clears it does from then on; back tells the source's goroutine that it shall.
+	lent atomic.Bool
+	back chan struct{}
+}
+
+// Attend implements platform.Attender.
+func (p *Platform) Attend(fd int, poll func() bool) {
+	s := &source{poll: poll, fd: unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}, back: make(chan struct{}, 1)}
+	p.board.sources = append(p.board.sources, s)
+	go p.board.serve(s)
+}
+
+func (b *board) serve(s *source) {
+	for !b.closed.Load() {
+		s.wait()
+		// What this makes ready runs here, one after the other, and wakes no other OS threads.
+		spinning().Add(1)
+		for s.poll() {
+			gsync.Goyield()
+		}
+		spinning().Add(-1)
+		if s.lent.Store(true); b.poller.Load() || !s.lent.Swap(false) {
+			<-s.back
+		}
+	}
+}
+
+// visit looks at the sources that are lent and reports whether there was something. The poller calls it.
+func (b *board) visit() (found bool) {
+	for _, s := range b.sources {
+		found = s.lent.Load() && s.poll() || found
+	}
+	return found
+}
+
+// giveBack ends the loans, when there is no poller any more.
+func (b *board) giveBack() {
+	for _, s := range b.sources {
+		if s.lent.Load() && s.lent.Swap(false) {
+			s.back <- struct{}{}
+		}
+	}
+}
