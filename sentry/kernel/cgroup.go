@@ -16,18 +16,19 @@ import (
 // Cgroup is a control group: what tasks are counted and bounded by. Each container has a tree of them, whose root nobody can leave; what is counted of one
 // counts in those above too. Limits are 0 where there is none.
 type Cgroup struct {
-	cgroupNode
 	// memory pays for the tasks' pages, and bounds them but the first container's. Without the memory controller it is the parent's.
 	memory atomic.Pointer[memory.Account]
-	// MemoryMax and MemoryLow are in bytes, for the tasks to see; Quota of each Period in microseconds of CPU time; Weight is cpu.weight, 1 to 10000.
-	MemoryMax atomic.Uint64
-	MemoryLow atomic.Uint64
-	// MemoryMin, MemoryHigh and SwapMax (one more than it, 0: none) are for the tasks to see, too. OOMGroup has all tasks killed where one is.
-	MemoryMin, MemoryHigh, SwapMax atomic.Uint64
-	OOMGroup                       atomic.Bool
-	Quota                          atomic.Int64
-	Period                         atomic.Int64
-	Weight                         atomic.Uint64
+	// MemoryMax, MemoryMin, MemoryLow, MemoryHigh and SwapMax (the last two one more than what they are) are in bytes, for the tasks to see; OOMGroup has all tasks
+	// killed where one is. Quota of each Period is in microseconds of CPU time; Weight is cpu.weight, 1 to 10000.
+	MemoryMax  atomic.Uint64
+	MemoryMin  atomic.Uint64
+	MemoryLow  atomic.Uint64
+	MemoryHigh atomic.Uint64
+	SwapMax    atomic.Uint64
+	OOMGroup   atomic.Bool
+	Quota      atomic.Int64
+	Period     atomic.Int64
+	Weight     atomic.Uint64
 	// MaxTasks is one more than pids.max, past which fork and clone fail with EAGAIN.
 	MaxTasks atomic.Uint64
 
@@ -43,6 +44,8 @@ type Cgroup struct {
 	mu sync.Mutex // a leaf
 	// thaw is not nil while the group is frozen, and closed at the end of that.
 	thaw chan struct{} // +checklocks:mu
+
+	cgroupNode
 }
 
 // Tasks is the number of tasks, zombies included.

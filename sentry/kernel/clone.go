@@ -229,37 +229,41 @@ func (c *Task) abandon() {
 
 // join gives c its numbers and puts it into the process tree as a child of t.
 func (c *Task) join(t *Task, a *CloneArgs) error {
+	flips, err := c.enter(t, a)
+	c.Cgroup().flipped(flips)
+	return err
+}
+
+// enter is join but for telling of the groups that it returns: see Cgroup.flipped.
+func (c *Task) enter(t *Task, a *CloneArgs) (flips int, err error) {
 	k := t.k
 	u := k.users.get(c.Credentials().RUID)
 	c.user.Store(u)
 	k.tasksMu.Lock()
-	cg, flips := cmp.Or(a.Cgroup, t.Cgroup()), 0
-	defer func() {
-		k.tasksMu.Unlock()
-		cg.flipped(flips)
-	}()
+	defer k.tasksMu.Unlock()
+	cg := cmp.Or(a.Cgroup, t.Cgroup())
 	t.tg.sigMu.Lock()
 	stop := t.killed || (t.tg.exiting && !t.exiting)
 	t.tg.sigMu.Unlock()
 	if stop {
 		k.users.put(u)
-		return linuxerr.ERESTARTNOINTR
+		return 0, linuxerr.ERESTARTNOINTR
 	}
 	if uint64(k.allPIDs.tasks.Load()) >= k.threadsMax.Load() || cg.full() {
 		k.users.put(u)
-		return unix.EAGAIN
+		return 0, unix.EAGAIN
 	}
 	if a.Cgroup != nil {
 		if err := cg.mayHoldLocked(); err != nil {
 			k.users.put(u)
-			return err
+			return 0, err
 		}
 	}
 	pns := c.ns.PIDForChildren
 	pid, err := k.allocPID(pns, a.SetTID, t.maySetTID)
 	if err != nil {
 		k.users.put(u)
-		return err
+		return 0, err
 	}
 	u.procs.Add(1)
 	k.forks.Add(1)
@@ -270,7 +274,7 @@ func (c *Task) join(t *Task, a *CloneArgs) error {
 	flips = c.setPID(pid)
 	if a.Flags&linux.CLONE_THREAD != 0 {
 		c.joinThread(t.tg)
-		return nil
+		return flips, nil
 	}
 	tg := k.newGroup(c, t.tg, a)
 	if a.Flags&linux.CLONE_PARENT != 0 {
@@ -284,7 +288,7 @@ func (c *Task) join(t *Task, a *CloneArgs) error {
 		pns.init = tg
 		tg.unkillable = true
 	}
-	return nil
+	return flips, nil
 }
 
 // setPID makes pid the number of t, and returns how many groups it is the first task of: see Cgroup.flipped. Preconditions: tasksMu is held for writing.

@@ -160,18 +160,14 @@ func (t *Task) findProgram(a *ProcessArgs) (*vfs.FileDescription, string, error)
 // adopt puts t into the process tree.
 func (k *Kernel) adopt(t *Task, a *ProcessArgs) error {
 	k.tasksMu.Lock()
-	flips := 0
-	defer func() {
-		k.tasksMu.Unlock()
-		t.Cgroup().flipped(flips)
-	}()
+	defer k.tasksMu.Unlock()
 	pid, err := k.allocPID(t.ns.PIDForChildren, nil, nil)
 	if err != nil {
 		return err
 	}
 	k.forks.Add(1)
 	t.user.Load().procs.Add(1)
-	flips = t.setPID(pid)
+	t.setPID(pid) // a container's own group: nobody can have looked at it yet
 	tg := k.newGroup(t, nil, nil)
 	tg.limits.setAll(&a.Limits)
 	tg.limitsMu.Lock()

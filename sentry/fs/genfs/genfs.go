@@ -31,9 +31,9 @@ type FS struct {
 	Options string
 	// Released, if set, is called at the end.
 	Released func()
-	root    vfs.Inode
-	born    vfs.Time
-	inos    uint64
+	root     vfs.Inode
+	born     vfs.Time
+	inos     uint64
 }
 
 // New returns a file system without files; see SetRoot.
