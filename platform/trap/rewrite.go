@@ -6,15 +6,19 @@ import (
 
 	"golang.org/x/arch/x86/x86asm"
 	"golang.org/x/sys/unix"
+
+	"moat/platform/stub"
 )
 
 // jumpLen is the length of JMP [disp32], which reads the address of a slot from the window's table.
 const jumpLen = 7
 
-// Rewrite implements platform.Rewriter. It knows two ways.
+// Rewrite implements platform.Rewriter. It knows three ways.
 //
 // MOV EAX, imm32; SYSCALL is as long as the jump through the table. Who jumps to the SYSCALL alone meets the upper half of the table's
 // address, 0x60 0x7f, which no processor executes in 64-bit mode: the illegal instruction is answered as the system call that it was.
+//
+// LEA reg, [address] of that length before a SYSCALL, which is how compilers load an argument last, becomes the jump alone. The slot does what it did.
 //
 // Any other SYSCALL becomes a short jump of the same length to padding behind a function nearby, where the jump through the table fits. Padding is what
 // follows an instruction that never goes on to the next, and no code of the page jumps to.
@@ -34,6 +38,14 @@ func (p *Platform) Rewrite(text int, page []byte, off uint64, at int) (from, to 
 		}
 		return from, at + 2, ok
 	}
+	if x.lead = lead(text, page, off, at); x.lead != nil {
+		x.start -= jumpLen
+		slot, ok := p.slots.add(x)
+		if ok {
+			putJump(page[at-jumpLen:], slot)
+		}
+		return at - jumpLen, at + 2, ok
+	}
 	pad, ok := padding(page, at)
 	if !ok {
 		return 0, 0, false
@@ -50,6 +62,30 @@ func (p *Platform) Rewrite(text int, page []byte, off uint64, at int) (from, to 
 func putJump(b []byte, slot uint32) {
 	copy(b, []byte{0xff, 0x24, 0x25})
 	binary.LittleEndian.PutUint32(b[3:], slot)
+}
+
+// lead is code for a slot that does what the LEA before the SYSCALL at at does, and may do it twice; nil if there is none of jumpLen bytes.
+func lead(text int, page []byte, off uint64, at int) []byte {
+	from := at - jumpLen
+	if from < 0 || page[from]&^4 != 0x48 || page[from+1] != 0x8d || !endsAt(page, from, at) {
+		return nil
+	}
+	rex, modrm := page[from]&4, page[from+2]
+	reg, base := modrm>>3&7, modrm&7
+	switch {
+	case reg == 4 || rex == 0 && reg == 1 || rex != 0 && reg == 3: // RSP and R12, RCX, R11
+	case modrm>>6 == 2 && base != 4 && (rex != 0 || base != reg):
+		return bytes.Clone(page[from:at])
+	case modrm>>6 == 0 && base == 5:
+		le := binary.LittleEndian
+		target := int64(off) + int64(at) + int64(int32(le.Uint32(page[from+3:])))
+		if target != int64(int32(target)) {
+			return nil
+		}
+		b := le.AppendUint32([]byte{0x48 | rex, 0x8b, reg<<3 | 4, 0x25}, uint32(stub.WindowTexts+8*text)) // MOV reg, [text]
+		return le.AppendUint32(append(b, 0x48|rex|rex>>2, 0x8d, 0x80|reg<<3|reg), uint32(target))         // LEA reg, [reg+target]
+	}
+	return nil
 }
 
 // decode returns the length and the kind of the instruction at code; 0 if it is not known.

@@ -96,6 +96,11 @@ func loop(nr uint32) []byte {
 	return b
 }
 
+// leaLoop makes call AX for ever, its address argument loaded by lea, of 7 bytes, right before the SYSCALL at 11.
+func leaLoop(lea ...byte) []byte {
+	return append(append([]byte{0x90, 0x90, 0x90, 0x90}, lea...), 0x0f, 0x05, 0xeb, 0xf5)
+}
+
 func run(t testing.TB, th platform.Thread, r *platform.Regs) platform.Event {
 	ev, err := th.Run(r)
 	if err != nil {
@@ -147,6 +152,36 @@ func TestMidway(t *testing.T) {
 			t.Errorf("event %+v at %#x", ev, r.Rip)
 		}
 	})
+}
+
+// TestLea: what an LEA that a jump has replaced loads is there, also with a GS base of the guest's, and who jumps to the SYSCALL behind it makes the call that stands there.
+func TestLea(t *testing.T) {
+	for name, c := range map[string]struct {
+		code []byte
+		reg  func(r *platform.Regs) uint64
+		want uint64
+	}{
+		"rip":     {leaLoop(0x48, 0x8d, 0x35, 0xf0, 0xff, 0xff, 0xff), func(r *platform.Regs) uint64 { return r.Rsi }, uint64(codeAt) + 11 - 16},
+		"rip r8":  {leaLoop(0x4c, 0x8d, 0x05, 0, 1, 0, 0), func(r *platform.Regs) uint64 { return r.R8 }, uint64(codeAt) + 11 + 256},
+		"rbx":     {leaLoop(0x48, 0x8d, 0xb3, 0xf0, 8, 0, 0), func(r *platform.Regs) uint64 { return r.Rsi }, 0x8f0 + 0x5000},
+		"r10 rbx": {leaLoop(0x4c, 0x8d, 0x93, 0xf0, 8, 0, 0), func(r *platform.Regs) uint64 { return r.R10 }, 0x8f0 + 0x5000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withCode(t, c.code, []int{11}, func(p *Platform, th platform.Thread, r *platform.Regs) {
+				for _, gs := range []uint64{0, 0, uint64(dataAt), 0} {
+					r.Rip, r.Rax, r.Rbx, r.Rsi, r.R8, r.R10, r.Gs_base = uint64(codeAt), 300, 0x5000, 0, 0, 0, gs
+					ev := run(t, th, r)
+					if ev.Kind != platform.EventSyscall || ev.Trapped || r.Orig_rax != 300 || r.Rip != uint64(codeAt)+13 || c.reg(r) != c.want || r.Rbx != 0x5000 || r.Gs_base != gs {
+						t.Errorf("GS base %#x: event %+v, call %d at %#x, the register %#x", gs, ev, r.Orig_rax, r.Rip, c.reg(r))
+					}
+				}
+				r.Rip, r.Rax = uint64(codeAt)+11, 301
+				if ev := run(t, th, r); ev.Kind != platform.EventSyscall || !ev.Trapped || r.Orig_rax != 301 || c.reg(r) != c.want {
+					t.Errorf("behind it: event %+v, call %d", ev, r.Orig_rax)
+				}
+			})
+		})
+	}
 }
 
 // TestGS makes a call with a GS base of the guest's.
@@ -594,6 +629,9 @@ func TestNotRewritten(t *testing.T) {
 		"no padding":     {bytes.Repeat([]byte{0x31, 0xc0, 0x0f, 0x05, 0xc3}, 100), 2},
 		"padding is run": {append([]byte{0x31, 0xc0, 0x0f, 0x05}, bytes.Repeat([]byte{0x90}, 200)...), 2},
 		"no call":        {loop(1), 7},
+		"lea of itself":  {leaLoop(0x48, 0x8d, 0xb6, 0, 1, 0, 0), 11},
+		"lea of rcx":     {leaLoop(0x48, 0x8d, 0x0d, 0, 1, 0, 0), 11},
+		"part of an lea": {append([]byte{0x90, 0x90, 0x90, 0x67}, leaLoop(0x48, 0x8d, 0xb3, 0, 1, 0, 0)[4:]...), 11},
 		"at the end":     {append(bytes.Repeat([]byte{0x90}, page-1), 0x0f), page - 1},
 	} {
 		p := &Platform{slots: newSlots(make([]byte, 1<<21))}
@@ -608,6 +646,7 @@ func TestNotRewritten(t *testing.T) {
 func FuzzRewrite(f *testing.F) {
 	f.Add(wrapper, 2)
 	f.Add(loop(1), 9)
+	f.Add(leaLoop(0x48, 0x8d, 0x35, 0, 1, 0, 0), 11)
 	p := &Platform{slots: newSlots(make([]byte, 1<<21))}
 	f.Fuzz(func(t *testing.T, code []byte, at int) {
 		if len(code) > page {

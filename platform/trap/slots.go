@@ -9,7 +9,7 @@ import (
 )
 
 // slots are the pieces of code, one for each rewritten system call, that the window holds. A rewritten call jumps to its slot through the
-// window's table. The slot makes sure that the GS base is the thread's area, loads RCX with the address that the call returns to (as the
+// window's table. The slot does what the jump replaced (site.lead), makes sure that the GS base is the thread's area, loads RCX with the address that the call returns to (as the
 // SYSCALL instruction does) and jumps to stub.CallAddr, or to stub.AnswerAddr if the call may be one that is answered in place. It touches no flags, no stack and no register but RCX, R11 and, where it is known,
 // RAX. If GS is the guest's, the slot stops with HLT, and the sentry makes a system call of the general protection fault.
 type slots struct {
@@ -35,9 +35,11 @@ type site struct {
 	start, ret uint64
 	// nr is the call's number, if the rewritten code sets it: then start is before that.
 	nr int64
+	// lead is code that the slot begins with.
+	lead []byte
 }
 
-// probeLen is the length of what stands in each slot before anything happened: the check of GS.
+// probeLen is the length of what stands in each slot, behind lead, before the call begins: the check of GS.
 const probeLen = 21
 
 func newSlots(window []byte) *slots {
@@ -113,7 +115,7 @@ func (s *slots) lookup(rip uint64) (x site, off uint64, ok bool) {
 // code is the slot's code.
 func (x *site) code() []byte {
 	le := binary.LittleEndian
-	b := []byte{0xf3, 0x48, 0x0f, 0xae, 0xc9} // RDGSBASE RCX
+	b := append(bytes.Clone(x.lead), 0xf3, 0x48, 0x0f, 0xae, 0xc9) // RDGSBASE RCX
 	b = le.AppendUint32(append(b, 0x65, 0x4c, 0x8b, 0x1c, 0x25), stub.OffNegSelf)
 	// The line above: MOV R11, GS:[OffNegSelf]
 	b = append(b, 0x4a, 0x8d, 0x0c, 0x19) // LEA RCX, [RCX+R11]

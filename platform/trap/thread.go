@@ -313,7 +313,7 @@ func (t *thread) event(regs *platform.Regs) (platform.Event, bool) {
 		switch {
 		case sig == interruptSignal: // the call has had no effect; it is made again
 			regs.Rip = base + x.start
-		case (sig == unix.SIGSEGV || sig == unix.SIGBUS) && off < probeLen: // the GS base is the guest's
+		case (sig == unix.SIGSEGV || sig == unix.SIGBUS) && off < uint64(len(x.lead)+probeLen): // the GS base is the guest's
 			if x.nr >= 0 {
 				regs.Rax = uint64(x.nr)
 			}
