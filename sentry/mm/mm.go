@@ -130,6 +130,7 @@ func New(p platform.Platform, mf *memory.File, texts *Texts) (*MemoryManager, er
 		return nil, err
 	}
 	mm := &MemoryManager{p: p, mf: mf, as: as, lim: p.UserRange(), keep: p.Reserved(), texts: texts, hot: &hotPages{}}
+	mm.acct.Store(mf.Root())
 	mm.users.Store(1)
 	mm.Dumpable.Store(1)
 	mm.layout.setDefault(mm.lim)
