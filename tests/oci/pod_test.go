@@ -363,10 +363,10 @@ func TestPodLimits(t *testing.T) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup"})
 		}
 	}
-	p.run("a", forever, cgroup(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(8))}}))
+	p.run("a", "exec sleep 1000", cgroup(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(8))}}))
 	p.run("b", forever, cgroup(&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(50000)), Period: ptr(uint64(100000))}}))
 	const files = "cd /sys/fs/cgroup; cat pids.max cpu.max; "
-	if got := p.exec("a", files+"sleep 0.1 & cat pids.current"); got != "8\nmax 100000\n4\n" {
+	if got := p.exec("a", files+"sleep 0.1 & cat pids.current"); got != "8\nmax 100000\n3\n" {
 		t.Errorf("a sees %q", got)
 	}
 	if got := p.exec("b", files); got != "max\n50000 100000\n" {
