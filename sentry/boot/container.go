@@ -79,7 +79,7 @@ func (s *sandbox) newContainer(c *Config) (*container, error) {
 	if err != nil {
 		return nil, fmt.Errorf("too many containers in the sandbox: %w", err)
 	}
-	return &container{sandbox: s, c: c, cg: kernel.NewCgroup(a), init: &process{}, done: make(chan struct{})}, nil
+	return &container{sandbox: s, c: c, cg: s.k.NewCgroup(a), init: &process{}, done: make(chan struct{})}, nil
 }
 
 // add makes b, from descriptors that it owns: the gofer's socket, and those of the first process.

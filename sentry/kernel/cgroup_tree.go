@@ -28,7 +28,8 @@ const (
 // Bounds of a tree (cgroup.max.depth and cgroup.max.descendants, which Linux does not bound by itself).
 const (
 	cgroupDepth = 64
-	cgroupsMax  = 1024
+	// CgroupsMax is for all containers of a sandbox together.
+	CgroupsMax = 1024
 )
 
 // cgroupNode is a Cgroup's place in its tree.
@@ -59,11 +60,9 @@ type FileAttr struct {
 
 const cgroupEvent = waiter.EventPri | waiter.EventErr
 
-var cgroupIDs, cgroups atomic.Uint64
-
 // NewCgroup returns the root of a container's tree.
-func NewCgroup(a *memory.Account) *Cgroup {
-	cg := &Cgroup{cgroupNode: cgroupNode{id: cgroupIDs.Add(1)}}
+func (k *Kernel) NewCgroup(a *memory.Account) *Cgroup {
+	cg := &Cgroup{cgroupNode: cgroupNode{id: k.cgroupIDs.Add(1)}}
 	cg.memory.Store(a)
 	return cg
 }
@@ -206,10 +205,10 @@ func (k *Kernel) MakeCgroup(cg *Cgroup, name string, own FileAttr) (*Cgroup, err
 		return nil, unix.ENOENT
 	case cg.children[name] != nil:
 		return nil, unix.EEXIST
-	case depth > cgroupDepth, cgroups.Load() >= cgroupsMax:
+	case depth > cgroupDepth, k.cgroups >= CgroupsMax:
 		return nil, unix.EAGAIN
 	}
-	c := NewCgroup(cg.Account())
+	c := k.NewCgroup(cg.Account())
 	c.name, c.parent = name, cg
 	c.owner, c.files = own, map[string]FileAttr{"": own}
 	if err := c.accountLocked(cg.subtree); err != nil {
@@ -219,7 +218,7 @@ func (k *Kernel) MakeCgroup(cg *Cgroup, name string, own FileAttr) (*Cgroup, err
 		cg.children = map[string]*Cgroup{}
 	}
 	cg.children[name] = c
-	cgroups.Add(1)
+	k.cgroups++
 	return c, nil
 }
 
@@ -233,7 +232,7 @@ func (k *Kernel) RemoveCgroup(cg *Cgroup) error {
 	case cg.removed:
 		return unix.ENOENT
 	}
-	cg.endLocked()
+	k.endCgroupLocked(cg)
 	return nil
 }
 
@@ -241,19 +240,20 @@ func (k *Kernel) RemoveCgroup(cg *Cgroup) error {
 func (k *Kernel) EndCgroups(root *Cgroup) {
 	k.tasksMu.Lock()
 	defer k.tasksMu.Unlock()
-	root.walkLocked(func(cg *Cgroup) {
-		if cg != root {
-			cg.endLocked()
-		}
-	})
+	var all []*Cgroup
+	root.walkLocked(func(cg *Cgroup) { all = append(all, cg) })
+	for _, cg := range all[1:] {
+		k.endCgroupLocked(cg)
+	}
 	root.Account().End()
 }
 
-func (cg *Cgroup) endLocked() {
+// +checklocks:k.tasksMu
+func (k *Kernel) endCgroupLocked(cg *Cgroup) {
 	_ = cg.accountLocked(0) // cannot fail
 	cg.removed = true
 	delete(cg.parent.children, cg.name)
-	cgroups.Add(^uint64(0))
+	k.cgroups--
 }
 
 // accountLocked gives cg an account of its own if have says that it has the memory controller, else the parent's.

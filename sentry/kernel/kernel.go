@@ -73,11 +73,14 @@ type Kernel struct {
 	// rootNS and rootCgroup are the first container's.
 	rootNS     Namespaces
 	rootCgroup *Cgroup
-	nsSeq      atomic.Uint64
-	users      userTable
-	keys       *keys.Store
-	sigios     sigios
-	start      time.Time
+	// cgroupIDs is the last Cgroup's number, cgroups how many there are but the containers' own.
+	cgroupIDs atomic.Uint64
+	cgroups   int // +checklocks:tasksMu
+	nsSeq     atomic.Uint64
+	users     userTable
+	keys      *keys.Store
+	sigios    sigios
+	start     time.Time
 
 	// tasksMu guards the process tree; see doc.go.
 	tasksMu sync.RWMutex
@@ -96,7 +99,8 @@ type Kernel struct {
 // New returns a kernel without processes.
 func New(c Config) (*Kernel, error) {
 	k := &Kernel{platform: c.Platform, memory: c.Memory, texts: mm.NewTexts(c.Platform, c.Memory), table: c.Table, log: c.Log, hooks: c.Hooks, vdso: c.VDSO, shmDev: vfs.NewAnonDev(),
-		numCPUs: c.NumCPUs, rootUserNS: c.UserNS, rootCgroup: NewCgroup(c.Memory.Root()), start: time.Now(), done: make(chan struct{}), oom: oomKiller{news: make(chan struct{})}}
+		numCPUs: c.NumCPUs, rootUserNS: c.UserNS, start: time.Now(), done: make(chan struct{}), oom: oomKiller{news: make(chan struct{})}}
+	k.rootCgroup = k.NewCgroup(c.Memory.Root())
 	k.strace.Store(c.Strace)
 	k.threadsMax.Store(ThreadsMax)
 	k.keys = keys.NewStore()

@@ -7,12 +7,11 @@
 //
 // Owners and permissions are kept with the group, so that all mounts show the same; inodes are the mount's, and live as long as it or the group.
 //
-// Locks: hierarchy.mu guards the map of inodes; it is a leaf.
+// Locks: hierarchy.mu guards the map of inodes. Kernel.tasksMu and those of waiter queues are taken under it.
 package cgroup
 
 import (
 	"bytes"
-	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -65,18 +64,25 @@ func (h *hierarchy) group(cg *kernel.Cgroup) *group {
 		entries[i].bind(g, f)
 		g.files[i] = f
 	}
+	// What was removed by way of another mount, or by another task just now, goes when there may be more of it than of groups.
+	if len(h.groups) > kernel.CgroupsMax {
+		for cg := range h.groups {
+			if h.k.Removed(cg) {
+				h.forgetLocked(cg)
+			}
+		}
+	}
 	h.groups[cg] = g
 	return g
 }
 
-// forget drops the directory of a group that is gone.
-func (h *hierarchy) forget(cg *kernel.Cgroup) {
-	h.mu.Lock()
-	g := h.groups[cg]
-	delete(h.groups, cg)
-	h.mu.Unlock()
-	if g != nil {
+// forgetLocked drops the directory of a group that is gone.
+//
+// +checklocks:h.mu
+func (h *hierarchy) forgetLocked(cg *kernel.Cgroup) {
+	if g := h.groups[cg]; g != nil {
 		g.unwatch()
+		delete(h.groups, cg)
 	}
 }
 
@@ -155,7 +161,7 @@ func (g *group) Find(_ vfs.Context, name string) (vfs.Inode, error) {
 	if g.h.k.Removed(g.cg) {
 		return nil, unix.ENOENT
 	}
-	if i := slices.IndexFunc(entries, func(e entry) bool { return e.name == name }); i >= 0 && g.shows(&entries[i]) {
+	if i := entryOf(name); i >= 0 && g.shows(&entries[i]) {
 		return g.files[i], nil
 	}
 	if cg := g.h.k.Child(g.cg, name); cg != nil {
@@ -181,7 +187,7 @@ func (g *group) List(_ vfs.Context, from int64, emit func(int64, string, uint8, 
 
 // Mkdir implements vfs.Inode.
 func (g *group) Mkdir(_ vfs.Context, name string, o vfs.CreateOptions) (vfs.Inode, error) {
-	if slices.ContainsFunc(entries, func(e entry) bool { return e.name == name }) {
+	if entryOf(name) >= 0 {
 		return nil, unix.EEXIST
 	}
 	cg, err := g.h.k.MakeCgroup(g.cg, name, kernel.FileAttr{UID: o.UID, GID: o.GID, Perm: o.Mode & 0o7777})
@@ -205,7 +211,9 @@ func (g *group) Rmdir(_ vfs.Context, _ string, child vfs.Inode) error {
 	if err := g.h.k.RemoveCgroup(c.cg); err != nil {
 		return err
 	}
-	g.h.forget(c.cg)
+	g.h.mu.Lock()
+	defer g.h.mu.Unlock()
+	g.h.forgetLocked(c.cg)
 	return nil
 }
 
@@ -243,7 +251,7 @@ func (h *hierarchy) mayAttach(ctx vfs.Context, from, to *kernel.Cgroup, dst bool
 	if common == nil {
 		return unix.ENOENT
 	}
-	i := slices.IndexFunc(entries, func(e entry) bool { return e.name == "cgroup.procs" })
+	i := entryOf("cgroup.procs")
 	if err := vfs.Permission(ctx, h.group(common).files[i], vfs.MayWrite); err != nil || !dst {
 		return err
 	}

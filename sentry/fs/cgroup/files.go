@@ -85,7 +85,7 @@ func number(f func(g *group) uint64) func(*group, vfs.Context, *bytes.Buffer) {
 
 // most is a limit as cgroup files show it.
 func most(n uint64) string {
-	if n == 0 || n == math.MaxUint64 {
+	if n == 0 {
 		return "max"
 	}
 	return strconv.FormatUint(n, 10)
@@ -122,13 +122,12 @@ func bytesOf(s string, none uint64) (uint64, error) {
 
 // kept is a file with a size that does no more than be kept: plus is 1 if it is "max" until it is set.
 func kept(name string, at func(*kernel.Cgroup) *atomic.Uint64, plus uint64) entry {
-	return entry{name: name, of: kernel.MemoryController, notInRoot: false, own: true,
+	return entry{name: name, of: kernel.MemoryController, own: true,
 		show: func(g *group, _ vfs.Context, b *bytes.Buffer) {
-			switch n := at(g.cg).Load() - plus; n {
-			case math.MaxUint64:
-				b.WriteString("max\n")
-			default:
+			if n := at(g.cg).Load() - plus; n != math.MaxUint64 {
 				fmt.Fprintln(b, n)
+			} else {
+				b.WriteString("max\n")
 			}
 		},
 		put: func(g *group, _ vfs.Context, s string) error {
@@ -142,6 +141,11 @@ func kept(name string, at func(*kernel.Cgroup) *atomic.Uint64, plus uint64) entr
 
 // entries are the files of a group, in the order in which they are listed.
 var entries []entry
+
+// entryOf is the place in entries of the file with this name, or -1.
+func entryOf(name string) int {
+	return slices.IndexFunc(entries, func(e entry) bool { return e.name == name })
+}
 
 func init() {
 	const cpu, mem, pids = kernel.CPUController, kernel.MemoryController, kernel.PIDsController
