@@ -142,16 +142,17 @@ func (f *File) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequenc
 
 // Write implements vfs.FileImpl.
 func (f *File) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSequence, off int64, flags vfs.IOFlags) (int64, int64, error) {
+	at := off
 	if flags&(vfs.IOAppend|vfs.IOPosition) != 0 {
-		off = vfs.Stream // the host's own O_APPEND and position
+		at = vfs.Stream // the host's own O_APPEND and position
 	}
 	n, err := src.ForBlocks(hostarch.Read, func(bs [][]byte) (uint64, error) {
 		if f.pollable && f.noNowait.Load() {
 			bs = [][]byte{bs[0][:min(len(bs[0]), chunk)]}
 		}
-		k, err := f.transfer(unix.SYS_PWRITEV2, bs, off)
-		if off != vfs.Stream {
-			off += int64(k)
+		k, err := f.transfer(unix.SYS_PWRITEV2, bs, at)
+		if at != vfs.Stream {
+			at += int64(k)
 		}
 		return k, err
 	})
@@ -164,10 +165,11 @@ func (f *File) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSequen
 	case n > 0:
 		err = nil
 	}
-	if off == vfs.Stream {
-		off, _ = f.Position(0, unix.SEEK_CUR)
+	if flags&vfs.IOAppend != 0 {
+		end, _ := f.Position(0, unix.SEEK_CUR)
+		return n, end, err
 	}
-	return n, off, err
+	return n, off + n, err
 }
 
 // Ioctl implements vfs.FileImpl: what can be asked of a terminal or a pipe, and the modes of a terminal, which a program that asks for a password sets.
