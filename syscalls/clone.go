@@ -106,7 +106,7 @@ func decodeCloneArgs(b []byte) (args *kernel.CloneArgs, set hostarch.Addr, n uin
 		return nil, 0, 0, unix.EINVAL
 	case exit&^linux.CSIGNAL != 0, exit > linux.SignalMaximum:
 		return nil, 0, 0, unix.EINVAL
-	case flags&linux.CLONE_INTO_CGROUP != 0 && f[10] > math.MaxInt32, flags&linux.CLONE_INTO_CGROUP != 0 && len(b) < 88:
+	case flags&linux.CLONE_INTO_CGROUP != 0 && (f[10] > math.MaxInt32 || len(b) < 88):
 		return nil, 0, 0, unix.EINVAL
 	case flags&^cloneKnown != 0:
 		return nil, 0, 0, unix.EINVAL

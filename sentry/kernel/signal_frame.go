@@ -18,12 +18,11 @@ func (t *Task) runHandler(info *linux.SignalInfo, act linux.SigAction) {
 		t.brokenThread(err)
 		return
 	}
-	for ok := t.pushFrame(info, &act, mask, fp); !ok; ok = t.pushFrame(info, &act, mask, fp) {
-		if t.shortOfMemory() && t.outOfMemory() {
-			continue // a victim has ended
-		}
-		t.forceSegv(sig)
-		return
+	for !t.pushFrame(info, &act, mask, fp) {
+		if !t.shortOfMemory() || !t.outOfMemory() {
+			t.forceSegv(sig)
+			return
+		} // a victim has ended
 	}
 	if t.altStack.Flags&ssAutodisarm != 0 {
 		t.altStack = linux.SignalStack{Flags: linux.SS_DISABLE}
