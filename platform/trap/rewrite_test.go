@@ -345,6 +345,27 @@ func TestCPUInPlace(t *testing.T) {
 	})
 }
 
+// disturb interrupts th at any moment, with a signal pending now and then, until quiet is called.
+func disturb(th platform.Thread) (quiet func()) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Duration(i%50) * time.Microsecond):
+				th.Signals().Pending.Store(uint32(i / 8 % 2))
+				th.Interrupt()
+			}
+		}
+	}()
+	return func() {
+		close(stop)
+		<-stopped
+	}
+}
+
 // TestMaskInPlace changes the signal mask in place, with interrupts at any moment, and counts.
 func TestMaskInPlace(t *testing.T) {
 	// INC RBX; MOV EAX, 14; SYSCALL; ADD RBP, [RDX]; XOR [RSI], 16; JMP: the old mask is 16 every other time, but for the first
@@ -352,19 +373,7 @@ func TestMaskInPlace(t *testing.T) {
 	withCode(t, code, []int{9}, func(p *Platform, th platform.Thread, r *platform.Regs) {
 		w := th.Signals()
 		th.SetIdentity(platform.Identity{Valid: true})
-		stop, stopped := make(chan struct{}), make(chan struct{})
-		go func() {
-			defer close(stopped)
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				case <-time.After(time.Duration(i%50) * time.Microsecond):
-					w.Pending.Store(uint32(i / 8 % 2))
-					th.Interrupt()
-				}
-			}
-		}()
+		quiet := disturb(th)
 		set, old := uint64(dataAt), uint64(dataAt)+8
 		r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9 = 2, set, old, 8, 88, 99
 		was, in, calls, interrupts := *r, uint64(0), uint64(0), 0
@@ -389,8 +398,7 @@ func TestMaskInPlace(t *testing.T) {
 				t.Fatalf("%d old masks after %d calls, %d of them in place", n, r.Rbx, in)
 			}
 		}
-		close(stop)
-		<-stopped
+		quiet()
 		// What the sentry must see.
 		w.Pending.Store(1)
 		for ev := run(t, th, r); ev.Kind != platform.EventSyscall; ev = run(t, th, r) {
@@ -426,19 +434,7 @@ func TestActionInPlace(t *testing.T) {
 		w := th.Signals()
 		w.Actions.Lent.Store(1)
 		th.SetIdentity(platform.Identity{Valid: true})
-		stop, stopped := make(chan struct{}), make(chan struct{})
-		go func() {
-			defer close(stopped)
-			for i := 0; ; i++ {
-				select {
-				case <-stop:
-					return
-				case <-time.After(time.Duration(i%50) * time.Microsecond):
-					w.Pending.Store(uint32(i / 8 % 2))
-					th.Interrupt()
-				}
-			}
-		}()
+		quiet := disturb(th)
 		const sig, flags = 10, 0x04000000
 		action := &w.Actions.Of[sig-1]
 		act, old := uint64(dataAt), uint64(dataAt)+64
@@ -473,8 +469,7 @@ func TestActionInPlace(t *testing.T) {
 				t.Fatalf("old actions add up to %#x after %d calls, not %#x", r.Rbp, r.Rbx, sum(r.Rbx))
 			}
 		}
-		close(stop)
-		<-stopped
+		quiet()
 	})
 }
 

@@ -110,16 +110,12 @@ static void calls(int how) {
 	}
 }
 
+// tracee stops behind its filter and then does what is given.
+#define tracee(...) CHILD(filter(); PT(PTRACE_TRACEME, 0, 0, 0); raise(SIGSTOP); __VA_ARGS__)
+
 // entry: a tracer that follows calls sees the entry first, then the filter's question.
 static void entry(void) {
-	fflush(stdout);
-	pid_t p = fork();
-	if (!p) {
-		filter();
-		PT(PTRACE_TRACEME, 0, 0, 0);
-		raise(SIGSTOP);
-		_exit(SC(umask, 022) < 0);
-	}
+	pid_t p = tracee({ _exit(SC(umask, 022) < 0); });
 	P("%s", stop(p)), R(PT(PTRACE_SETOPTIONS, p, 0, PTRACE_O_TRACESECCOMP | PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXIT));
 	for (int n = 0; n < 20 && WIFSTOPPED(st); n++)
 		R(PT(PTRACE_SYSCALL, p, 0, 0)), P("%s", stop(p)), ({ if (WIFSTOPPED(st)) info(p), syscall_info(p); });
@@ -127,15 +123,10 @@ static void entry(void) {
 
 // restart: a call that a signal interrupts is asked about again, by its new name.
 static void restart(void) {
-	fflush(stdout);
-	pid_t p = fork();
-	if (!p) {
-		filter();
-		PT(PTRACE_TRACEME, 0, 0, 0);
-		raise(SIGSTOP);
+	pid_t p = tracee({
 		struct timespec t = {0, 200000000};
 		_exit(SC(nanosleep, &t, 0) ? errno : 0);
-	}
+	});
 	P("%s", stop(p)), R(PT(PTRACE_SETOPTIONS, p, 0, PTRACE_O_TRACESECCOMP)), R(PT(PTRACE_CONT, p, 0, 0)), P("%s", stop(p)), syscall_info(p);
 	R(kill(p, SIGWINCH)), R(PT(PTRACE_CONT, p, 0, 0)), P("%s", stop(p)), R(PT(PTRACE_CONT, p, 0, 0)), P("%s", stop(p));
 }
