@@ -93,7 +93,7 @@ func newRuntime(t *testing.T, args ...string) *runtime {
 	r := &runtime{t: t, root: t.TempDir(), bundle: t.TempDir(), spec: container.ExampleSpec(false)}
 	r.spec.Process.Args, r.spec.Process.Terminal = args, false
 	r.spec.Root = &specs.Root{Path: rootfs, Readonly: true}
-	r.spec.Linux.CgroupsPath = "/moat-test/" + filepath.Base(filepath.Dir(r.root))
+	r.spec.Linux.CgroupsPath = "/moat-test-" + filepath.Base(filepath.Dir(r.root))
 	t.Cleanup(func() {
 		ds, _ := os.ReadDir(r.root)
 		for _, d := range ds {

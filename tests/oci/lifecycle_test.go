@@ -270,7 +270,7 @@ func TestTerminalWithoutInput(t *testing.T) {
 // TestCgroupInUse: a cgroup that others are in is refused, and stays.
 func TestCgroupInUse(t *testing.T) {
 	r := newRuntime(t, "sleep", "1000")
-	r.spec.Linux.CgroupsPath = fmt.Sprintf("/moat-test/in-use-%d", os.Getpid())
+	r.spec.Linux.CgroupsPath = fmt.Sprintf("/moat-test-in-use-%d", os.Getpid())
 	r.write()
 	r.ok("run", "-d", "-b", r.bundle, "c")
 	r.fails(1, "container's cgroup is not empty", "run", "-d", "-b", r.bundle, "d")
