@@ -353,6 +353,7 @@ func (k *Kernel) newGroup(c *Task, from *ThreadGroup, a *CloneArgs) *ThreadGroup
 	tg.watchCPULocked()
 	tg.limitsMu.Unlock()
 	tg.oomScoreAdj.Store(from.oomScoreAdj.Load())
+	tg.oomScoreAdjMin.Store(from.oomScoreAdjMin.Load())
 	tg.hasTTY = from.hasTTY
 	tg.joinGroup(from.pgrp)
 	return tg

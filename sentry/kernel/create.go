@@ -174,6 +174,7 @@ func (k *Kernel) adopt(t *Task, a *ProcessArgs) error {
 	tg.watchCPULocked()
 	tg.limitsMu.Unlock()
 	tg.oomScoreAdj.Store(a.OOMScoreAdj)
+	tg.oomScoreAdjMin.Store(a.OOMScoreAdj)
 	tg.execed = true
 	tg.exitSignal = linux.SIGCHLD
 	tg.newSession()

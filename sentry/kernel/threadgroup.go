@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/waiter"
 	"moat/sentry/kernel/signal"
@@ -83,8 +84,8 @@ type ThreadGroup struct {
 
 	startTime time.Time // monotonic
 
-	// oomScoreAdj is /proc/PID/oom_score_adj.
-	oomScoreAdj atomic.Int32
+	// oomScoreAdj is /proc/PID/oom_score_adj; below oomScoreAdjMin it goes with CAP_SYS_RESOURCE only.
+	oomScoreAdj, oomScoreAdjMin atomic.Int32
 
 	// Timers is the timer subsystem's state of this process: itimers and POSIX timers. It is set once before the first task runs.
 	Timers GroupTimers
@@ -184,7 +185,23 @@ func (tg *ThreadGroup) ExitStatus() linux.WaitStatus {
 }
 
 // OOMScoreAdj is the process' oom_score_adj.
-func (tg *ThreadGroup) OOMScoreAdj() *atomic.Int32 { return &tg.oomScoreAdj }
+func (tg *ThreadGroup) OOMScoreAdj() int32 { return tg.oomScoreAdj.Load() }
+
+// SetOOMScoreAdj is __set_oom_adj of fs/proc/base.c: old says by oom_adj, mighty that the caller has CAP_SYS_RESOURCE. EACCES.
+func (tg *ThreadGroup) SetOOMScoreAdj(v int32, old, mighty bool) error {
+	least := tg.oomScoreAdjMin.Load()
+	if old {
+		least = tg.oomScoreAdj.Load()
+	}
+	if v < least && !mighty {
+		return unix.EACCES
+	}
+	tg.oomScoreAdj.Store(v)
+	if mighty && !old {
+		tg.oomScoreAdjMin.Store(v)
+	}
+	return nil
+}
 
 // Subreaper reports whether the process adopts orphaned descendants.
 func (tg *ThreadGroup) Subreaper() bool { return tg.subreaper.Load() }

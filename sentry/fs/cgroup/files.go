@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
 
+	"moat/sentry/fs/genfs"
 	"moat/sentry/kernel"
 	"moat/sentry/vfs"
 )
@@ -50,7 +51,7 @@ func (e *entry) bind(g *group, f *file) {
 			case e.own && g.cg.Parent() == nil:
 				return unix.EPERM // as in a cgroup namespace's root: the limits are those of who made it
 			}
-			return e.put(g, ctx, strings.TrimSpace(string(data)))
+			return e.put(g, ctx, genfs.Strip(data))
 		}
 	}
 	switch e.name {
@@ -93,10 +94,10 @@ func most(n uint64) string {
 
 // flag parses 0 or 1.
 func flag(s string) (bool, error) {
-	n, err := strconv.ParseInt(s, 0, 32)
+	n, err := genfs.Int(s, 0, 32)
 	switch {
 	case err != nil:
-		return false, unix.EINVAL
+		return false, err
 	case n < 0 || n > 1:
 		return false, unix.ERANGE
 	}
@@ -112,7 +113,7 @@ func bytesOf(s string, none uint64) (uint64, error) {
 	if shift >= 0 {
 		s = s[:len(s)-1]
 	}
-	n, err := strconv.ParseUint(s, 0, 64)
+	n, err := genfs.Uint(s, 0, 64)
 	shift = 10 * (shift + 1)
 	if err != nil || n > math.MaxInt64>>shift {
 		return 0, unix.EINVAL
@@ -204,10 +205,10 @@ func init() {
 			}
 			return 100
 		}), put: func(g *group, _ vfs.Context, s string) error {
-			n, err := strconv.ParseUint(s, 0, 64)
+			n, err := genfs.Uint(s, 0, 64)
 			switch {
 			case err != nil:
-				return unix.EINVAL
+				return err
 			case n < 1 || n > 10000:
 				return unix.ERANGE
 			}
@@ -256,16 +257,18 @@ func init() {
 				b.WriteString("max\n")
 			}
 		}, put: func(g *group, _ vfs.Context, s string) error {
-			n, err := strconv.ParseUint(s, 0, 32)
-			switch {
-			case s == "max":
+			if s == "max" {
 				g.cg.MaxTasks.Store(0)
-			case err != nil:
-				return unix.EINVAL
-			default:
-				g.cg.MaxTasks.Store(n + 1)
+				return nil
 			}
-			return nil
+			n, err := genfs.Int(s, 0, 64)
+			if err == nil && (n < 0 || n > 1<<22) { // PIDS_MAX
+				err = unix.EINVAL
+			}
+			if err == nil {
+				g.cg.MaxTasks.Store(uint64(n + 1))
+			}
+			return err
 		}},
 	}
 }
@@ -288,7 +291,7 @@ func (g *group) frozen() bool {
 
 // putProcs moves a process here.
 func putProcs(g *group, ctx vfs.Context, s string) error {
-	n, err := strconv.ParseInt(s, 0, 32)
+	n, err := genfs.Int(s, 0, 32)
 	if err != nil || n < 0 {
 		return unix.EINVAL
 	}

@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
 
+	"moat/sentry/fs/genfs"
 	"moat/sentry/kernel"
 	"moat/sentry/mm"
 	"moat/sentry/vfs"
@@ -335,9 +336,6 @@ func putComm(s subject, ctx vfs.Context, data []byte, _ int64) error {
 	if t := task(ctx); t == nil || t.ThreadGroup() != s.t.ThreadGroup() {
 		return unix.EINVAL
 	}
-	if i := bytes.IndexByte(data, 0); i >= 0 {
-		data = data[:i]
-	}
 	s.t.SetName(strings.TrimSuffix(string(data[:min(len(data), 15)]), "\n"))
 	return nil
 }
@@ -353,9 +351,9 @@ func genTimerSlack(s subject, _ vfs.Context, b *bytes.Buffer) error {
 }
 
 func putTimerSlack(s subject, ctx vfs.Context, data []byte, _ int64) error {
-	n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 0, 63)
+	n, err := genfs.Uint(string(data), 10, 63)
 	if err != nil {
-		return unix.EINVAL
+		return err
 	}
 	if t := task(ctx); t != s.t && !ctx.Credentials().HasCapIn(linux.CAP_SYS_NICE, s.t.UserNamespace()) {
 		return unix.EPERM
@@ -383,7 +381,7 @@ func genCgroup(s subject, ctx vfs.Context, b *bytes.Buffer) error {
 func genOOMScore(s subject, _ vfs.Context, b *bytes.Buffer) error {
 	score := int64(0)
 	if m := s.mm(); m != nil {
-		if points, ok := s.f.k.OOMBadness(m, s.t.ThreadGroup().OOMScoreAdj().Load()); ok {
+		if points, ok := s.f.k.OOMBadness(m, s.t.ThreadGroup().OOMScoreAdj()); ok {
 			score = max(0, (1000+points*1000/max(1, s.f.k.OOMTotal()))*2/3)
 		}
 		m.DecUsers()
@@ -393,30 +391,28 @@ func genOOMScore(s subject, _ vfs.Context, b *bytes.Buffer) error {
 }
 
 func genOOMScoreAdj(s subject, _ vfs.Context, b *bytes.Buffer) error {
-	fmt.Fprintf(b, "%d\n", s.t.ThreadGroup().OOMScoreAdj().Load())
+	fmt.Fprintf(b, "%d\n", s.t.ThreadGroup().OOMScoreAdj())
 	return nil
 }
 
-func setOOM(s subject, ctx vfs.Context, v int32) error {
-	adj := s.t.ThreadGroup().OOMScoreAdj()
-	if v < adj.Load() && !ctx.Credentials().HasCap(linux.CAP_SYS_RESOURCE) {
-		return unix.EACCES
-	}
-	adj.Store(v)
-	return nil
+func setOOM(s subject, ctx vfs.Context, v int64, old bool) error {
+	return s.t.ThreadGroup().SetOOMScoreAdj(int32(v), old, ctx.Credentials().HasCap(linux.CAP_SYS_RESOURCE))
 }
 
 func putOOMScoreAdj(s subject, ctx vfs.Context, data []byte, _ int64) error {
-	n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 0, 32)
-	if err != nil || n < -1000 || n > 1000 {
-		return unix.EINVAL
+	n, err := genfs.Int(genfs.Strip(data), 0, 32)
+	if err == nil && (n < -1000 || n > 1000) {
+		err = unix.EINVAL
 	}
-	return setOOM(s, ctx, int32(n))
+	if err != nil {
+		return err
+	}
+	return setOOM(s, ctx, n, false)
 }
 
 // The old scale of oom_adj is -17 to 15.
 func genOOMAdj(s subject, _ vfs.Context, b *bytes.Buffer) error {
-	v := s.t.ThreadGroup().OOMScoreAdj().Load()
+	v := s.t.ThreadGroup().OOMScoreAdj()
 	switch {
 	case v == 1000:
 		v = 15
@@ -430,12 +426,14 @@ func genOOMAdj(s subject, _ vfs.Context, b *bytes.Buffer) error {
 }
 
 func putOOMAdj(s subject, ctx vfs.Context, data []byte, _ int64) error {
-	n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 0, 32)
-	if err != nil || n < -17 || n > 15 {
+	n, err := genfs.Int(genfs.Strip(data), 0, 32)
+	switch {
+	case err != nil:
+		return err
+	case n < -17 || n > 15:
 		return unix.EINVAL
+	case n == 15:
+		return setOOM(s, ctx, 1000, true)
 	}
-	if n == 15 {
-		return setOOM(s, ctx, 1000)
-	}
-	return setOOM(s, ctx, int32(n*1000/17))
+	return setOOM(s, ctx, n*1000/17, true)
 }

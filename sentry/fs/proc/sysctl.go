@@ -5,12 +5,14 @@ import (
 	"crypto/rand"
 	"fmt"
 	"math"
+	"math/bits"
 	"strconv"
 	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
 
 	"moat/sentry/fs/genfs"
 	"moat/sentry/kernel"
@@ -40,11 +42,20 @@ type sysctls struct {
 func (y *sysctls) ints(path, value string, lo, hi int64) {
 	y.kept(path, value, func(s string) (string, error) {
 		fs := strings.Fields(s)
-		if len(fs) == 0 || len(fs) > len(strings.Fields(value)) {
+		if len(fs) == 0 {
 			return "", unix.EINVAL
 		}
-		for _, f := range fs {
-			if v, err := strconv.ParseInt(f, 0, 64); err != nil || v < lo || v > hi {
+		fs = fs[:min(len(fs), len(strings.Fields(value)))] // more are left to a next write, which begins where it has no effect
+		for i, f := range fs {
+			v, err := genfs.Int(f, 0, 64)
+			if hi == math.MaxInt64 && err == unix.ERANGE { // an unsigned long
+				var n uint64
+				n, err = genfs.Uint(f, 0, 64)
+				v, fs[i] = hi, strconv.FormatUint(n, 10)
+			} else {
+				fs[i] = strconv.FormatInt(v, 10)
+			}
+			if err != nil || v < lo || v > hi || f[0] == '+' {
 				return "", unix.EINVAL
 			}
 		}
@@ -109,6 +120,14 @@ func (y *sysctls) init(in *Instances) {
 	y.net()
 }
 
+// line is what proc_dostring takes of s: up to a NUL or the end of the line.
+func line(s string) string {
+	if i := strings.IndexAny(s, "\x00\n"); i >= 0 {
+		return s[:i]
+	}
+	return s
+}
+
 func utsOf(ctx vfs.Context, k *kernel.Kernel) *kernel.UTSNamespace {
 	return k.Within(ctx).Namespaces().UTS
 }
@@ -121,7 +140,7 @@ func (y *sysctls) kernel(in *Instances) {
 			if !ctx.Credentials().HasCapIn(linux.CAP_SYS_ADMIN, uts.UserNamespace()) {
 				return unix.EPERM
 			}
-			s, _, _ = strings.Cut(s, "\n")
+			s = line(s)
 			set(uts, s[:min(len(s), 64)])
 			return nil
 		})
@@ -135,7 +154,7 @@ func (y *sysctls) kernel(in *Instances) {
 	y.ints("kernel/pid_max", strconv.Itoa(kernel.PIDMax), 301, kernel.PIDMax)
 	y.computed("kernel/ns_last_pid", 0o444, func(ctx vfs.Context) string { return strconv.Itoa(int(k.Within(ctx).PIDNamespace().LastPID())) + "\n" }, nil)
 	y.kept("kernel/threads-max", strconv.Itoa(kernel.ThreadsMax), func(s string) (string, error) {
-		n, err := strconv.ParseUint(strings.TrimSpace(s), 0, 64)
+		n, err := genfs.Uint(strings.TrimSpace(s), 0, 64)
 		if err != nil || n < 20 || n > kernel.ThreadsMax {
 			return "", unix.EINVAL
 		}
@@ -146,7 +165,7 @@ func (y *sysctls) kernel(in *Instances) {
 	y.fixed("kernel/ngroups_max", "65536")
 	y.fixed("kernel/overflowuid", "65534")
 	y.fixed("kernel/overflowgid", "65534")
-	y.kept("kernel/core_pattern", "core", func(s string) (string, error) { s, _, _ = strings.Cut(s, "\n"); return s[:min(len(s), 127)], nil })
+	y.kept("kernel/core_pattern", "core", func(s string) (string, error) { s = line(s); return s[:min(len(s), 127)], nil })
 	y.ints("kernel/core_uses_pid", "0", 0, 1)
 	y.ints("kernel/core_pipe_limit", "0", 0, math.MaxInt32)
 	y.fixed("kernel/randomize_va_space", "2")
@@ -193,8 +212,8 @@ func (y *sysctls) vm(in *Instances) {
 	m := in.k.Memory()
 	overcommit := func(path string, get func() int, set func(int) bool) {
 		y.computed(path, 0o644, func(vfs.Context) string { return strconv.Itoa(get()) + "\n" }, func(_ vfs.Context, s string) error {
-			v, err := strconv.Atoi(strings.TrimSpace(s))
-			if err != nil || !set(v) {
+			v, err := genfs.Int(strings.TrimSpace(s), 0, 32)
+			if err != nil || !set(int(v)) {
 				return unix.EINVAL
 			}
 			return nil
@@ -246,7 +265,13 @@ func (y *sysctls) fs() {
 	y.fixed("fs/dentry-state", "4096\t2048\t45\t0\t0\t0")
 	y.fixed("fs/aio-nr", "0")
 	y.ints("fs/aio-max-nr", "65536", 0, math.MaxInt64)
-	y.ints("fs/pipe-max-size", "1048576", 4096, 1<<31)
+	y.kept("fs/pipe-max-size", "1048576", func(s string) (string, error) { // round_pipe_size
+		n, err := genfs.Uint(strings.TrimSpace(s), 0, 32)
+		if err != nil || n > 1<<31 {
+			return "", unix.EINVAL
+		}
+		return strconv.Itoa(1 << bits.Len64(max(n, hostarch.PageSize)-1)), nil
+	})
 	y.ints("fs/pipe-user-pages-soft", "16384", 0, math.MaxInt64)
 	y.ints("fs/pipe-user-pages-hard", "0", 0, math.MaxInt64)
 	y.ints("fs/inotify/max_user_instances", "128", 0, math.MaxInt32)
@@ -318,8 +343,7 @@ func (y *sysctls) add(tree *genfs.Tree) {
 			if off != 0 {
 				return nil // sysctl_writes_strict: only the start counts
 			}
-			text, _, _ := strings.Cut(string(data), "\x00")
-			return s.put(ctx, text)
+			return s.put(ctx, string(data))
 		}
 	}
 }

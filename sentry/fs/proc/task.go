@@ -266,6 +266,7 @@ func (s subject) inode(i int) vfs.Inode {
 			if err := s.gone(); err != nil {
 				return err
 			}
+			data, _, _ = bytes.Cut(data, []byte{0})
 			return tf.put(s, ctx, data, off)
 		}
 	}
