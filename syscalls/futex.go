@@ -29,8 +29,10 @@ func init() {
 	)
 }
 
-// futexes is every queue; keys hold what they are about, so that one table serves all.
-var futexes = futex.NewTable()
+// futexes is every queue; keys hold what they are about, so that one table serves all. It is there once there is a Table: only sentries pay for it.
+var futexes *futex.Table
+
+var makeFutexes = sync.OnceFunc(func() { futexes = futex.NewTable() })
 
 var futexWaiters = sync.Pool{New: func() any { return futex.NewWaiter() }}
 

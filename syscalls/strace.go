@@ -23,6 +23,7 @@ type Table struct {
 
 // NewTable returns the table; out is where --strace prints to, and may be nil.
 func NewTable(out io.Writer) *Table {
+	makeFutexes()
 	tb := &Table{out: out}
 	for nr, r := range rows {
 		if r != nil {

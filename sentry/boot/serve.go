@@ -38,7 +38,7 @@ type server struct {
 	host *Host
 	// detached: the sandbox does not end with the connection of who started it.
 	detached atomic.Bool
-	// answering counts calls whose answer is on its way although the sandbox may end: those that tell how a process ended.
+	// answering counts calls whose answer is on its way although the sandbox may end: those that tell how a process ended, and Start.
 	answering atomic.Int32
 	signals   chan os.Signal
 

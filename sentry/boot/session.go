@@ -56,7 +56,7 @@ func (c *Session) hangUp() {
 	}
 }
 
-// codec sees when the other side has hung up, and counts down the answers that tell of an end when they are written.
+// codec sees when the other side has hung up, and counts down the answers that server.answering counts when they are written.
 type codec struct {
 	rpc.ServerCodec
 	c *Session
@@ -74,7 +74,8 @@ func (c *codec) ReadRequestHeader(r *rpc.Request) error {
 
 func (c *codec) WriteResponse(r *rpc.Response, body any) error {
 	err := c.ServerCodec.WriteResponse(r, body)
-	if r.ServiceMethod == "Sandbox.WaitExec" || r.ServiceMethod == "Sandbox.AwaitOOM" {
+	switch r.ServiceMethod {
+	case "Sandbox.Start", "Sandbox.WaitExec", "Sandbox.AwaitOOM":
 		c.c.s.answering.Add(-1)
 	}
 	return err
@@ -231,6 +232,7 @@ func (c *Session) End(id *string, _ *None) error {
 
 // Start starts the first process. Doing it again does nothing.
 func (c *Session) Start(a *StartArgs, r *StartReply) error {
+	c.s.answering.Add(1)
 	b, err := c.s.container(a.ID)
 	if err != nil {
 		return err

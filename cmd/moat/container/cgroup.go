@@ -1,12 +1,14 @@
 package container
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/cgroups/v3"
@@ -114,13 +116,17 @@ func hostResources(r *specs.LinuxResources) *specs.LinuxResources {
 }
 
 // hierarchies are version 1's controllers that the host has. A directory that is no mount of one, as other tools leave behind, is none.
-func hierarchies() ([]cgroup1.Subsystem, error) {
+var hierarchies = sync.OnceValues(func() ([]cgroup1.Subsystem, error) {
 	all, err := cgroup1.Default()
 	return slices.DeleteFunc(all, func(s cgroup1.Subsystem) bool {
-		p, ok := s.(interface{ Path(string) string })
 		var st unix.Statfs_t
-		return ok && (unix.Statfs(p.Path("/"), &st) != nil || st.Type != unix.CGROUP_SUPER_MAGIC)
+		return unix.Statfs(dirOf(s, "/"), &st) != nil || st.Type != unix.CGROUP_SUPER_MAGIC
 	}), err
+})
+
+// dirOf is the directory of a cgroup in a hierarchy.
+func dirOf(s cgroup1.Subsystem, path string) string {
+	return s.(interface{ Path(string) string }).Path(path)
 }
 
 // checkResources refuses what the host has no controller for.
@@ -163,9 +169,7 @@ func checkUnused(path string) error {
 		dirs = nil
 		hs, _ := hierarchies()
 		for _, h := range hs {
-			if p, ok := h.(interface{ Path(string) string }); ok {
-				dirs = append(dirs, p.Path(path))
-			}
+			dirs = append(dirs, dirOf(h, path))
 		}
 	}
 	for _, d := range dirs {
@@ -316,8 +320,17 @@ func (g *groupV1) freeze(on bool) error {
 	return g.c.Thaw()
 }
 
-func (g *groupV1) remove() error { return removed(g.c.Delete, cgroup1.ErrCgroupDeleted) }
 func (g *groupV2) remove() error { return removed(g.m.Delete, os.ErrNotExist) }
+
+// remove does not look for processes first, as the library does in every file of every hierarchy: the host keeps a cgroup that has some.
+func (g *groupV1) remove() error {
+	return removed(func() (err error) {
+		for _, s := range g.c.Subsystems() {
+			err = cmp.Or(os.RemoveAll(dirOf(s, g.path)), err)
+		}
+		return err
+	}, os.ErrNotExist)
+}
 
 // removed deletes a cgroup by remove, whose error is gone if there is none. What was killed leaves it a moment later.
 func removed(remove func() error, gone error) (err error) {

@@ -109,13 +109,16 @@ func (c *Container) Dial(files ...*os.File) (*Client, error) {
 	return cl, nil
 }
 
-// Call does one request, boot.Session.s method, on a connection of its own.
+// Call does one request, boot.Session.s method, on a connection of its own, or on that of who is starting the sandbox.
 func (c *Container) Call(method string, args, reply any) error {
-	cl, err := c.Dial()
-	if err != nil {
-		return err
+	cl := c.starter
+	if cl == nil {
+		var err error
+		if cl, err = c.Dial(); err != nil {
+			return err
+		}
+		defer cl.Close()
 	}
-	defer cl.Close()
 	return c.known(cl.Call("Sandbox."+method, args, reply))
 }
 

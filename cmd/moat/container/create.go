@@ -24,6 +24,8 @@ type CreateOptions struct {
 	PIDFDSocket string
 	// Systemd: cgroupsPath is SLICE:PREFIX:NAME.
 	Systemd bool
+	// start: the first process is to run at once.
+	start bool
 }
 
 // Create makes a container: everything but that its first process runs. The calling goroutine is the main one.
@@ -49,7 +51,9 @@ func Create(o *Options, co *CreateOptions) (_ *Container, _ *Sandbox, err error)
 			if s != nil {
 				s.Close()
 			}
-			c.destroy()
+			if e := c.destroy(); e != nil {
+				o.warn("%v", e)
+			}
 			c.Unlock()
 		}
 	}()
@@ -71,10 +75,17 @@ func Create(o *Options, co *CreateOptions) (_ *Container, _ *Sandbox, err error)
 		return nil, nil, err
 	}
 	c.Ready = true
-	if err := c.save(); err != nil {
+	if !co.start {
+		if err := c.save(); err != nil {
+			return nil, nil, err
+		}
+		return c, s, s.detach()
+	}
+	c.starter = s.client
+	if err := c.begin(s.detach); err != nil {
 		return nil, nil, err
 	}
-	return c, s, s.detach()
+	return c, s, nil
 }
 
 // detach lets the container live on when this process ends.
@@ -85,7 +96,7 @@ func (s *Sandbox) detach() error {
 	return s.client.Call("Sandbox.Detach", &boot.None{}, &boot.None{})
 }
 
-// prepare makes what is needed on the host before there are processes. What it will make is written down first, so that Delete finds it.
+// prepare finds out what will be needed on the host.
 func (c *Container) prepare(o *Options, co *CreateOptions) error {
 	p := cgroupPath(o.Config.Spec, o.ID, co.Systemd)
 	if p != "" {
@@ -94,31 +105,17 @@ func (c *Container) prepare(o *Options, co *CreateOptions) error {
 		}
 	}
 	c.Cgroup = p
-	return c.save()
+	return nil
 }
 
-// launch starts the container's processes in their cgroup.
+// launch starts the container's processes, and makes their cgroup while they come up. Both are written down before that one is there, so that Delete finds
+// it; the processes alone would end with this one.
 func (c *Container) launch(o *Options, co *CreateOptions) (_ *Sandbox, err error) {
 	o.Config.Standalone, o.dir = true, c.dir
 	if c.Sandbox != "" {
 		if err := c.share(o); err != nil {
 			return nil, err
 		}
-	}
-	var r *specs.LinuxResources
-	if l := o.Config.Spec.Linux; l != nil {
-		r = c.onHost(l.Resources)
-	}
-	var g group
-	if c.Cgroup != "" {
-		g, err = newGroup(c.Cgroup, r)
-	}
-	if err != nil {
-		if !mayIgnore(err) {
-			return nil, err
-		}
-		o.warn("no cgroup: %v", err)
-		c.Cgroup = ""
 	}
 	if c.Sandbox != "" {
 		if err := os.Symlink(filepath.Join("..", c.Sandbox, socketFile), filepath.Join(c.dir, socketFile)); err != nil {
@@ -152,19 +149,34 @@ func (c *Container) launch(o *Options, co *CreateOptions) (_ *Sandbox, err error
 		return nil, err
 	}
 	c.Init, c.Gofer = newHostProcess(s.sentry.cmd.Process.Pid), newHostProcess(s.gofer.cmd.Process.Pid)
-	if err = c.save(); err == nil && g != nil {
-		for _, p := range []hostProcess{c.Init, c.Gofer} {
-			if err = g.add(p.PID); err != nil {
-				err = fmt.Errorf("cgroup %s: %w", c.Cgroup, err)
-				break
-			}
-		}
+	if err = c.save(); err == nil && c.Cgroup != "" {
+		err = c.enterGroup(o)
 	}
 	if err != nil {
 		s.Close()
 		return nil, err
 	}
 	return s, nil
+}
+
+// enterGroup makes the cgroup and puts the processes into it.
+func (c *Container) enterGroup(o *Options) error {
+	var r *specs.LinuxResources
+	if l := o.Config.Spec.Linux; l != nil {
+		r = c.onHost(l.Resources)
+	}
+	g, err := newGroup(c.Cgroup, r)
+	if mayIgnore(err) {
+		o.warn("no cgroup: %v", err)
+		c.Cgroup = ""
+		return nil
+	}
+	for _, p := range []hostProcess{c.Init, c.Gofer} {
+		if err == nil {
+			err = g.add(p.PID)
+		}
+	}
+	return err
 }
 
 // build runs the hooks that come before the container's files, and has the sandbox built.
@@ -212,6 +224,11 @@ func (c *Container) Start() error {
 		}
 		return errors.New("cannot start an already running container")
 	}
+	return c.begin(func() error { return nil })
+}
+
+// begin starts the first process, writes that down, and calls detach before the hooks that come then.
+func (c *Container) begin(detach func() error) error {
 	h := c.hooksOf()
 	a := &boot.StartArgs{ID: c.ID, Hooks: h.StartContainer}
 	if len(a.Hooks) > 0 {
@@ -231,6 +248,9 @@ func (c *Container) Start() error {
 	}
 	c.Started = true
 	if err := c.save(); err != nil {
+		return err
+	}
+	if err := c.known(detach()); err != nil && err != ErrNotRunning { // it may have ended by now
 		return err
 	}
 	if err := c.runHooks("poststart", h.Poststart, Running); err != nil {

@@ -68,26 +68,22 @@ func RunContainer(o *Options, co *CreateOptions, detach, keep bool) (st boot.Exi
 		}
 		defer term.restore()
 	}
+	co.start = true
 	c, s, err := Create(o, co)
 	if err != nil {
 		return st, err
 	}
 	defer c.Unlock()
-	err = c.Start()
-	if detach && err == nil {
+	if detach {
 		return st, nil
 	}
-	if err == nil {
-		c.Unlock()
-		s.attend(o, sigs, term, s.sentry.done)
-		if st, err = s.ended(c); keep {
-			return st, err
-		}
-		if e := c.acquire(); e != nil {
-			return st, err // somebody deleted it
-		}
-	} else {
-		s.Close()
+	c.Unlock()
+	s.attend(o, sigs, term, s.sentry.done)
+	if st, err = s.ended(c); keep {
+		return st, err
+	}
+	if e := c.acquire(); e != nil {
+		return st, err // somebody deleted it
 	}
 	if e := c.destroy(); e != nil {
 		o.warn("%v", e)

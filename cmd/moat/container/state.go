@@ -133,6 +133,8 @@ type Container struct {
 	State
 	dir  string
 	lock *os.File // the directory, locked by flock(2); nil: not locked
+	// starter is the connection over which the sandbox was made, if it was by this process.
+	starter *Client
 }
 
 // Load reads a container's state without locking it.
