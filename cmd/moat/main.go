@@ -14,8 +14,11 @@ import (
 )
 
 func init() {
-	// The sandbox dies with the thread that started it (PDEATHSIG): main stays on the first one, which lives as long as the process.
-	runtime.LockOSThread()
+	// The sandbox dies with the thread that started it (PDEATHSIG): main stays on the first one, which lives as long as the process. Where nothing is
+	// started that way, the runtime does without the thread that it makes for this.
+	if _, alone := hiddenVerb(); !alone {
+		runtime.LockOSThread()
+	}
 }
 
 // exitCode is an error that is only an exit code: all has been said.
@@ -24,6 +27,9 @@ type exitCode int
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 func main() {
+	if run, _ := hiddenVerb(); run != nil {
+		run()
+	}
 	root := &cobra.Command{
 		Use:           "moat",
 		Short:         "Run Linux containers on a kernel in user space",
@@ -41,7 +47,7 @@ func main() {
 		}
 		return err
 	}
-	root.AddCommand(doCommand(), surfaceCommand(), syscallsCommand(), versionCommand(), bootCommand(), goferCommand(), keeperCommand(), userCommand(),
+	root.AddCommand(doCommand(), surfaceCommand(), syscallsCommand(), versionCommand(),
 		createCommand(), startCommand(), runCommand(), stateCommand(), listCommand(), killCommand(), deleteCommand(), execCommand(), psCommand(),
 		pauseCommand(), resumeCommand(), updateCommand(), eventsCommand(), specCommand(), featuresCommand(), installCommand(), uninstallCommand(), debugCommand())
 	cmd, err := root.ExecuteC()

@@ -3,7 +3,6 @@ package container
 import (
 	"fmt"
 	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,33 +44,18 @@ func EmptyRoot() error {
 	return nil
 }
 
-// securebits are SECBIT_NOROOT and SECBIT_NO_CAP_AMBIENT_RAISE, and locks on all of them (capabilities(7)).
-const securebits = 1<<0 | 1<<6 | 1<<1 | 1<<3 | 1<<5 | 1<<7
-
-// limitCapabilities leaves this process, in all its threads, the capabilities keep of those it has, and no way to get any others.
+// limitCapabilities leaves this process, in all its threads, the capabilities keep of those it has. It gets no others: no_new_privs, which comes with the
+// filter, keeps user 0 from gaining any by execve too. To set secure bits or drop the bounding set as well would add nothing to that; and for
+// each such call all threads stop, and those that the runtime has just made must get their turn on a CPU first.
 func limitCapabilities(keep ...uintptr) error {
 	var kept [2]uint32
 	for _, c := range keep {
 		kept[c/32] |= 1 << (c % 32)
 	}
-	all := func(nr, a, b, c, d uintptr) error {
-		if _, _, e := syscall.AllThreadsSyscall6(nr, a, b, c, d, 0, 0); e == unix.ENOTSUP {
-			return fmt.Errorf("this moat was built with cgo; it must be built with CGO_ENABLED=0: %w", e)
-		} else if e != 0 {
-			return e
-		}
-		return nil
-	}
-	// To the host, user 0 is a user as others are, whatever is executed. Dropping the bounding set as well would add nothing to this and to no_new_privs,
-	// and takes forty calls, for each of which all threads stop.
-	if err := all(unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, securebits, 0, 0); err != nil && err != unix.EPERM {
-		return fmt.Errorf("set secure bits: %w", err)
-	}
-	if err := capset(kept); err != nil {
+	if err := capset(kept); err == unix.ENOTSUP {
+		return fmt.Errorf("this moat was built with cgo; it must be built with CGO_ENABLED=0: %w", err)
+	} else if err != nil {
 		return fmt.Errorf("drop capabilities: %w", err)
-	}
-	if err := all(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0); err != nil {
-		return fmt.Errorf("set no_new_privs: %w", err)
 	}
 	return nil
 }
