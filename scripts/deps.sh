@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what the tests need from Debian's packages: only what is missing, and only as root on a Debian system.
 set -eu
-need=(bash coreutils tar xz-utils gzip git sqlite3 gcc libc6-dev make python3 perl tmux debootstrap dpkg-dev util-linux openssl iproute2 iputils-ping stress-ng redis-server busybox-static passt slirp4netns iptables strace gdb bubblewrap tini s6 lsof libcap2-bin procps "$@")
+need=(bash coreutils tar xz-utils gzip git sqlite3 gcc libc6-dev make python3 perl tmux debootstrap dpkg-dev util-linux openssl iproute2 iputils-ping stress-ng redis-server busybox-static passt slirp4netns iptables strace gdb bubblewrap tini s6 runc crun lsof libcap2-bin procps "$@")
 missing=()
 for p in "${need[@]}"; do
 	dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")

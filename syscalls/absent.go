@@ -55,7 +55,6 @@ func init() {
 		refused(301, "fanotify_mark", "see fanotify_init", unix.EBADF),
 		refused(313, "finit_module", modules, unix.EPERM),
 		refused(320, "kexec_file_load", host, unix.EPERM),
-		refused(321, "bpf", "programs in the kernel", unix.EPERM),
 		refused(323, "userfaultfd", "as with vm.unprivileged_userfaultfd = 0", unix.EPERM),
 		absent(333, "io_pgetevents", aio),
 		absent(335, "uretprobe", "entered by the kernel's own trampolines only"),

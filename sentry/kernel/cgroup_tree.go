@@ -47,6 +47,8 @@ type cgroupNode struct {
 	// Events tells of what cgroup.events shows (EventsVersion), OOMs of OOMKills.
 	Events, OOMs  waiter.Queue
 	eventsVersion atomic.Uint64
+	// devices says what devices may be used, nil for all; changed under tasksMu.
+	devices atomic.Pointer[DevicePrograms]
 	// files are the owners and permissions that were set, by the file's name; guarded by Cgroup.mu.
 	files map[string]FileAttr
 }

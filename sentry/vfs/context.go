@@ -3,6 +3,8 @@ package vfs
 import (
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"moat/sentry/kernel/auth"
 )
 
@@ -28,6 +30,18 @@ type Context interface {
 	// FileSizeLimit is RLIMIT_FSIZE; exceeding it sends SIGXFSZ (SendSIGXFSZ) and returns EFBIG.
 	FileSizeLimit() uint64
 	SendSIGXFSZ()
+}
+
+// DeviceGuard is a Context of a task whose control group may keep it from devices: access is 1 for mknod, 2 for reading and 4 for writing (BPF_DEVCG_ACC_*). EPERM.
+type DeviceGuard interface {
+	MayUseDevice(access uint32, block bool, rdev uint64) error
+}
+
+func mayUseDevice(ctx Context, access uint32, mode uint16, rdev uint64) error {
+	if g, ok := ctx.(DeviceGuard); ok {
+		return g.MayUseDevice(access, mode&unix.S_IFMT == unix.S_IFBLK, rdev)
+	}
+	return nil
 }
 
 // background is the kernel's own context: root, never interrupted.

@@ -155,7 +155,7 @@ func mayMknod(ctx Context, mode uint16, rdev uint64) error {
 	if c := ctx.Credentials(); !c.HasCap(linux.CAP_MKNOD) || c.UserNS.Parent != nil {
 		return unix.EPERM
 	}
-	return nil
+	return mayUseDevice(ctx, 1, mode, rdev)
 }
 
 // Symlink is symlinkat(2).

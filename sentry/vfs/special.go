@@ -99,6 +99,10 @@ func OpenSpecial(ctx Context, p Path, flags uint32) (FileImpl, error) {
 		if err != nil {
 			return nil, err
 		}
+		may := accMode(flags)
+		if err := mayUseDevice(ctx, uint32(may&MayRead>>1|may&MayWrite<<1), t, a.Rdev); err != nil {
+			return nil, err
+		}
 		k := deviceKey{CharDevice, unix.Major(a.Rdev), unix.Minor(a.Rdev)}
 		if t == unix.S_IFBLK {
 			k.kind = BlockDevice

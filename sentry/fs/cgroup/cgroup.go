@@ -258,8 +258,8 @@ func (h *hierarchy) mayAttach(ctx vfs.Context, from, to *kernel.Cgroup, dst bool
 	return vfs.Permission(ctx, h.group(to).files[i], vfs.MayWrite)
 }
 
-// MayFork says whether ctx, a task of from, may have a child in the group whose directory i is (CLONE_INTO_CGROUP), and returns that group: EBADF if it is none, ENOENT if it is gone.
-func MayFork(ctx vfs.Context, from *kernel.Cgroup, i vfs.Inode) (*kernel.Cgroup, error) {
+// Of returns the group whose directory i is: EBADF if it is none, ENOENT if it is gone.
+func Of(i vfs.Inode) (*kernel.Cgroup, error) {
 	g, ok := i.(*group)
 	if !ok {
 		return nil, unix.EBADF
@@ -267,7 +267,16 @@ func MayFork(ctx vfs.Context, from *kernel.Cgroup, i vfs.Inode) (*kernel.Cgroup,
 	if g.h.k.Removed(g.cg) {
 		return nil, unix.ENOENT
 	}
-	return g.cg, g.h.mayAttach(ctx, from, g.cg, true)
+	return g.cg, nil
+}
+
+// MayFork is Of for who wants a child there (CLONE_INTO_CGROUP): ctx, a task of from, must have the right.
+func MayFork(ctx vfs.Context, from *kernel.Cgroup, i vfs.Inode) (*kernel.Cgroup, error) {
+	cg, err := Of(i)
+	if err != nil {
+		return nil, err
+	}
+	return cg, i.(*group).h.mayAttach(ctx, from, cg, true)
 }
 
 // gen is f as a Gen, until the group is gone.
