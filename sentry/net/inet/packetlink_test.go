@@ -136,7 +136,8 @@ func TestVnetHeader(t *testing.T) {
 	}
 }
 
-// TestRelieve: a neighbour that does not answer is given up after many packets to it, and not after a few.
+// TestRelieve: a neighbour that does not answer is given up after many packets to it, and not after a few. As long as there are many, connections are made by SYN
+// cookies.
 func TestRelieve(t *testing.T) {
 	n, p := testLink(t)
 	null, err := os.OpenFile("/dev/null", os.O_WRONLY, 0)
@@ -170,5 +171,18 @@ func TestRelieve(t *testing.T) {
 	}
 	if send(maxUnresolved) {
 		t.Error("a neighbour is asked for without end")
+	}
+	cookies := func() bool {
+		var o tcpip.TCPAlwaysUseSynCookies
+		if err := n.TransportProtocolOption(tcp.ProtocolNumber, &o); err != nil {
+			t.Fatal(err)
+		}
+		return bool(o)
+	}
+	if !cookies() {
+		t.Error("a flood makes half-open connections")
+	}
+	if send(1); cookies() {
+		t.Error("SYN cookies outlive the flood")
 	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
 const (
@@ -36,7 +37,8 @@ func (s *Stack) delivered(n int64) {
 }
 
 // relieve ends the resolution of neighbours that do not answer when many packets are for such ones, as in a flood from addresses that nobody has: netstack
-// bounds the packets that wait, but notes each that came for as long as it asks.
+// bounds the packets that wait, but notes each that came for as long as it asks. As long as there are many, connections are made by SYN cookies alone: the
+// half-open ones, which fail with the resolution and make room for others in the backlog, would each be held by a timer for a second.
 func (s *Stack) relieve() {
 	var lag uint64
 	nics := s.tcpip().NICInfo()
@@ -48,6 +50,8 @@ func (s *Stack) relieve() {
 			}
 		}
 	}
+	flood := tcpip.TCPAlwaysUseSynCookies(int64(lag)-s.lag.Swap(int64(lag)) > sweepEvery/8)
+	_ = s.net.SetTransportProtocolOption(tcp.ProtocolNumber, &flood) // there is TCP
 	if d := int64(lag) - s.unresolved.Load(); d >= 0 && d < maxUnresolved {
 		return
 	}

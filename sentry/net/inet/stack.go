@@ -58,8 +58,8 @@ type Stack struct {
 	open atomic.Int64
 	// queues counts the sockets that queue datagrams, packets what went in, for sweeps.
 	queues, packets atomic.Int64
-	// unresolved is by how much the packets sent were more than those that left when that was last looked at.
-	unresolved atomic.Int64
+	// lag is by how much the packets sent were more than those that left when that was last looked at, unresolved when neighbours were last given up for it.
+	lag, unresolved atomic.Int64
 	// firstPort is the first that everybody may bind to.
 	firstPort atomic.Int32
 
