@@ -271,7 +271,6 @@ func (cg *Cgroup) accountLocked(have Controllers) error {
 		if a, err = up.NewAccount(); err != nil {
 			return err
 		}
-		a.SetLimit(cg.MemoryMax.Load())
 	} else {
 		old.End()
 	}
@@ -305,12 +304,7 @@ func (k *Kernel) SetControllers(cg *Cgroup, add, take Controllers) error {
 			}
 			return err
 		}
-		if now&PIDsController == 0 {
-			c.MaxTasks.Store(0)
-		}
-		if now&CPUController == 0 {
-			c.Quota.Store(0)
-		}
+		c.reset(cg.subtree &^ now)
 	}
 	cg.subtree = now
 	for _, p := range k.allPIDs.pids {
@@ -318,6 +312,36 @@ func (k *Kernel) SetControllers(cg *Cgroup, add, take Controllers) error {
 			t.chargeLocked()
 		}
 	}
+	return nil
+}
+
+// reset has cg begin anew with what belongs to controllers that it loses.
+func (cg *Cgroup) reset(lost Controllers) {
+	if lost&PIDsController != 0 {
+		cg.MaxTasks.Store(0)
+	}
+	if lost&CPUController != 0 {
+		cg.Quota.Store(0)
+		cg.Period.Store(0)
+		cg.Weight.Store(0)
+	}
+	if lost&MemoryController != 0 {
+		cg.OOMGroup.Store(false)
+		for _, n := range [...]*atomic.Uint64{&cg.MemoryMax, &cg.MemoryMin, &cg.MemoryLow, &cg.MemoryHigh, &cg.SwapMax, &cg.oomKills} {
+			n.Store(0)
+		}
+	}
+}
+
+// SetMemoryMax bounds the memory of cg, in bytes; 0: no bound. ENODEV if it has no account of its own any more.
+func (k *Kernel) SetMemoryMax(cg *Cgroup, n uint64) error {
+	k.tasksMu.RLock()
+	defer k.tasksMu.RUnlock()
+	if cg.removed || cg.controllersLocked()&MemoryController == 0 {
+		return unix.ENODEV
+	}
+	cg.MemoryMax.Store(n)
+	cg.Account().SetLimit(n)
 	return nil
 }
 

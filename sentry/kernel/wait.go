@@ -31,6 +31,7 @@ func (t *Task) Wait(o *WaitOptions) (*WaitResult, error) {
 	tg := t.tg
 	var e waiter.Entry
 	var ch chan struct{}
+	var interrupted error
 	for {
 		t.k.tasksMu.Lock()
 		r, any := t.waitScan(o)
@@ -42,6 +43,8 @@ func (t *Task) Wait(o *WaitOptions) (*WaitResult, error) {
 			return nil, unix.ECHILD
 		case o.Options&linux.WNOHANG != 0:
 			return nil, nil
+		case interrupted != nil:
+			return nil, interrupted
 		}
 		if ch == nil {
 			// Register, and look again before sleeping.
@@ -50,16 +53,8 @@ func (t *Task) Wait(o *WaitOptions) (*WaitResult, error) {
 			defer tg.childEvents.EventUnregister(&e)
 			continue
 		}
-		if err := t.Block(ch); err != nil {
-			// The signal may be the SIGCHLD of what is waited for: news come first (do_wait).
-			t.k.tasksMu.Lock()
-			r, _ := t.waitScan(o)
-			t.k.tasksMu.Unlock()
-			if r != nil {
-				return r, nil
-			}
-			return nil, err
-		}
+		// The signal may be the SIGCHLD of what is waited for: what has become of the children comes first (do_wait).
+		interrupted = t.Block(ch)
 	}
 }
 

@@ -32,6 +32,9 @@ echo '20000 100000' > a/cpu.max; within a/b "$py" -c 'import time
 t, c = time.time(), time.process_time()
 while time.time() - t < 3: pass
 assert time.process_time() - c < 1.5'  || fail cpu.max; grep -q 'nr_throttled [1-9]' a/cpu.stat || fail cpu.stat
+echo 64M > a/memory.max; echo 1M > a/memory.low; echo 5 > a/pids.max; echo 300 > a/cpu.weight; exec 3> a/memory.max; echo -cpu -memory -pids > cgroup.subtree_control || fail no controllers
+echo 1M 2>/dev/null >&3 && fail a file of a controller that is gone; exec 3>&-; echo +cpu +memory +pids > cgroup.subtree_control
+[ "$(cat a/memory.max a/memory.low a/pids.max a/cpu.max a/cpu.weight | tr '\n' ' ')" = "max 0 max max 100000 100 " ] || fail limits outlive the controller; grep -q '^oom_kill 0$' a/memory.events || fail events outlive it
 rmdir a/b a && echo -cpu -memory -pids > cgroup.subtree_control || fail rmdir
 for i in $(seq 300); do mkdir g$i || fail mkdir; done; echo +memory 2>/dev/null > cgroup.subtree_control && fail more accounts than there are; [ -z "$(cat cgroup.subtree_control)" ] || fail half; for i in $(seq 300); do rmdir g$i; done
 for i in $(seq 600); do mkdir c; echo +memory > cgroup.subtree_control || fail +memory; rmdir c; echo -memory > cgroup.subtree_control; done

@@ -153,7 +153,7 @@ type group struct {
 // shows reports whether the group has a file: files of a controller are there if the parent passes it on.
 func (g *group) shows(e *entry) bool {
 	own, _ := g.h.k.Controllers(g.cg)
-	return own&e.of == e.of && (g.cg.Parent() != nil || !e.notInRoot)
+	return !g.h.k.Removed(g.cg) && own&e.of == e.of && (g.cg.Parent() != nil || !e.notInRoot)
 }
 
 // Find implements genfs.Dynamic.
@@ -279,13 +279,13 @@ func MayFork(ctx vfs.Context, from *kernel.Cgroup, i vfs.Inode) (*kernel.Cgroup,
 	return cg, i.(*group).h.mayAttach(ctx, from, cg, true)
 }
 
-// gen is f as a Gen, until the group is gone.
-func (g *group) gen(f func(g *group, ctx vfs.Context, b *bytes.Buffer)) func(vfs.Context, *bytes.Buffer) error {
+// gen is what e shows as a Gen, until the group or its controller is gone.
+func (g *group) gen(e *entry) func(vfs.Context, *bytes.Buffer) error {
 	return func(ctx vfs.Context, b *bytes.Buffer) error {
-		if g.h.k.Removed(g.cg) {
+		if !g.shows(e) {
 			return unix.ENODEV
 		}
-		f(g, ctx, b)
+		e.show(g, ctx, b)
 		return nil
 	}
 }

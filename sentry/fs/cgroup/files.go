@@ -41,12 +41,12 @@ func (e *entry) perm() (p uint16) {
 // bind makes f the file of e in g.
 func (e *entry) bind(g *group, f *file) {
 	if e.show != nil {
-		f.Gen = g.gen(e.show)
+		f.Gen = g.gen(e)
 	}
 	if e.put != nil {
 		f.Put = func(ctx vfs.Context, _ *vfs.FileDescription, data []byte, _ int64) error {
 			switch {
-			case g.h.k.Removed(g.cg):
+			case !g.shows(e):
 				return unix.ENODEV
 			case e.own && g.cg.Parent() == nil:
 				return unix.EPERM // as in a cgroup namespace's root: the limits are those of who made it
@@ -229,9 +229,7 @@ func init() {
 				if s != "max" {
 					n = max(n, hostarch.PageSize) // 0 is no limit there
 				}
-				g.cg.MemoryMax.Store(n)
-				g.cg.Account().SetLimit(n)
-				return nil
+				return g.h.k.SetMemoryMax(g.cg, n)
 			}},
 		{name: "memory.events", of: mem, show: func(g *group, _ vfs.Context, b *bytes.Buffer) {
 			n := g.cg.OOMKills()

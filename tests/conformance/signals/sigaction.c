@@ -271,9 +271,11 @@ static void sigchld(void) {
 			signal(SIGCHLD, j & 1 ? on : SIG_IGN);
 		seen = 0;
 		bad += E(waitpid(CHILD(;), 0, 0)) < 0 || seen != SIGCHLD;
-		a.sa_flags = SA_NOCLDWAIT | SA_RESTART, seen = 0;
-		sigaction(SIGCHLD, &a, 0);
-		bad += E(waitpid(CHILD(;), 0, 0)) != -ECHILD || seen != SIGCHLD;
+		for (int j = 0; j < 2; j++) {
+			a.sa_flags = SA_NOCLDWAIT | (j ? SA_RESTART : 0), seen = 0;
+			sigaction(SIGCHLD, &a, 0);
+			bad += E(waitpid(CHILD(sleep_ms(j)), 0, 0)) != -ECHILD || seen != SIGCHLD;
+		}
 		a.sa_flags = 0;
 		sigaction(SIGCHLD, &a, 0);
 		bad += E(waitpid(CHILD(;), 0, 0)) < 0;
