@@ -35,10 +35,7 @@ type taskClock struct {
 	user bool
 }
 
-func (c taskClock) Now() int64 {
-	user, sys := c.t.CPUTimes()
-	return cpuTime(user, sys, c.user)
-}
+func (c taskClock) Now() int64 { return cpuTime(c.t, c.user) }
 
 func (taskClock) Until(d int64) time.Duration { return cpuUntil(d, 1) }
 
@@ -47,16 +44,16 @@ type groupClock struct {
 	user bool
 }
 
-func (c groupClock) Now() int64 {
-	user, sys := c.tg.CPUTimes()
-	return cpuTime(user, sys, c.user)
-}
+func (c groupClock) Now() int64 { return cpuTime(c.tg, c.user) }
 
 func (c groupClock) Until(d int64) time.Duration {
 	return cpuUntil(d, min(c.tg.NumTasks(), c.tg.Kernel().NumCPUs()))
 }
 
-func cpuTime(user, sys time.Duration, userOnly bool) int64 {
+func cpuTime(of interface {
+	CPUTimes() (user, sys time.Duration)
+}, userOnly bool) int64 {
+	user, sys := of.CPUTimes()
 	if userOnly {
 		return int64(user)
 	}

@@ -198,6 +198,9 @@ func mprotect(t *kernel.Task, addr hostarch.Addr, n, prot uint64) error {
 	if n == 0 {
 		return nil
 	}
+	if end, ok := (addr + hostarch.Addr(n)).RoundUp(); !ok || end <= addr {
+		return unix.ENOMEM
+	}
 	if prot&^(unix.PROT_READ|unix.PROT_WRITE|unix.PROT_EXEC|sem) != 0 {
 		return unix.EINVAL
 	}

@@ -194,6 +194,7 @@ func (c *Task) inherit(t *Task, a *CloneArgs) {
 	q.affinity.Store(p.affinity.Load())
 	q.tscFault.Store(p.tscFault.Load())
 	q.thpDisable.Store(p.thpDisable.Load())
+	t.tg.sharesUndo.CompareAndSwap(false, a.Flags&linux.CLONE_SYSVSEM != 0)
 	c.rings = t.k.keys.Fork(keys.Caller{Rings: &t.rings, Credentials: t.Credentials()}, a.Flags&linux.CLONE_THREAD != 0)
 	c.seccomp.Store(t.seccomp.Load())
 	c.straced.Store(t.straced.Load())

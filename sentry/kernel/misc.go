@@ -118,10 +118,10 @@ func Compare(x, y *Task, kind, a, b int32) (int, error) {
 	return 3, nil
 }
 
-// undoes reports whether t's process has adjustments of semaphores.
+// undoes reports whether t's process has a list for adjustments of semaphores: it has made some, or a thread to share it with.
 func (t *Task) undoes() bool {
 	ipc := t.Namespaces().IPC
-	return ipc != nil && ipc.Sem.Undoes(t.tg)
+	return t.tg.sharesUndo.Load() || ipc != nil && ipc.Sem.Undoes(t.tg)
 }
 
 // fileOf is the identity of t's open file fd, for comparing only.

@@ -54,6 +54,7 @@ type ThreadGroup struct {
 
 	subreaper    atomic.Bool // PR_SET_CHILD_SUBREAPER
 	hasSubreaper atomic.Bool // an ancestor is or was one
+	sharesUndo   atomic.Bool // a task was made with CLONE_SYSVSEM
 
 	// children's events: exits, stops, continues. wait(2) sleeps here.
 	childEvents waiter.Queue

@@ -27,16 +27,18 @@ func (fd *FileDescription) SetAsyncOwner(o AsyncOwner, fdnum int32) {
 	e.async.owner, e.async.fd = o, fdnum
 }
 
-// AsyncOwner is F_GETOWN's source, nil for nobody.
-func (fd *FileDescription) AsyncOwner() AsyncOwner {
+func (fd *FileDescription) asyncState() asyncState {
 	e := fd.ext.Load()
 	if e == nil {
-		return nil
+		return asyncState{}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.async.owner
+	return e.async
 }
+
+// AsyncOwner is F_GETOWN's source, nil for nobody.
+func (fd *FileDescription) AsyncOwner() AsyncOwner { return fd.asyncState().owner }
 
 // SetAsyncSignal is F_SETSIG; 0 is SIGIO.
 func (fd *FileDescription) SetAsyncSignal(sig int32) {
@@ -47,15 +49,7 @@ func (fd *FileDescription) SetAsyncSignal(sig int32) {
 }
 
 // AsyncSignal is F_GETSIG.
-func (fd *FileDescription) AsyncSignal() int32 {
-	e := fd.ext.Load()
-	if e == nil {
-		return 0
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.async.sig
-}
+func (fd *FileDescription) AsyncSignal() int32 { return fd.asyncState().sig }
 
 // setAsync starts or stops SIGIO delivery.
 func (fd *FileDescription) setAsync(on bool) {

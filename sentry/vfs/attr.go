@@ -25,7 +25,7 @@ func changeAttr(p Path, fn func() error) error {
 func Chmod(ctx Context, p Path, mode uint16) error {
 	return changeAttr(p, func() error {
 		i := p.Inode()
-		if isLink(i) {
+		if isLink(i) || i == Inode(anonIno) {
 			return unix.EOPNOTSUPP
 		}
 		a, err := i.Attr(ctx)

@@ -142,7 +142,8 @@ func DoMount(ctx Context, source string, target Path, fstype string, flags uint6
 	if err != nil {
 		return err
 	}
-	if ns != nil && target.Mount.Namespace() != ns {
+	const noUser = 1 << 31 // MS_NOUSER
+	if flags&noUser != 0 || ns != nil && target.Mount.Namespace() != ns {
 		return unix.EINVAL
 	}
 	const propagation = unix.MS_SHARED | unix.MS_PRIVATE | unix.MS_SLAVE | unix.MS_UNBINDABLE

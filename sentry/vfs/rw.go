@@ -73,8 +73,6 @@ func (fd *FileDescription) Read(ctx Context, dst usermem.IOSequence, flags IOFla
 	}
 	if n > 0 {
 		fd.notify(InAccess)
-	} else if err == unix.EINVAL && isDir(fd.Inode()) {
-		err = unix.EISDIR
 	}
 	return n, err
 }
@@ -84,7 +82,11 @@ func (fd *FileDescription) readAt(ctx Context, dst usermem.IOSequence, off int64
 	if off > math.MaxInt64-dst.NumBytes() {
 		return 0, unix.EINVAL
 	}
-	return fd.impl.Read(ctx, fd, dst, off, flags)
+	n, err := fd.impl.Read(ctx, fd, dst, off, flags)
+	if err == unix.EINVAL && isDir(fd.Inode()) {
+		err = unix.EISDIR
+	}
+	return n, err
 }
 
 // PRead is pread(2) and preadv(2).
@@ -101,8 +103,6 @@ func (fd *FileDescription) PRead(ctx Context, dst usermem.IOSequence, off int64,
 	n, err := fd.readAt(ctx, dst, off, fd.ioFlags(flags))
 	if n > 0 {
 		fd.notify(InAccess)
-	} else if err == unix.EINVAL && isDir(fd.Inode()) {
-		err = unix.EISDIR
 	}
 	return n, err
 }

@@ -8,6 +8,7 @@ import (
 	"moat/sentry/vfs"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -50,23 +51,29 @@ func (e *EventFD) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequ
 	return putWord(dst, v)
 }
 
-// Write implements vfs.FileImpl.
-func (e *EventFD) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, int64, error) {
-	if src.NumBytes() != 8 {
+// Write implements vfs.FileImpl: each buffer is a write of its own (do_loop_readv_writev).
+func (e *EventFD) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSequence, _ int64, _ vfs.IOFlags) (n, _ int64, _ error) {
+	if len(src.Addrs) == 0 {
 		return 0, 0, unix.EINVAL
 	}
-	var b [8]byte
-	if n, err := src.CopyIn(b[:]); err != nil {
-		return 0, int64(n), err
+	for _, ar := range src.Addrs {
+		var b [8]byte
+		if ar.Length() != 8 {
+			return n, 0, unix.EINVAL
+		}
+		if _, err := (usermem.IOSequence{IO: src.IO, Addrs: []hostarch.AddrRange{ar}}).CopyIn(b[:]); err != nil {
+			return n, 0, err
+		}
+		v := le.Uint64(b[:])
+		if v == math.MaxUint64 {
+			return n, 0, unix.EINVAL
+		}
+		if err := e.Add(v); err != nil {
+			return n, 0, err
+		}
+		n += 8
 	}
-	v := le.Uint64(b[:])
-	if v == math.MaxUint64 {
-		return 0, 0, unix.EINVAL
-	}
-	if err := e.Add(v); err != nil {
-		return 0, 0, err
-	}
-	return 8, 0, nil
+	return n, 0, nil
 }
 
 // Add adds v to the counter: EWOULDBLOCK if it would overflow.

@@ -106,8 +106,13 @@ func (s *sock) destination(b []byte) (tcpip.FullAddress, error) {
 		return a, err
 	}
 	if a.Addr.Len() == 0 {
-		if a.Addr = loopback4; f == unix.AF_INET6 {
+		switch has, _ := s.endpoint().GetLocalAddress(); {
+		case f == unix.AF_INET6:
 			a.Addr = header.IPv6Loopback
+		case has.Addr.Len() == header.IPv4AddressSize && !header.IsV4MulticastAddress(has.Addr):
+			a.Addr = has.Addr // ip_route_output_key
+		default:
+			a.Addr = loopback4
 		}
 	}
 	if a.Addr == mappedAny {

@@ -136,10 +136,14 @@ func (s *sock) Connect(t *kernel.Task, addr []byte) error {
 		return s.disconnect(t)
 	}
 	if s.tcp() && s.tcpState() == tcp.StateError { // how the last one ended comes before what is wrong with this address
-		if e := s.base.TakeError(); e != nil {
-			s.renew(t)
-			return e
+		e := s.base.TakeError()
+		if s.renew(t); e == nil {
+			e = unix.ECONNABORTED // it was told already
 		}
+		return e
+	}
+	if s.tcp() && s.tcpState() == tcp.StateListen {
+		return unix.EISCONN
 	}
 	a, err := s.destination(addr)
 	if err != nil {
@@ -158,27 +162,15 @@ func (s *sock) Connect(t *kernel.Task, addr []byte) error {
 		}
 		return nil
 	}
-	failed := false
-	switch s.tcpState() {
-	case tcp.StateListen:
-		return unix.EISCONN
-	case tcp.StateInitial, tcp.StateBound:
+	if st := s.tcpState(); st == tcp.StateInitial || st == tcp.StateBound {
 		_ = s.base.TakeOwnError() // a new connection begins without one (tcp_connect_init)
-	case tcp.StateError:
-		failed = true
 	}
 	switch err := s.endpoint().Connect(a); err.(type) {
 	case *tcpip.ErrNoPortAvailable:
 		return unix.EADDRNOTAVAIL
 	case *tcpip.ErrInvalidEndpointState:
 		return unix.EISCONN
-	case nil, *tcpip.ErrConnectStarted, *tcpip.ErrAlreadyConnecting, *tcpip.ErrAlreadyConnected:
-		return errno(err)
 	default:
-		if failed {
-			// What Linux calls disconnect: the socket can be connected anew.
-			s.renew(t)
-		}
 		return errno(err)
 	}
 }

@@ -57,7 +57,7 @@ var tcpOptions = map[int32]option{
 	linux.TCP_USER_TIMEOUT:         duration[tcpip.TCPUserTimeoutOption](time.Millisecond, 0, maxInt32),
 	linux.TCP_LINGER2:              duration[tcpip.TCPLingerTimeoutOption](time.Second, -1<<31, maxInt32),
 	linux.TCP_DEFER_ACCEPT:         duration[tcpip.TCPDeferAcceptOption](time.Second, -1<<31, maxInt32),
-	linux.TCP_FASTOPEN:             keptOption(0),
+	linux.TCP_FASTOPEN:             {max: 1<<31 - 1},
 	linux.TCP_FASTOPEN_CONNECT:     keptOption(0),
 	linux.TCP_FASTOPEN_NO_COOKIE:   keptOption(0),
 	linux.TCP_NOTSENT_LOWAT:        keptOption(0),

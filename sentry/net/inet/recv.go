@@ -19,7 +19,7 @@ func (s *sock) Recv(_ vfs.Context, m *socket.Message) (int64, error) {
 	if m.Flags&unix.MSG_ERRQUEUE != 0 {
 		return s.recvError(m)
 	}
-	if m.Flags&unix.MSG_OOB != 0 {
+	if m.Flags&unix.MSG_OOB != 0 && !s.udp() {
 		if s.tcp() {
 			return 0, unix.EINVAL // there is no urgent data
 		}

@@ -263,7 +263,9 @@ func (s *sock) grow(ep tcpip.Endpoint) {
 
 // PendingError implements socket.Hooks: the error that the endpoint keeps.
 func (s *sock) PendingError() unix.Errno {
-	if e, ok := errno(s.endpoint().LastError()).(unix.Errno); ok {
+	ep := s.endpoint()
+	if e, ok := errno(ep.LastError()).(unix.Errno); ok {
+		s.told(ep)
 		return e
 	}
 	return 0

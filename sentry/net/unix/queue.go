@@ -264,7 +264,7 @@ func (s *sock) admits(from *sock) error {
 
 // Recv implements socket.Socket.
 func (s *sock) Recv(ctx vfs.Context, m *socket.Message) (int64, error) {
-	if m.Flags&unix.MSG_OOB != 0 {
+	if m.Flags&unix.MSG_OOB != 0 && !s.stream() {
 		return 0, unix.EOPNOTSUPP
 	}
 	var woken []*sock
@@ -287,7 +287,7 @@ func (s *sock) Recv(ctx vfs.Context, m *socket.Message) (int64, error) {
 // recvLocked receives; woken gets the senders that may go on.
 // +checklocks:s.mu
 func (s *sock) recvLocked(m *socket.Message, woken *[]*sock) (int64, error) {
-	if s.stream() && s.state != connected {
+	if s.stream() && (s.state != connected || m.Flags&unix.MSG_OOB != 0) { // there is no urgent data
 		return 0, unix.EINVAL
 	}
 	if s.base.Type == unix.SOCK_SEQPACKET && s.state != connected {
