@@ -90,7 +90,7 @@ func TestConfig(t *testing.T) {
 		"task limit": {func(r *runtime) {
 			r.spec.Linux.Resources = &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(5))}}
 		},
-			"(for i in 1 2 3 4 5 6; do sleep 1 & done) 2>&1; echo end", "sh: can't fork: Resource temporarily unavailable\nend\n"},
+			"(for i in 1 2 3 4 5 6; do sleep 1000 & done) 2>&1; echo end", "sh: can't fork: Resource temporarily unavailable\nend\n"},
 		"out of memory": {func(r *runtime) {
 			r.spec.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20))}}
 		}, "exec 2>/dev/null; (x=a; while :; do x=$x$x$x$x; done); echo $?; grep 'oom_kill ' /sys/fs/cgroup/memory.events", "137\noom_kill 1\n"},

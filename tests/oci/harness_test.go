@@ -246,6 +246,14 @@ func (r *runtime) await(id string, status specs.ContainerState) container.OCISta
 	return container.OCIState{}
 }
 
+// trapped waits until a process that the container sees catches SIGTERM: an init that does not ignores it, and others die of it.
+func (r *runtime) trapped(id string) {
+	r.t.Helper()
+	eventually(r.t, "a trap", func() bool {
+		return r.moat("exec", id, "sh", "-c", "grep -q 'SigCgt:.*[4567c-f]...$' /proc/[0-9]*/status").code == 0
+	})
+}
+
 // eventually calls f until it is content.
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()

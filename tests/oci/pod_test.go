@@ -189,7 +189,8 @@ func TestPod(t *testing.T) {
 			t.Errorf("namespace %s: %q in a container, %q in the sandbox", ns.name, a, b)
 		}
 	}
-	if got := p.ok("ps", "b"); lines(got) != 3 || strings.Contains(got, "trap") {
+	eventually(t, "the two processes of b", func() bool { return lines(p.ok("ps", "b")) == 3 })
+	if got := p.ok("ps", "b"); strings.Contains(got, "trap") {
 		t.Errorf("ps b: %s", got)
 	}
 	for _, id := range []string{"sb", "a", "b"} {
@@ -204,6 +205,7 @@ func TestPod(t *testing.T) {
 	}
 	// The number of state stands for the container: it ends with its exit status, and passes signals on.
 	pid := p.state("a").Pid
+	p.trapped("a")
 	p.ok("kill", "--all", "b", "KILL")
 	p.await("b", "stopped")
 	unix.Kill(pid, unix.SIGTERM)
@@ -235,6 +237,7 @@ func TestPodSharedPID(t *testing.T) {
 	p := newPod(t)
 	p.run("a", "sleep 2000 & "+forever, p.sharePID())
 	p.run("b", "sleep 3000", namespace("pid", fmt.Sprintf("/proc/%d/ns/pid", p.state("a").Pid)))
+	p.trapped("a")
 	if got := p.exec("b", "cat /proc/1/comm; ps"); !strings.HasPrefix(got, "sleep\n") || !strings.Contains(got, "sleep 2000") || !strings.Contains(got, "sleep 3000") {
 		t.Errorf("b sees %q", got)
 	}
@@ -366,14 +369,14 @@ func TestPodLimits(t *testing.T) {
 	p.run("a", "exec sleep 1000", cgroup(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(8))}}))
 	p.run("b", forever, cgroup(&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(50000)), Period: ptr(uint64(100000))}}))
 	const files = "cd /sys/fs/cgroup; cat pids.max cpu.max; "
-	if got := p.exec("a", files+"sleep 0.1 & cat pids.current"); got != "8\nmax 100000\n3\n" {
+	if got := p.exec("a", files+"sleep 1000 & cat pids.current"); got != "8\nmax 100000\n3\n" {
 		t.Errorf("a sees %q", got)
 	}
 	if got := p.exec("b", files); got != "max\n50000 100000\n" {
 		t.Errorf("b sees %q", got)
 	}
-	many := "for i in 1 2 3 4 5 6 7 8 9; do sleep 0.5 & done; wait; echo done"
-	if res := p.moat("exec", "a", "sh", "-c", many); !strings.Contains(res.err, "fork") {
+	const many = "for i in 1 2 3 4 5 6 7 8 9; do sleep 0.5 & done; wait; echo done"
+	if res := p.moat("exec", "a", "sh", "-c", strings.ReplaceAll(many, "0.5", "1000")); !strings.Contains(res.err, "fork") {
 		t.Errorf("more tasks than a may have: %v", res)
 	}
 	if got := p.exec("b", many); got != "done\n" {
@@ -422,7 +425,7 @@ func TestPodQuota(t *testing.T) {
 	if host > wall*6/10 {
 		t.Errorf("four loops of a container with a fifth of a CPU used %v by its own account, %v by the host's, in %v", mine, host, wall)
 	}
-	if stat("throttled_usec") == 0 || stat("nr_periods") < 40 {
+	if n := stat("nr_throttled"); stat("throttled_usec") == 0 || stat("nr_periods") < n {
 		t.Errorf("cpu.stat: %s", p.exec("a", "cat /sys/fs/cgroup/cpu.stat"))
 	}
 	p.ok("update", "--cpu-quota", "-1", "a")
@@ -481,11 +484,15 @@ func TestPodPause(t *testing.T) {
 		}
 		p.fails(255, "paused", "exec", id, "true")
 	}
-	time.Sleep(50 * time.Millisecond) // a write that was on its way
-	last := beat()
-	time.Sleep(100 * time.Millisecond)
-	if beat() != last {
-		t.Error("a goes on")
+	last, changes := beat(), 0
+	for range 100 {
+		time.Sleep(2 * time.Millisecond)
+		if b := beat(); b != last {
+			last, changes = b, changes+1
+		}
+	}
+	if changes > 2 { // of one write that was on its way: emptied, written
+		t.Errorf("a goes on: %d changes", changes)
 	}
 	if got := p.exec("b", "echo on"); got != "on\n" || p.state("b").Status != "running" {
 		t.Errorf("b: %q", got)
