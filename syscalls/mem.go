@@ -5,6 +5,7 @@ import (
 	"moat/sentry/kernel"
 	"moat/sentry/memmap"
 	"moat/sentry/mm"
+	"moat/sentry/net/socket"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -133,6 +134,9 @@ func sysMmap(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return 0, err
 		}
 		if err := f.ConfigureMMap(t, &o); err != nil {
+			if _, late := f.Impl().(socket.Socket); late && o.Fixed { // it fails when there is room for it already
+				_ = t.MemoryManager().MUnmap(o.Addr, o.Length)
+			}
 			return 0, err
 		}
 		if o.GrowsDown {

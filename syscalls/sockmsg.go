@@ -230,11 +230,17 @@ func sendmsg(t *kernel.Task, f *vfs.FileDescription, s socket.Socket, addr hosta
 		}
 	}
 	b := s.Base()
-	if err := copyInControl(t, &h, &m, b.Family == unix.AF_INET || b.Family == unix.AF_INET6); err != nil {
+	inet := b.Family == unix.AF_INET || b.Family == unix.AF_INET6
+	if err := copyInControl(t, &h, &m, inet); err != nil {
 		dropRights(m.Rights)
-		if b.Type == unix.SOCK_SEQPACKET && err != unix.EFAULT && err != unix.ENOBUFS {
-			if _, e := s.PeerAddr(t); e != nil {
-				err = e // what it is connected to comes before what the messages say (unix_seqpacket_sendmsg)
+		if _, e := s.PeerAddr(t); e != nil && err != unix.EFAULT && err != unix.ENOBUFS {
+			// What it is connected to comes before what the messages say (unix_seqpacket_sendmsg, udp_sendmsg, tcp_sendmsg_locked).
+			switch {
+			case b.Type == unix.SOCK_SEQPACKET:
+				err = e
+			case inet && (b.Type == unix.SOCK_STREAM || m.Addr == nil):
+				m.Data = usermem.IOSequence{}
+				return send(t, f, s, &m)
 			}
 		}
 		return 0, err

@@ -88,6 +88,9 @@ func (m *mover) step(b []byte, first bool) (int, error) {
 	if p, ok := m.in.Impl().(vfs.Peeker); ok {
 		return m.stepPipe(p, b, flags)
 	}
+	if err := m.room(m.nonblock || !first); err != nil {
+		return 0, err
+	}
 	var n int64
 	var err error
 	dst := usermem.Bytes(b)
@@ -124,6 +127,9 @@ func (m *mover) stepPipe(p vfs.Peeker, b []byte, flags vfs.IOFlags) (int, error)
 			return err
 		})
 	}
+	if err == nil {
+		err = m.room(flags&vfs.IONonblock != 0)
+	}
 	if n == 0 || err != nil {
 		return 0, err
 	}
@@ -132,6 +138,27 @@ func (m *mover) stepPipe(p vfs.Peeker, b []byte, flags vfs.IOFlags) (int, error)
 		p.Discard(w)
 	}
 	return w, err
+}
+
+// room waits until an output that is a pipe has room, before anything is read (wait_for_space, opipe_prep): EPIPE without readers.
+func (m *mover) room(nonblock bool) error {
+	if !isPipe(m.out) {
+		return nil
+	}
+	try := func() error {
+		switch r := m.out.Impl().Readiness(waiter.WritableEvents); {
+		case r&waiter.EventErr != 0:
+			m.t.SignalSelf(linux.SIGPIPE)
+			return unix.EPIPE
+		case r == 0:
+			return unix.EWOULDBLOCK
+		}
+		return nil
+	}
+	if err := try(); err != unix.EWOULDBLOCK || nonblock || m.out.Nonblocking() {
+		return err
+	}
+	return m.out.Wait(m.t, waiter.WritableEvents|waiter.EventErr, time.Time{}, try)
 }
 
 func (m *mover) write(b []byte, nonblock bool) (int, error) {

@@ -9,15 +9,16 @@ import (
 // cpuWatch enforces RLIMIT_CPU. It runs only while the limit is finite, and looks again no earlier than the process could have reached it with all of its
 // threads running.
 type cpuWatch struct {
-	timer *time.Timer // guarded by ThreadGroup.limitsMu
+	timer *time.Timer   // guarded by ThreadGroup.limitsMu, as is seen
+	seen  time.Duration // what was used when it looked last; -1: not yet
 }
 
-const minCPUCheck, maxCPUCheck = time.Millisecond, 10 * time.Second
+const minCPUCheck, idleCPUCheck, maxCPUCheck = time.Millisecond, 100 * time.Millisecond, 10 * time.Second
 
 // watchCPULocked starts the watch if RLIMIT_CPU asks for it. Preconditions: limitsMu is held.
 func (tg *ThreadGroup) watchCPULocked() {
 	if tg.cpuWatch.timer == nil && tg.limits.get(linux.RLIMIT_CPU).Cur != linux.RLimInfinity {
-		tg.cpuWatch.timer = time.AfterFunc(minCPUCheck, tg.checkCPU)
+		tg.cpuWatch.timer, tg.cpuWatch.seen = time.AfterFunc(minCPUCheck, tg.checkCPU), -1
 	}
 }
 
@@ -48,8 +49,11 @@ func (tg *ThreadGroup) checkCPU() {
 		return
 	}
 	seconds := uint64(used / time.Second)
+	first, idle := tg.cpuWatch.seen < 0, used == tg.cpuWatch.seen
+	tg.cpuWatch.seen = used
 	var sig linux.Signal
 	switch {
+	case first || idle: // only a process that runs is told (run_posix_cpu_timers)
 	case seconds >= l.Max:
 		sig = linux.SIGKILL
 	case seconds >= l.Cur:
@@ -60,6 +64,9 @@ func (tg *ThreadGroup) checkCPU() {
 	next := maxCPUCheck
 	if l.Cur < 1<<32 {
 		next = (time.Duration(l.Cur)*time.Second - used) / threads
+	}
+	if idle {
+		next = max(next, idleCPUCheck)
 	}
 	tg.cpuWatch.timer.Reset(min(max(next, minCPUCheck), maxCPUCheck))
 	tg.limitsMu.Unlock()

@@ -7,10 +7,13 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/mount.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-static char buf[64];
+static char buf[4096];
+static int pipes;
+static void on(int s) { pipes += s == SIGPIPE; }
 
 static void counters(void) {
 	H("each buffer for an eventfd is a write of its own");
@@ -19,6 +22,20 @@ static void counters(void) {
 	struct iovec v[3] = {{&one, 8}, {&one, 8}, {buf, 16}};
 	V(writev(e, v, 3)), V(writev(e, v + 2, 1)), V(writev(e, v, 0)), v[1].iov_base = &full, V(writev(e, v, 2)), v[1].iov_base = BAD, V(writev(e, v, 2)), v[0].iov_len = 0, V(writev(e, v, 1)), V(write(e, &one, 0));
 	V(read(e, &got, 8)), P("%lu", got);
+}
+
+static void spliced(void) {
+	H("a pipe has room and a reader before anything is read for it");
+	int p[2], s[2], q[2];
+	pipe(p), socketpair(AF_UNIX, SOCK_SEQPACKET, 0, s), close(p[0]);
+	V(splice(s[0], 0, p[1], 0, 8, 0)), V(splice(s[0], 0, p[1], 0, 8, SPLICE_F_NONBLOCK)), P("%d", pipes), close(p[1]);
+	pipe2(p, O_NONBLOCK), pipe2(q, O_NONBLOCK), V(fcntl(p[1], F_SETPIPE_SZ, 4096)), V(write(p[1], buf, 4096));
+	V(tee(q[0], p[1], 8, 0)), close(q[1]), V(tee(q[0], p[1], 8, 0)), V(splice(q[0], 0, p[1], 0, 8, 0)), V(splice(s[0], 0, p[1], 0, 8, 0));
+	V(write(s[1], "ab", 2)), V(splice(s[0], 0, p[1], 0, 8, 0)), V(read(p[0], buf, 4096)), V(tee(q[0], p[1], 8, 0)), V(splice(s[0], 0, p[1], 0, 8, 0)), V(read(p[0], buf, 8));
+	int f = open("f", O_RDWR | O_CREAT, 0644);
+	off_t o = 0;
+	V(ftruncate(f, 100000)), V(sendfile(p[1], f, &o, 65536)), P("at %ld", (long)o), V(sendfile(p[1], f, &o, 1)), P("at %ld", (long)o), V(splice(f, &o, p[1], 0, 1, 0));
+	close(p[0]), V(sendfile(p[1], f, &o, 1)), P("%d", pipes);
 }
 
 static struct sockaddr_in at(const char *a, int port) { return (struct sockaddr_in){AF_INET, htons(port), {inet_addr(a)}}; }
@@ -42,11 +59,42 @@ static void sockets(void) {
 	close(l), V(connect(r, (void *)&any, n)), V(setsockopt(r, IPPROTO_TCP, TCP_FASTOPEN, &off, 4));
 	struct pollfd f = {r, POLLOUT};
 	poll(&f, 1, -1), n = 4, V(getsockopt(r, SOL_SOCKET, SO_ERROR, &off, &n)), P("%d", off == ECONNREFUSED), V(connect(r, (void *)&any, 8)), V(connect(r, (void *)&any, 8));
+	close(u), u = socket(AF_INET, SOCK_DGRAM, 0), close(s), s = socket(AF_INET, SOCK_STREAM, 0);
+	struct {
+		struct cmsghdr h;
+		int fd;
+	} c = {{20, SOL_SOCKET, SCM_RIGHTS}, -1};
+	struct iovec one = {buf, 1};
+	struct msghdr m = {.msg_iov = &one, .msg_iovlen = 1, .msg_control = &c, .msg_controllen = 16};
+	pipes = 0, V(sendmsg(s, &m, MSG_NOSIGNAL)), V(sendmsg(s, &m, 0)), P("%d", pipes), V(sendmsg(u, &m, 0)), m.msg_control = BAD, V(sendmsg(u, &m, 0)), V(sendmsg(s, &m, 0)), m.msg_control = &c;
+	any = at("127.0.0.1", 9), m.msg_name = &any, m.msg_namelen = sizeof any, V(sendmsg(u, &m, 0));
+	char *w = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char in[2];
+	V(mmap(w, 4096, PROT_READ, MAP_PRIVATE | MAP_FIXED, u, 0)), V(mincore(w, 4096, in)), V(mincore(w + 4096, 4096, in)), V(mmap(w + 4096, 4096, PROT_READ, MAP_PRIVATE, u, 0)), V(mincore(w + 4096, 4096, in));
+	int e = eventfd(0, 0);
+	V(mmap(w + 4096, 4096, PROT_READ, MAP_PRIVATE | MAP_FIXED, e, 0)), V(mincore(w + 4096, 4096, in));
 	for (int type = SOCK_STREAM; type <= SOCK_SEQPACKET; type++) {
 		if (socketpair(AF_UNIX, type | SOCK_NONBLOCK, 0, p))
 			continue;
 		P("type %d", type), V(recv(p[0], buf, 8, MSG_OOB)), V(send(p[1], "x", 1, 0)), V(recv(p[0], buf, 8, MSG_OOB)), V(recv(p[0], buf, 8, MSG_OOB | MSG_PEEK)), V(recv(p[0], buf, 8, 0));
 	}
+}
+
+static void limits(void) {
+	H("only a process that runs is told of its CPU time");
+	int st;
+	pid_t p = fork();
+	if (!p)
+		for (;;)
+			pause();
+	sleep_ms(20), V(prlimit(p, RLIMIT_CPU, &(struct rlimit){0, 10}, 0)), sleep_ms(300), V(waitpid(p, &st, WNOHANG)), V(prlimit(p, RLIMIT_CPU, &(struct rlimit){0, 0}, 0)), sleep_ms(300), V(waitpid(p, &st, WNOHANG));
+	kill(p, SIGTERM), waitpid(p, &st, 0), P("%s", conf_status(st));
+	if (!(p = fork())) {
+		setrlimit(RLIMIT_CPU, &(struct rlimit){0, 10});
+		for (;;)
+			;
+	}
+	waitpid(p, &st, 0), P("%s", conf_status(st));
 }
 
 static int ready[2];
@@ -89,6 +137,7 @@ static void orders(void) {
 }
 
 int main(void) {
-	sub(orders), sub(counters), sub(sockets), sub(lists), sub(owners);
+	signal(SIGPIPE, on);
+	sub(orders), sub(counters), sub(spliced), sub(limits), sub(sockets), sub(lists), sub(owners);
 	return 0;
 }

@@ -45,5 +45,7 @@ int main(void) {
 	text("/proc/self/comm", "abc\0def", 7), text("/proc/sys/kernel/hostname", "h\0x", 3), text("/proc/sys/kernel/hostname", "h2\nx", 4), text("/proc/sys/kernel/hostname", " h3", 3);
 	text("/proc/sys/kernel/shmmax", "18446744073692774399\n", 21), text("/proc/sys/kernel/shmall", "18446744073709551615", 20);
 	text("/proc/sys/net/ipv4/ping_group_range", "3 4\n", 4), text("/proc/sys/net/ipv4/ping_group_range", "\t5\n6\n", 5), text("/proc/sys/net/ipv4/ip_local_port_range", "4000 5000\n", 10);
+	// As they were: in moat they are the whole sandbox's, in which other programs run too.
+	text("/proc/sys/net/ipv4/ping_group_range", "0 2147483647", 12), text("/proc/sys/net/ipv4/ip_local_port_range", "32768 60999", 11), text("/proc/sys/net/ipv4/ip_forward", "0", 1);
 	return 0;
 }
