@@ -258,12 +258,26 @@ func (d *containerd) serveImages() {
 	}
 	listeners := make(chan net.Listener)
 	go func() {
-		goruntime.LockOSThread() // and never unlocked: the thread ends with its network namespace
+		goruntime.LockOSThread()
 		defer close(listeners)
-		f, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", d.holder.Process.Pid))
+		own, err := os.Open("/proc/thread-self/ns/net")
+		var f *os.File
+		if err == nil {
+			defer own.Close()
+			f, err = os.Open(fmt.Sprintf("/proc/%d/ns/net", d.holder.Process.Pid))
+		}
 		if err == nil {
 			defer f.Close()
 			err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
+		}
+		if err == nil {
+			// The thread must not end: it may be the one that started the daemon, which would end with it (PDEATHSIG).
+			defer func() {
+				if err := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); err != nil {
+					panic(err)
+				}
+				goruntime.UnlockOSThread()
+			}()
 		}
 		if err == nil {
 			var l net.Listener
