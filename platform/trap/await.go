@@ -182,6 +182,12 @@ func (t *thread) note(slept, polled bool, ran time.Duration) {
 	}
 }
 
+// brief reports whether t is likely to call soon. A thread that is new, as a fork's child is, has not shown it, but if nobody else needs the CPUs it does no
+// harm: woken on the poller's CPU, where the host likes to put it, it would wait until that has looked for it in vain.
+func (t *thread) brief() bool {
+	return t.pair.brief >= offAt || t.runs < offAt && t.board.running.Load() < ncpu-1
+}
+
 // keepOff keeps the guest thread off a CPU; -1 lets it run on all.
 func (t *thread) keepOff(cpu int) {
 	if p := &t.pair; p.off != cpu && !t.paired() && ncpu > 1 && stub.PinOff(t.tid, cpu) {

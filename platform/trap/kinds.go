@@ -29,6 +29,7 @@ var kinds = func() (k [512]uint8) {
 	for _, nr := range [...]int{
 		unix.SYS_READV, unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_WRITEV, unix.SYS_FUTEX, unix.SYS_SENDTO, unix.SYS_SENDMSG, unix.SYS_RECVFROM,
 		unix.SYS_RECVMSG, unix.SYS_SENDMMSG, unix.SYS_RECVMMSG, unix.SYS_SENDFILE, unix.SYS_CONNECT, unix.SYS_SHUTDOWN, unix.SYS_CLOSE, unix.SYS_KILL, unix.SYS_TKILL, unix.SYS_TGKILL,
+		unix.SYS_CLONE3, unix.SYS_EXIT, // threads that are made and joined
 	} {
 		k[nr] = waking
 	}

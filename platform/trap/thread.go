@@ -165,7 +165,7 @@ func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 		if c := t.area.Control(); c.GuestSpin.Load() != uint32(spin) {
 			c.GuestSpin.Store(uint32(spin))
 		}
-		if home := int(t.board.home.Load()); spin > 0 && t.pair.off != home && t.pair.brief >= offAt && t.area.Asleep() {
+		if home := int(t.board.home.Load()); spin > 0 && t.pair.off != home && t.brief() && t.area.Asleep() {
 			t.keepOff(home)
 		}
 		woken := t.resume(spin)
