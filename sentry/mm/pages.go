@@ -112,7 +112,7 @@ func (mm *MemoryManager) fillFile(sp *spans.Span[vma], addr, a, b uint64, ac acc
 	}
 	var tx *text
 	if isText(v) && mm.runs(sp) {
-		if tx = mm.texts.lookup(v.mappable); tx != nil && !mm.adopt(tx, sp) {
+		if tx = mm.texts.lookup(v.mappable, false); tx != nil && !mm.adopt(tx, sp) {
 			tx = nil
 		}
 	}

@@ -17,13 +17,15 @@ import (
 // What is rewritten is a copy of the page in the memory file, which is mapped in place of the page in every address space that has the file at
 // one place and has not written to the page. Runs of pages go on naming the file's own: the sentry, /proc/PID/mem and copies on write see
 // the original bytes, and only what the guest reads of its own code differs. Copies are never changed once they are mapped: another call in
-// the same page makes a new one, for those that map the page from then on.
+// the same page makes a new one, for those that map the page from then on. For them, too, copies that lie close to each other become one, with the pages between.
 
 const (
 	// hotCall is how often a call must trap before it is rewritten: each rewritten page costs every later exec a mapping.
 	hotCall = 12
 	// maxCalls bounds the calls of one text that are counted, maxIdle the texts that are kept though nothing maps them.
 	maxCalls, maxIdle = 1024, 64
+	// maxBetween is how much of the file between two copies is copied to have one mapping less, maxJoined how much of a text may become part of larger copies at a time.
+	maxBetween, maxJoined = 7 * pageSize, 256 * pageSize
 	// Values of text.calls besides counts.
 	callDone, callRefused = 254, 255
 )
@@ -43,26 +45,42 @@ type Texts struct {
 
 // text is a file with rewritten code. Texts.mu guards all but num and file.
 type text struct {
-	num   int
-	file  memmap.Mappable
-	users int // address spaces that have a base for it
-	stale bool
-	calls map[uint64]uint8 // by offset in the file
-	pages []textPage       // ascending
-	old   []memmap.FileRange
+	num    int
+	file   memmap.Mappable
+	users  int // address spaces that have a base for it
+	stale  bool
+	calls  map[uint64]uint8 // by offset in the file
+	copies []textCopy       // ascending
+	old    []memmap.FileRange
+	were   map[uint64][]original // by page
+	// changed: something was rewritten since copies were last joined. That is done again after waits uses more, of which waited have passed.
+	changed       bool
+	waits, waited int
 }
 
-// textPage is the page at off of the file as rewritten.
-type textPage struct {
-	off  uint64
-	fr   memmap.FileRange
-	were []original
+// textCopy is what is at off of the file as rewritten.
+type textCopy struct {
+	off uint64
+	fr  memmap.FileRange
 }
 
 // original is what stood in a page before it was rewritten at at.
 type original struct {
 	at   int
 	code []byte
+}
+
+func (c *textCopy) end() uint64 { return c.off + c.fr.Length() }
+
+// part is what c has of [off, end).
+func (c *textCopy) part(off, end uint64) textCopy {
+	off, end = max(off, c.off), min(end, c.end())
+	return textCopy{off, memmap.FileRange{Start: c.fr.Start + off - c.off, End: c.fr.Start + end - c.off}}
+}
+
+// find is the place in copies of the first that ends behind off.
+func (tx *text) find(off uint64) int {
+	return sort.Search(len(tx.copies), func(i int) bool { return tx.copies[i].end() > off })
 }
 
 // NewTexts returns an empty set, or nil if p does not rewrite.
@@ -73,37 +91,23 @@ func NewTexts(p platform.Platform, mf *memory.File) *Texts {
 	return nil
 }
 
-// lookup returns the text of m, with one user more, or nil.
-func (ts *Texts) lookup(m memmap.Mappable) *text {
+// lookup returns the text of m, with one user more; nil if there is none and create is not set, or the platform has none left.
+func (ts *Texts) lookup(m memmap.Mappable, create bool) *text {
 	if ts == nil {
 		return nil
 	}
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	tx := ts.byFile[m]
+	if tx == nil && create {
+		if num, ok := ts.rw.NewText(); ok {
+			tx = &text{num: num, file: m, calls: make(map[uint64]uint8), were: make(map[uint64][]original)}
+			ts.byFile[m] = tx
+		}
+	}
 	if tx != nil {
 		ts.useLocked(tx)
 	}
-	return tx
-}
-
-// get is lookup, or makes a text; nil if the platform has none left.
-func (ts *Texts) get(m memmap.Mappable) *text {
-	if tx := ts.lookup(m); tx != nil {
-		return tx
-	}
-	ts.mu.Lock()
-	defer ts.mu.Unlock()
-	tx := ts.byFile[m] // someone may have been first
-	if tx == nil {
-		num, ok := ts.rw.NewText()
-		if !ok {
-			return nil
-		}
-		tx = &text{num: num, file: m, calls: make(map[uint64]uint8)}
-		ts.byFile[m] = tx
-	}
-	ts.useLocked(tx)
 	return tx
 }
 
@@ -135,8 +139,8 @@ func (ts *Texts) release(tx *text) {
 
 // +checklocks:ts.mu
 func (ts *Texts) freeLocked(tx *text) {
-	for i := range tx.pages {
-		ts.mf.DecRef(tx.pages[i].fr)
+	for i := range tx.copies {
+		ts.mf.DecRef(tx.copies[i].fr)
 	}
 	for _, fr := range tx.old {
 		ts.mf.DecRef(fr)
@@ -149,13 +153,17 @@ func (ts *Texts) freeLocked(tx *text) {
 func (ts *Texts) current(tx *text) bool {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	buf := make([]byte, pageSize)
-	for i := range tx.pages {
-		pg := &tx.pages[i]
-		if readMappable(tx.file, buf, pg.off) == nil {
-			want := slices.Clone(ts.mf.Bytes(pg.fr.Start, pageSize))
-			for _, o := range slices.Backward(pg.were) {
-				copy(want[o.at:], o.code)
+	ts.joinLocked(tx)
+	var buf, want []byte
+	for i := range tx.copies {
+		c := &tx.copies[i]
+		want = append(want[:0], ts.mf.Bytes(c.fr.Start, c.fr.Length())...)
+		buf = slices.Grow(buf[:0], len(want))[:len(want)]
+		if readMappable(tx.file, buf, c.off) == nil {
+			for at := range want[:len(want)/pageSize] {
+				for _, o := range slices.Backward(tx.were[c.off+uint64(at)*pageSize]) {
+					copy(want[at*pageSize+o.at:], o.code)
+				}
 			}
 			if slices.Equal(buf, want) {
 				continue
@@ -169,6 +177,45 @@ func (ts *Texts) current(tx *text) bool {
 	return !tx.stale
 }
 
+// joinLocked makes one copy of those that lie close to each other: each is a mapping of every later exec, and more of its page faults. It does so ever more
+// seldom, as the copies of before may be mapped and stay.
+//
+// +checklocks:ts.mu
+func (ts *Texts) joinLocked(tx *text) {
+	if !tx.changed {
+		return
+	}
+	if tx.waited++; tx.waited <= tx.waits {
+		return
+	}
+	tx.changed, tx.waited, tx.waits = false, 0, 2*tx.waits+1
+	left := uint64(maxJoined)
+	for i, j := 0, 0; i < len(tx.copies); i++ {
+		first := tx.copies[i]
+		for j = i + 1; j < len(tx.copies) && tx.copies[j].off-tx.copies[j-1].end() <= maxBetween && tx.copies[j].end()-first.off <= left; j++ {
+		}
+		if j == i+1 {
+			continue
+		}
+		n := tx.copies[j-1].end() - first.off
+		left -= n
+		fr, err := ts.mf.Allocate(n, false)
+		if err != nil {
+			return
+		}
+		all := ts.mf.Bytes(fr.Start, fr.Length())
+		if fr.Length() < n || readMappable(tx.file, all, first.off) != nil {
+			ts.mf.DecRef(fr)
+			return
+		}
+		for _, c := range tx.copies[i:j] {
+			copy(all[c.off-first.off:], ts.mf.Bytes(c.fr.Start, c.fr.Length()))
+			tx.old = append(tx.old, c.fr)
+		}
+		tx.copies = slices.Replace(tx.copies, i, j, textCopy{first.off, fr})
+	}
+}
+
 func readMappable(m memmap.Mappable, dst []byte, off uint64) error {
 	fr := memmap.FileRange{Start: off, End: off + uint64(len(dst))}
 	ts, err := m.Translate(fr, fr, hostarch.Read)
@@ -176,8 +223,8 @@ func readMappable(m memmap.Mappable, dst []byte, off uint64) error {
 		return err
 	}
 	for _, t := range ts {
-		if err == nil && t.Source.Start <= off && off < t.Source.End {
-			err = readPages(t.File, dst, t.Offset+(off-t.Source.Start))
+		if a, b := max(fr.Start, t.Source.Start), min(fr.End, t.Source.End); err == nil && a < b {
+			err = readPages(t.File, dst[a-off:b-off], t.Offset+(a-t.Source.Start))
 		}
 		t.File.DecRef(memmap.FileRange{Start: t.Offset, End: t.Offset + t.Source.Length()})
 	}
@@ -209,11 +256,11 @@ func (ts *Texts) trapped(tx *text, off uint64) bool {
 //
 // +checklocks:ts.mu
 func (ts *Texts) rewriteLocked(tx *text, off uint64, at int) bool {
-	i := sort.Search(len(tx.pages), func(i int) bool { return tx.pages[i].off >= off })
-	known := i < len(tx.pages) && tx.pages[i].off == off
+	i := tx.find(off)
+	known := i < len(tx.copies) && tx.copies[i].off <= off
 	was := make([]byte, pageSize)
 	if known {
-		copy(was, ts.mf.Bytes(tx.pages[i].fr.Start, pageSize))
+		copy(was, ts.mf.Bytes(tx.copies[i].fr.Start+off-tx.copies[i].off, pageSize))
 	} else if readMappable(tx.file, was, off) != nil {
 		return false
 	}
@@ -227,25 +274,28 @@ func (ts *Texts) rewriteLocked(tx *text, off uint64, at int) bool {
 		return false // the slot stays taken until the text goes
 	}
 	copy(ts.mf.Bytes(fr.Start, pageSize), code)
-	if !known {
-		tx.pages = slices.Insert(tx.pages, i, textPage{off: off})
-	} else {
-		tx.old = append(tx.old, tx.pages[i].fr)
+	add := []textCopy{{off, fr}}
+	if known {
+		c := &tx.copies[i]
+		tx.old = append(tx.old, c.part(off, off+pageSize).fr)
+		add = slices.DeleteFunc([]textCopy{c.part(0, off), add[0], c.part(off+pageSize, c.end())}, func(c textCopy) bool { return c.fr.Length() == 0 })
+		tx.copies = slices.Delete(tx.copies, i, i+1)
 	}
-	tx.pages[i].fr = fr
-	tx.pages[i].were = append(tx.pages[i].were, original{from, was[from:to]})
+	tx.copies = slices.Insert(tx.copies, i, add...)
+	tx.changed = true
+	tx.were[off] = append(tx.were[off], original{from, was[from:to]})
 	return true
 }
 
-// next is the first rewritten page in [off, end).
-func (ts *Texts) next(tx *text, off, end uint64) (textPage, bool) {
+// next is what the first copy that has something of [off, end) has of it.
+func (ts *Texts) next(tx *text, off, end uint64) (textCopy, bool) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	i := sort.Search(len(tx.pages), func(i int) bool { return tx.pages[i].off >= off })
-	if i == len(tx.pages) || tx.pages[i].off >= end {
-		return textPage{}, false
+	i := tx.find(off)
+	if i == len(tx.copies) || tx.copies[i].off >= end {
+		return textCopy{}, false
 	}
-	return tx.pages[i], true
+	return tx.copies[i].part(off, end), true
 }
 
 // Trapped tells that the guest made a system call by the instruction at addr, which trapped and could be rewritten.
@@ -261,7 +311,7 @@ func (mm *MemoryManager) Trapped(addr hostarch.Addr) {
 	if sp == nil || run == nil || !isText(&sp.Val) || run.Val.anon {
 		return
 	}
-	tx := mm.texts.get(sp.Val.mappable)
+	tx := mm.texts.lookup(sp.Val.mappable, true)
 	if tx == nil || !mm.adopt(tx, sp) || !mm.texts.trapped(tx, sp.Val.off+(a-sp.Start)) {
 		return
 	}
@@ -324,12 +374,11 @@ func (mm *MemoryManager) adopt(tx *text, sp *spans.Span[vma]) bool {
 
 // mapText is mapRun of a run with rewritten pages.
 func (mm *MemoryManager) mapText(start, end uint64, p pma) {
-	base := mm.bases[p.text]
-	for start < end {
-		pg, ok := mm.texts.next(p.text, start-base, end-base)
+	for base := mm.bases[p.text]; start < end; {
+		c, ok := mm.texts.next(p.text, start-base, end-base)
 		stop := end
 		if ok {
-			stop = base + pg.off
+			stop = base + c.off
 		}
 		if stop > start {
 			mm.as.Map(addrRange(start, stop), p.file.FD(), p.off, p.perms)
@@ -337,9 +386,9 @@ func (mm *MemoryManager) mapText(start, end uint64, p pma) {
 		if !ok {
 			return
 		}
-		mm.as.Map(addrRange(stop, stop+pageSize), mm.mf.FD(), pg.fr.Start, p.perms)
-		p.off += stop + pageSize - start
-		start = stop + pageSize
+		mm.as.Map(addrRange(stop, base+c.end()), mm.mf.FD(), c.fr.Start, p.perms)
+		p.off += base + c.end() - start
+		start = base + c.end()
 	}
 }
 
