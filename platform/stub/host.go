@@ -208,16 +208,20 @@ func (h *Host) newSlot() (*slot, error) {
 		h.free = h.free[:n-1]
 		return sl, nil
 	}
-	off := h.ctlSize
-	if err := unix.Ftruncate(h.ctlFD, off+slotBytes); err != nil {
-		return nil, fmt.Errorf("stub: growing the control file: %w", err)
+	return grow(h, slotBytes, mapSlot)
+}
+
+// grow adds n bytes to the control file and maps them.
+//
+// +checklocks:h.mu
+func grow[T any](h *Host, n int64, mapped func(fd int, off int64) (T, error)) (v T, err error) {
+	if err := unix.Ftruncate(h.ctlFD, h.ctlSize+n); err != nil {
+		return v, fmt.Errorf("stub: growing the control file: %w", err)
 	}
-	sl, err := mapSlot(h.ctlFD, off)
-	if err != nil {
-		return nil, err
+	if v, err = mapped(h.ctlFD, h.ctlSize); err == nil {
+		h.ctlSize += n
 	}
-	h.ctlSize = off + slotBytes
-	return sl, nil
+	return v, err
 }
 
 // freeSlot takes back the pages of a stub that has been reaped.
@@ -242,16 +246,7 @@ func (h *Host) newChunk() (*chunk, error) {
 		h.freeAreas = h.freeAreas[:n-1]
 		return c, nil
 	}
-	off := h.ctlSize
-	if err := unix.Ftruncate(h.ctlFD, off+areaSize); err != nil {
-		return nil, fmt.Errorf("stub: growing the control file: %w", err)
-	}
-	c, err := mapChunk(h.ctlFD, off)
-	if err != nil {
-		return nil, err
-	}
-	h.ctlSize = off + areaSize
-	return c, nil
+	return grow(h, areaSize, mapChunk)
 }
 
 func (h *Host) freeChunks(c ...*chunk) {

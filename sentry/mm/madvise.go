@@ -1,6 +1,8 @@
 package mm
 
 import (
+	"slices"
+
 	"moat/sentry/memmap/spans"
 	"moat/sentry/memory"
 
@@ -24,7 +26,7 @@ type PunchHoler interface {
 
 // MAdvise is madvise(2) (mm/madvise.c): holes in the range make the result ENOMEM, after the rest was done.
 func (mm *MemoryManager) MAdvise(c Caller, addr hostarch.Addr, length uint64, advice int32) error {
-	if !knownAdvice(advice) {
+	if !slices.Contains(knownAdvice, advice) {
 		return unix.EINVAL
 	}
 	start, end, err := mm.checkRange(addr, length)
@@ -60,16 +62,12 @@ func (mm *MemoryManager) MAdvise(c Caller, addr hostarch.Addr, length uint64, ad
 	return hole
 }
 
-func knownAdvice(a int32) bool {
-	switch a {
-	case unix.MADV_NORMAL, unix.MADV_RANDOM, unix.MADV_SEQUENTIAL, unix.MADV_WILLNEED, unix.MADV_DONTNEED, unix.MADV_FREE, unix.MADV_REMOVE,
-		unix.MADV_DONTFORK, unix.MADV_DOFORK, unix.MADV_MERGEABLE, unix.MADV_UNMERGEABLE, unix.MADV_HUGEPAGE, unix.MADV_NOHUGEPAGE,
-		unix.MADV_DONTDUMP, unix.MADV_DODUMP, unix.MADV_WIPEONFORK, unix.MADV_KEEPONFORK, unix.MADV_COLD, unix.MADV_PAGEOUT,
-		madvPopulateRead, madvPopulateWrite, madvDontNeedLock, madvCollapse,
-		madvGuardInstall, madvGuardRemove:
-		return true
-	}
-	return false
+var knownAdvice = []int32{
+	unix.MADV_NORMAL, unix.MADV_RANDOM, unix.MADV_SEQUENTIAL, unix.MADV_WILLNEED, unix.MADV_DONTNEED, unix.MADV_FREE, unix.MADV_REMOVE,
+	unix.MADV_DONTFORK, unix.MADV_DOFORK, unix.MADV_MERGEABLE, unix.MADV_UNMERGEABLE, unix.MADV_HUGEPAGE, unix.MADV_NOHUGEPAGE,
+	unix.MADV_DONTDUMP, unix.MADV_DODUMP, unix.MADV_WIPEONFORK, unix.MADV_KEEPONFORK, unix.MADV_COLD, unix.MADV_PAGEOUT,
+	madvPopulateRead, madvPopulateWrite, madvDontNeedLock, madvCollapse,
+	madvGuardInstall, madvGuardRemove,
 }
 
 // adviseVMA applies an advice to the part of the mapping at it that lies in [start, end), and returns the position of what was advised.
@@ -80,23 +78,16 @@ func (mm *MemoryManager) adviseVMA(it spans.Iter, start, end uint64, advice int3
 	s, e := max(start, sp.Start), min(end, sp.End)
 	flags := v.flags
 	switch advice {
-	case unix.MADV_DONTNEED, madvDontNeedLock:
+	case unix.MADV_DONTNEED, madvDontNeedLock, madvGuardInstall:
 		if v.lock != unlocked && advice != madvDontNeedLock || v.flags&vmSpecial != 0 {
 			return it, unix.EINVAL
 		}
 		if v.flags&vmSealed != 0 && v.anonymous() && !v.perms.Write {
 			return it, unix.EPERM // would discard what may not be written
 		}
-		mm.zap(s, e)
-		return it, nil
-	case madvGuardInstall:
-		if v.lock != unlocked || v.flags&vmSpecial != 0 {
-			return it, unix.EINVAL
+		if mm.zap(s, e); advice != madvGuardInstall {
+			return it, nil
 		}
-		if v.flags&vmSealed != 0 && v.anonymous() && !v.perms.Write {
-			return it, unix.EPERM
-		}
-		mm.zap(s, e)
 		flags |= vmGuard
 	case madvGuardRemove:
 		if v.flags&vmSpecial != 0 {
