@@ -110,6 +110,8 @@ func TestTextCopies(t *testing.T) {
 	for _, m := range spaces {
 		m.DecUsers()
 	}
+	texts.mu.Lock()
+	defer texts.mu.Unlock()
 	if len(texts.byFile) != 0 || mf.Used() != used {
 		t.Errorf("%d texts and %d bytes are left", len(texts.byFile), int64(mf.Used()-used))
 	}
