@@ -103,7 +103,8 @@ static void calls(int how) {
 			R(PT(PTRACE_SYSCALL, p, 0, 0)), P("%s", stop(p)), info(p), syscall_info(p);
 		}
 		if (how == 8) { // the end of the tracing lets the call be made
-			R(PT(PTRACE_DETACH, p, 0, 0)), P("%s", stop(p));
+			long r = E(PT(PTRACE_DETACH, p, 0, 0)); // said when the child has said its part
+			P("%s", stop(p)), P("detached: %ld", r);
 			return;
 		}
 		PT(PTRACE_CONT, p, 0, 0); // says nothing: the child does
