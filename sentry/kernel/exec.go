@@ -232,7 +232,9 @@ func (t *Task) deThread() error {
 			tg.sigMu.Unlock()
 			return unix.EAGAIN
 		}
+		since := t.pause()
 		<-t.wake
+		t.resume(since)
 	}
 	k.tasksMu.Lock()
 	defer k.tasksMu.Unlock()

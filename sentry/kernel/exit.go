@@ -78,7 +78,9 @@ func (t *Task) exit() {
 			tg.Timers.Exit()
 		}
 		if ns := tg.pid.ns; ns.init == tg {
+			since := t.pause()
 			ns.zap(tg)
+			t.resume(since)
 		}
 	}
 	// Linux frees memory before it tells of an end. Who waits goes on sooner here, but where the memory is what is waited for: it is much, or a victim's.

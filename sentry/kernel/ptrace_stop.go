@@ -26,9 +26,7 @@ func (t *Task) traceStop(code uint32, message uint64, info *linux.SignalInfo, ca
 	tr.info, tr.call = info, call
 	tr.mu.Unlock()
 	t.state.Store(uint32(Traced))
-	if t.thread != nil {
-		t.thread.Park()
-	}
+	since := t.pause()
 	tr.by.toldOfTracee(t, code)
 	for {
 		tr.mu.Lock()
@@ -48,6 +46,7 @@ func (t *Task) traceStop(code uint32, message uint64, info *linux.SignalInfo, ca
 	tr.sig, tr.info, tr.call = 0, nil, SyscallNone
 	tr.mu.Unlock()
 	t.state.Store(uint32(Running))
+	t.resume(since)
 	if mode == TraceStep {
 		t.regs.Eflags |= flagTF
 		tr.stepped = true

@@ -279,7 +279,9 @@ func (t *Task) stopLocked() {
 			continue
 		}
 		tg.sigMu.Unlock()
+		since := t.pause()
 		<-t.wake
+		t.resume(since)
 		tg.sigMu.Lock()
 	}
 	if tr != nil && tr.seized && !t.killed && t.tracing.Load() == tr {

@@ -102,11 +102,7 @@ func (t *Task) wait(C <-chan struct{}, timeout <-chan time.Time, intr uint32, s 
 	t.call.Store(t.regs.Orig_rax)
 	t.state.Store(uint32(s))
 	t.cpu.voluntary.Add(1)
-	if thr := t.thread; thr != nil {
-		thr.Park()
-		start := time.Now()
-		defer func() { thr.Clock().Skip(time.Since(start)) }()
-	}
+	defer t.resume(t.pause())
 	defer t.state.Store(uint32(Running))
 	for {
 		if t.work.Load()&intr != 0 {
@@ -119,6 +115,21 @@ func (t *Task) wait(C <-chan struct{}, timeout <-chan time.Time, intr uint32, s 
 			return unix.ETIMEDOUT
 		case <-t.wake:
 		}
+	}
+}
+
+// pause comes before every wait of t's goroutine that others end, as resume(pause()) does: another thread's goroutine looks after guests and timers meanwhile, and t does
+// not work.
+func (t *Task) pause() (since time.Time) {
+	if t.thread != nil {
+		t.thread.Park()
+	}
+	return time.Now()
+}
+
+func (t *Task) resume(since time.Time) {
+	if t.thread != nil {
+		t.thread.Clock().Skip(time.Since(since))
 	}
 }
 
