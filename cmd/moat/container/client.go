@@ -3,6 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/rpc"
 	"net/rpc/jsonrpc"
 	"os"
@@ -124,7 +125,12 @@ func (c *Container) Call(method string, args, reply any) error {
 
 // known is an error of a request, as ErrNotRunning if that is what it is about.
 func (c *Container) known(err error) error {
-	if err != nil && (errors.Is(err, rpc.ErrShutdown) || err.Error() == ErrNotRunning.Error() || !c.Init.alive()) {
+	for _, gone := range [...]error{rpc.ErrShutdown, io.ErrUnexpectedEOF, unix.EPIPE, unix.ECONNRESET} {
+		if errors.Is(err, gone) {
+			return ErrNotRunning // the sentry is ending
+		}
+	}
+	if err != nil && (err.Error() == ErrNotRunning.Error() || !c.Init.alive()) {
 		return ErrNotRunning
 	}
 	return err
