@@ -171,12 +171,15 @@ func (c *Container) enterGroup(o *Options) error {
 		c.Cgroup = ""
 		return nil
 	}
+	if err != nil {
+		return err
+	}
 	for _, p := range []hostProcess{c.Init, c.Gofer} {
-		if err == nil {
-			err = g.add(p.PID)
+		if err := g.add(p.PID); err != nil {
+			return fmt.Errorf("cgroup %s: %w", c.Cgroup, err)
 		}
 	}
-	return err
+	return nil
 }
 
 // build runs the hooks that come before the container's files, and has the sandbox built.
