@@ -29,19 +29,10 @@ func (a *bpfAttr) addr(off int) hostarch.Addr {
 // onlyTo is CHECK_ATTR: nothing is set behind the first n bytes.
 func (a *bpfAttr) onlyTo(n int) bool { return bytes.Equal(a[n:], make([]byte, len(a)-n)) }
 
-// bpfTypeDevice and those below are of include/uapi/linux/bpf.h.
-const (
-	bpfTypeDevice   = unix.BPF_PROG_TYPE_CGROUP_DEVICE
-	bpfAttachDevice = unix.BPF_CGROUP_DEVICE
-	bpfMultiple     = unix.BPF_F_ALLOW_MULTI
-	bpfOverride     = unix.BPF_F_ALLOW_OVERRIDE
-	bpfReplace      = unix.BPF_F_REPLACE
-)
-
 func sysBPF(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	c := t.Credentials()
 	mighty := func(cp linux.Capability) bool {
-		return c.UserNS.Parent == nil && (c.HasCap(cp) || c.HasCap(linux.CAP_SYS_ADMIN))
+		return c.Capable(cp) || c.Capable(linux.CAP_SYS_ADMIN)
 	}
 	if !mighty(linux.CAP_BPF) || !mighty(linux.CAP_NET_ADMIN) {
 		return 0, unix.EPERM // as with kernel.unprivileged_bpf_disabled = 2
@@ -94,7 +85,7 @@ func bpfProgram(t *kernel.Task, fd int32) (*ebpf.Program, error) {
 		return nil, err
 	}
 	defer f.DecRef()
-	if p, ok := f.Impl().(*kernel.BPFProgram); ok && p.Type == bpfTypeDevice {
+	if p, ok := f.Impl().(*kernel.BPFProgram); ok && p.Type == unix.BPF_PROG_TYPE_CGROUP_DEVICE {
 		return p.Program, nil
 	}
 	return nil, unix.EINVAL
@@ -103,7 +94,7 @@ func bpfProgram(t *kernel.Task, fd int32) (*ebpf.Program, error) {
 func bpfLoad(t *kernel.Task, a *bpfAttr) (uintptr, error) {
 	n := a.u32(4)
 	switch typ := a.u32(0); {
-	case typ != bpfTypeDevice && typ != unix.BPF_PROG_TYPE_CGROUP_SKB:
+	case typ != unix.BPF_PROG_TYPE_CGROUP_DEVICE && typ != unix.BPF_PROG_TYPE_CGROUP_SKB:
 		return 0, unix.EPERM
 	case a.u32(44) != 0: // prog_flags
 		return 0, unix.EINVAL
@@ -144,7 +135,7 @@ func bpfGroup(t *kernel.Task, fd int32) (*kernel.Cgroup, error) {
 // bpfAttach is bpf_prog_attach and bpf_prog_detach for a group's devices.
 func bpfAttach(t *kernel.Task, a *bpfAttr, detach bool) error {
 	flags := a.u32(12)
-	if !a.onlyTo(20) || a.u32(8) != bpfAttachDevice || flags&^uint32(bpfMultiple|bpfOverride|bpfReplace) != 0 {
+	if !a.onlyTo(20) || a.u32(8) != unix.BPF_CGROUP_DEVICE || flags&^uint32(unix.BPF_F_ALLOW_MULTI|unix.BPF_F_ALLOW_OVERRIDE|unix.BPF_F_REPLACE) != 0 {
 		return unix.EINVAL
 	}
 	p, err := bpfProgram(t, a.fd(4))
@@ -159,21 +150,21 @@ func bpfAttach(t *kernel.Task, a *bpfAttr, detach bool) error {
 		return t.Kernel().ChangeDevicePrograms(cg, p, nil, 0)
 	}
 	var old *ebpf.Program
-	if flags&bpfReplace != 0 {
+	if flags&unix.BPF_F_REPLACE != 0 {
 		if old, err = bpfProgram(t, a.fd(16)); err != nil {
 			return err
 		}
 	}
-	if flags&bpfOverride != 0 && flags&bpfMultiple != 0 || flags&bpfReplace != 0 && flags&bpfMultiple == 0 {
+	if flags&unix.BPF_F_ALLOW_OVERRIDE != 0 && flags&unix.BPF_F_ALLOW_MULTI != 0 || flags&unix.BPF_F_REPLACE != 0 && flags&unix.BPF_F_ALLOW_MULTI == 0 {
 		return unix.EINVAL
 	}
-	return t.Kernel().ChangeDevicePrograms(cg, old, p, flags&^bpfReplace)
+	return t.Kernel().ChangeDevicePrograms(cg, old, p, flags&^unix.BPF_F_REPLACE)
 }
 
 // bpfQuery is __cgroup_bpf_query: what is attached, and how.
 func bpfQuery(t *kernel.Task, a *bpfAttr, p hostarch.Addr) error {
 	effective := a.u32(8)
-	if a.u32(4) != bpfAttachDevice || effective&^1 != 0 {
+	if a.u32(4) != unix.BPF_CGROUP_DEVICE || effective&^1 != 0 {
 		return unix.EINVAL
 	}
 	cg, err := bpfGroup(t, a.fd(0))
@@ -212,7 +203,7 @@ func bpfInfo(t *kernel.Task, a *bpfAttr, p hostarch.Addr) error {
 		return err
 	}
 	var info [232]byte // struct bpf_prog_info
-	hostarch.ByteOrder.PutUint32(info[0:], bpfTypeDevice)
+	hostarch.ByteOrder.PutUint32(info[0:], unix.BPF_PROG_TYPE_CGROUP_DEVICE)
 	hostarch.ByteOrder.PutUint32(info[4:], prog.ID)
 	copy(info[8:], prog.Tag[:])
 	hostarch.ByteOrder.PutUint32(info[20:], uint32(8*prog.Len()))

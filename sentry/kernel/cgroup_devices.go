@@ -15,7 +15,7 @@ type DevicePrograms struct {
 	Programs []*ebpf.Program
 }
 
-// devicePrograms is BPF_CGROUP_MAX_PROGS.
+// maxDevicePrograms is BPF_CGROUP_MAX_PROGS.
 const maxDevicePrograms = 64
 
 // BPFProgram is the file behind a descriptor of a program.

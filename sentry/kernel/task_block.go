@@ -118,8 +118,8 @@ func (t *Task) wait(C <-chan struct{}, timeout <-chan time.Time, intr uint32, s 
 	}
 }
 
-// pause comes before every wait of t's goroutine that others end, as resume(pause()) does: another thread's goroutine looks after guests and timers meanwhile, and t does
-// not work.
+// pause comes before every wait of t's goroutine that others end, and resume with what it returned behind it: another thread's goroutine looks after guests and timers
+// meanwhile, and the time is not t's.
 func (t *Task) pause() (since time.Time) {
 	if t.thread != nil {
 		t.thread.Park()

@@ -247,7 +247,7 @@ func xattrPermission(ctx Context, i Inode, name string, may uint) error {
 		}
 		return nil
 	case strings.HasPrefix(name, "trusted."):
-		if c := ctx.Credentials(); !c.HasCap(linux.CAP_SYS_ADMIN) || c.UserNS.Parent != nil {
+		if !ctx.Credentials().Capable(linux.CAP_SYS_ADMIN) {
 			if may == MayWrite {
 				return unix.EPERM
 			}

@@ -152,7 +152,7 @@ func mayMknod(ctx Context, mode uint16, rdev uint64) error {
 	if t := mode & unix.S_IFMT; t != unix.S_IFCHR && t != unix.S_IFBLK || t == unix.S_IFCHR && rdev == 0 {
 		return nil
 	}
-	if c := ctx.Credentials(); !c.HasCap(linux.CAP_MKNOD) || c.UserNS.Parent != nil {
+	if !ctx.Credentials().Capable(linux.CAP_MKNOD) {
 		return unix.EPERM
 	}
 	return mayUseDevice(ctx, 1, mode, rdev)

@@ -8,7 +8,6 @@ import (
 	"moat/sentry/vfs"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -61,7 +60,7 @@ func (e *EventFD) Write(_ vfs.Context, _ *vfs.FileDescription, src usermem.IOSeq
 		if ar.Length() != 8 {
 			return n, 0, unix.EINVAL
 		}
-		if _, err := (usermem.IOSequence{IO: src.IO, Addrs: []hostarch.AddrRange{ar}}).CopyIn(b[:]); err != nil {
+		if _, err := usermem.Single(src.IO, ar.Start, 8).CopyIn(b[:]); err != nil {
 			return n, 0, err
 		}
 		v := le.Uint64(b[:])

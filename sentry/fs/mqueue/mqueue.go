@@ -181,7 +181,7 @@ func (d *directory) Create(ctx vfs.Context, name string, o vfs.CreateOptions) (v
 		return nil, unix.EPERM
 	}
 	fs, a, limit := d.fs, Attr{defaultMsgs, defaultSize}, int64(unix.RLIM_INFINITY>>1)
-	root := ctx.Credentials().HasCap(linux.CAP_SYS_RESOURCE) && ctx.Credentials().UserNS.Parent == nil
+	root := ctx.Credentials().Capable(linux.CAP_SYS_RESOURCE)
 	if op, ok := ctx.(opener); ok {
 		if op.attr != nil {
 			a = *op.attr

@@ -82,6 +82,11 @@ func (c *Credentials) InGroup(g KGID) bool {
 // HasCap reports whether c holds capability cap in its own user namespace.
 func (c *Credentials) HasCap(cap linux.Capability) bool { return c.Effective.Has(cap) }
 
+// Capable is capable(): whether c holds cap over the machine, in the first user namespace.
+func (c *Credentials) Capable(cap linux.Capability) bool {
+	return c.UserNS.Parent == nil && c.HasCap(cap)
+}
+
 // HasCapIn reports whether c holds cap in ns: it is held in ns or an ancestor of ns in which c's namespace lies, or c
 // owns ns from its parent (kernel security/commoncap.c cap_capable).
 func (c *Credentials) HasCapIn(cap linux.Capability, ns *UserNamespace) bool {
