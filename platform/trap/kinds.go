@@ -22,13 +22,15 @@ var kinds = func() (k [512]uint8) {
 		unix.SYS_EPOLL_CTL, unix.SYS_PAUSE, unix.SYS_RT_SIGSUSPEND, unix.SYS_STAT, unix.SYS_LSTAT, unix.SYS_NEWFSTATAT, unix.SYS_STATX, unix.SYS_ACCESS,
 		unix.SYS_OPEN, unix.SYS_OPENAT, unix.SYS_BRK, unix.SYS_MMAP, unix.SYS_MUNMAP, unix.SYS_MPROTECT,
 		unix.SYS_SOCKET, unix.SYS_BIND, unix.SYS_ACCEPT, unix.SYS_ACCEPT4, unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME, unix.SYS_SETSOCKOPT, unix.SYS_GETSOCKOPT,
-		unix.SYS_IOCTL,
+		unix.SYS_IOCTL, unix.SYS_READLINK, unix.SYS_READLINKAT, unix.SYS_FACCESSAT, unix.SYS_FACCESSAT2, unix.SYS_GETCWD, unix.SYS_MADVISE, unix.SYS_DUP,
+		unix.SYS_PIPE2, unix.SYS_SIGALTSTACK, unix.SYS_UNAME, unix.SYS_SYSINFO, unix.SYS_GETRUSAGE, unix.SYS_PRLIMIT64, unix.SYS_GETRANDOM,
+		unix.SYS_ARCH_PRCTL, unix.SYS_SET_TID_ADDRESS, unix.SYS_SET_ROBUST_LIST, unix.SYS_RSEQ, // what a program does as it starts
 	} {
 		k[nr] = brief
 	}
 	for _, nr := range [...]int{
 		unix.SYS_READV, unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_WRITEV, unix.SYS_FUTEX, unix.SYS_SENDTO, unix.SYS_SENDMSG, unix.SYS_RECVFROM,
-		unix.SYS_RECVMSG, unix.SYS_SENDMMSG, unix.SYS_RECVMMSG, unix.SYS_SENDFILE, unix.SYS_CONNECT, unix.SYS_SHUTDOWN, unix.SYS_CLOSE, unix.SYS_KILL, unix.SYS_TKILL, unix.SYS_TGKILL,
+		unix.SYS_RECVMSG, unix.SYS_SENDMMSG, unix.SYS_RECVMMSG, unix.SYS_SENDFILE, unix.SYS_CONNECT, unix.SYS_SHUTDOWN, unix.SYS_CLOSE, unix.SYS_DUP2, unix.SYS_DUP3, unix.SYS_KILL, unix.SYS_TKILL, unix.SYS_TGKILL,
 		unix.SYS_CLONE3, unix.SYS_EXIT, // threads that are made and joined
 	} {
 		k[nr] = waking

@@ -221,7 +221,16 @@ func (mm *MemoryManager) setBrk(c Caller, want uint64) bool {
 		return false
 	}
 	v := vma{perms: hostarch.ReadWrite, maxPerms: hostarch.AnyAccess, flags: vmPrivate, lock: mm.lockFuture}
-	return mm.addAnon(c, from, to, v) == nil
+	if mm.addAnon(c, from, to, v) != nil {
+		return false
+	}
+	// Who lets a heap grow by much that was used up to its end, as malloc(3) does, is about to use what is new.
+	if to-from >= minAround && !mm.pmas.Free(from-pageSize, from) {
+		sp := mm.vmas.Lookup(from)
+		a, b := mm.window(sp, from)
+		_ = mm.ensure(sp, from, from+pageSize, a, b, access{at: hostarch.Write})
+	}
+	return true
 }
 
 // addAnon adds an anonymous private mapping where nothing is mapped.

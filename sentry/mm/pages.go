@@ -91,7 +91,7 @@ func (mm *MemoryManager) fillAnon(sp *spans.Span[vma], addr, a, b uint64, ac acc
 		}
 		p.off = fr.Start
 		mm.insertPMA(a, a+fr.Length(), p, ac.foreign)
-		if sp.Val.around > minAround && ac.at.Write && !ac.foreign {
+		if sp.Val.goesOn && sp.Val.around > minAround && ac.at.Write && !ac.foreign {
 			mm.as.Populate(addrRange(a, a+fr.Length())) // the guest goes through it
 		}
 		a += fr.Length()
@@ -377,14 +377,16 @@ func readPages(f memmap.File, dst []byte, off uint64) error {
 	return nil
 }
 
-// window is what a fault at addr should bring in: a power of two that grows while a mapping proves sequential.
+// window is what a fault at addr should bring in: a power of two that grows while a mapping proves sequential, or is so small that what it brings in for nothing
+// is little.
 func (mm *MemoryManager) window(sp *spans.Span[vma], addr uint64) (a, b uint64) {
 	v := &sp.Val
 	w := uint64(minAround)
+	v.goesOn = addr-v.lastUp < max(uint64(v.around), pageSize) || addr+pageSize == v.lastDn
 	switch {
 	case v.flags&vmRandRead != 0:
 		w = pageSize
-	case addr == v.lastUp || addr+pageSize == v.lastDn:
+	case v.goesOn || v.around != 0 && v.anonymous() && sp.Len() <= maxAround:
 		w = min(2*max(uint64(v.around), minAround), maxAround)
 	}
 	if v.mappable != nil {
@@ -392,11 +394,13 @@ func (mm *MemoryManager) window(sp *spans.Span[vma], addr uint64) (a, b uint64) 
 			return sp.Start, sp.End
 		}
 	}
-	v.around = uint32(w)
 	a, b = max(addr&^(w-1), sp.Start), min(addr&^(w-1)+w, sp.End)
-	if addr == v.lastUp {
-		a, b = addr, min((addr+w)&^(min(w, minAround)-1), sp.End) // what lies before it was brought in before
+	if w > pageSize && w < maxAround && addr&(w-1) > w/2 {
+		b = min(b+w, sp.End)
 	}
-	v.lastUp, v.lastDn = b, a
+	if addr-v.lastUp < max(uint64(v.around), pageSize) {
+		a, b = max(v.lastUp, sp.Start), min((addr+w)&^(min(w, minAround)-1), sp.End) // what lies before it was brought in before
+	}
+	v.around, v.lastUp, v.lastDn = uint32(w), b, a
 	return a, b
 }

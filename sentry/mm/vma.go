@@ -56,7 +56,9 @@ type vma struct {
 	// eager is how many mprotects that allow writes are carried out at once, because the last that was not was followed by a write.
 	eager uint8
 
-	// around is the fault-around window, and last the end (or, downwards, the start) of what it last brought in.
+	// around is the fault-around window, and last the end (or, downwards, the start) of what it last brought in, behind which the last fault
+	// went on if goesOn is set.
+	goesOn bool
 	around uint32
 	cowWin uint32
 	lastUp uint64
