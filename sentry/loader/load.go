@@ -206,7 +206,7 @@ func (ld *load) segment(e *elfFile, p *phdr, pl *placed) error {
 		anonStart = (fileEnd + pageMask) &^ pageMask
 		opts := memmap.MMapOpts{
 			Addr: hostarch.Addr(mapStart), Length: anonStart - mapStart, Offset: p.off - skew, Private: true, Fixed: true,
-			Perms: perms, MaxPerms: hostarch.AnyAccess, Program: true,
+			Perms: perms, MaxPerms: hostarch.AnyAccess, Program: true, Ahead: true,
 		}
 		if err := e.file.ConfigureMMap(&opts); err != nil {
 			return err

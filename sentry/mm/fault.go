@@ -58,6 +58,9 @@ func (mm *MemoryManager) faultLocked(c Caller, page uint64, at hostarch.AccessTy
 		mm.mapRun(a, b, &p, false)
 		return nil
 	}
+	if v.flags&vmProgram != 0 && v.perms.Write && page < sp.Start+minAround && v.segment() && mm.behindSegment(sp) {
+		at = hostarch.Write // the dynamic linker looks at the data of a library before it relocates it
+	}
 	a, b := mm.window(sp, page)
 	return faultError(mm.ensure(sp, page, page+pageSize, a, b, access{at: at}))
 }

@@ -297,6 +297,67 @@ func TestStackAndBrk(t *testing.T) {
 	}
 }
 
+// TestWindow: how many faults it takes to use memory.
+func TestWindow(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		most int
+		use  func(m *MemoryManager, touch func(addr uint64))
+	}{
+		{"a large mapping upwards", 10, func(m *MemoryManager, touch func(uint64)) {
+			anon(m, base, 8<<20, hostarch.ReadWrite, nil)
+			for off := uint64(0); off < 8<<20; off += pageSize {
+				touch(base + off)
+			}
+		}},
+		{"with gaps", 10, func(m *MemoryManager, touch func(uint64)) {
+			anon(m, base, 8<<20, hostarch.ReadWrite, nil)
+			for off := uint64(0); off < 8<<20; off += 15 * pageSize {
+				touch(base + off)
+			}
+		}},
+		{"a small mapping at random", 8, func(m *MemoryManager, touch func(uint64)) {
+			anon(m, base, 1664<<10, hostarch.ReadWrite, nil)
+			for _, i := range rand.New(rand.NewSource(1)).Perm(416) {
+				touch(base + uint64(i)*pageSize)
+			}
+		}},
+		{"a large mapping here and there", 33, func(m *MemoryManager, touch func(uint64)) {
+			anon(m, base, 64<<20, hostarch.ReadWrite, nil)
+			for off := uint64(0); off < 64<<20; off += 2 << 20 {
+				touch(base + off)
+			}
+			if n := m.rss.total(); n > 33*minAround {
+				t.Errorf("%d KiB for 32 pages", n>>10)
+			}
+		}},
+		{"malloc's heap", 2, func(m *MemoryManager, touch func(uint64)) {
+			m.SetAreas(Areas{StartBrk: base, Brk: base})
+			for end := uint64(base + 132<<10); end < base+2<<20; end += 132 << 10 {
+				m.Brk(Caller{}, hostarch.Addr(end))
+				for a := end - 132<<10; a < end; a += pageSize {
+					touch(a)
+				}
+			}
+		}},
+	} {
+		m, mf := newMM(t)
+		faults := 0
+		c.use(m, func(addr uint64) {
+			if p, ok := m.as.(*fakeAS).pages[addr]; !ok || !p.at.Write {
+				faults++
+			}
+			if _, err := guest(m, mf, addr, hostarch.Write, false); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if faults > c.most {
+			t.Errorf("%s: %d faults, not %d", c.name, faults, c.most)
+		}
+		m.DecUsers()
+	}
+}
+
 func TestErrnos(t *testing.T) {
 	m, _ := newMM(t)
 	a, _ := anon(m, base, 4*pageSize, hostarch.ReadWrite, nil)

@@ -128,7 +128,7 @@ func (mm *MemoryManager) mapLocked(c Caller, opts *memmap.MMapOpts, v vma, n uin
 		v.id.IncRef()
 	}
 	mm.insertVMA(start, end, v)
-	if v.flags&vmProgram != 0 && v.private() {
+	if opts.Ahead {
 		mm.mapAhead(start, end)
 	}
 	return start, nil

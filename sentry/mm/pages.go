@@ -96,6 +96,7 @@ func (mm *MemoryManager) fillAnon(sp *spans.Span[vma], addr, a, b uint64, ac acc
 		}
 		a += fr.Length()
 	}
+	sp.Val.lastUp = a
 	return nil
 }
 
