@@ -8,6 +8,7 @@ package platform
 
 import (
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -183,6 +184,8 @@ type Identity struct {
 	CPU                  uint32 // what getcpu(2) says
 	// Valid is false when nothing may be answered in place (the thread is traced, filtered or straced).
 	Valid bool
+	// Sleeps is how long a sleep may be that is made in place. The thread says how long it slept, so this must be 0 where its CPU time is held to a limit.
+	Sleeps time.Duration
 }
 
 // EventKind says why Thread.Run returned.

@@ -17,6 +17,8 @@ type Stopwatch struct {
 	start                     int64
 	// skip is what since the last run was no work.
 	skip int64
+	// idle counts the ticks of the runs in which the thread slept; nil: none.
+	idle atomic.Pointer[atomic.Int64]
 }
 
 // NewStopwatch returns a stopwatch that does not run. The sentry's time counts from here.
@@ -62,13 +64,35 @@ func (s *Stopwatch) Skip(d time.Duration) {
 	s.skip += int64(q)
 }
 
+// Idle has c, in ticks, count what in the runs from now on is no work; nil: nothing. For the goroutine that starts and stops it, between runs.
+func (s *Stopwatch) Idle(c *atomic.Int64) {
+	old := s.idle.Load()
+	if old == c {
+		return
+	}
+	if old != nil {
+		s.base.Add(-idle(old, s.base.Load()+s.mark.Load())) // a reader that finds it counted twice is kept from going back by last
+	}
+	if c != nil {
+		c.Store(0)
+	}
+	s.idle.Store(c)
+}
+
+// idle is what c counts, of now ticks at most: whose it is may write to it what it likes.
+func idle(c *atomic.Int64, now int64) int64 { return min(max(c.Load(), 0), max(now, 0)) }
+
 // Guest is the length of all runs, with the present one.
 func (s *Stopwatch) Guest() time.Duration {
 	now := ticks()
 	if m := s.mark.Load(); m != 0 {
 		now = m
 	}
-	for now += s.base.Load(); ; {
+	now += s.base.Load()
+	if c := s.idle.Load(); c != nil {
+		now -= idle(c, now)
+	}
+	for {
 		last := s.last.Load()
 		if now <= last || s.last.CompareAndSwap(last, now) {
 			return duration(max(now, last))

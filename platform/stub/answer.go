@@ -16,7 +16,7 @@ import (
 // The page at answerAddr: answerCode, signalCode, then pieces of code made here.
 const (
 	signalOff = 512
-	pieceOff  = 1024
+	pieceOff  = 1536
 	// AnswerAddr is where a slot jumps to.
 	AnswerAddr = answerAddr
 	// numCalls is how many numbers the table has.
@@ -25,7 +25,7 @@ const (
 
 // InPlace reports whether answerCode may answer call nr.
 func InPlace(nr int64) bool {
-	return nr == unix.SYS_RT_SIGPROCMASK || nr == unix.SYS_RT_SIGACTION || nr == unix.SYS_SCHED_YIELD || nr == unix.SYS_GETCPU || identityOf(nr) >= 0
+	return nr == unix.SYS_RT_SIGPROCMASK || nr == unix.SYS_RT_SIGACTION || nr == unix.SYS_NANOSLEEP || nr == unix.SYS_CLOCK_NANOSLEEP || nr == unix.SYS_SCHED_YIELD || nr == unix.SYS_GETCPU || identityOf(nr) >= 0
 }
 
 // identityOf is the place in Control.Identity of what a call returns, or -1.
@@ -43,8 +43,9 @@ var answers struct {
 	// enterOff is answerCode's way to callCode.
 	enterOff uint64
 	// Of signalCode, as offsets in the page: from saved on registers are in Control, from flags on the flags are too. The mask has been changed from masked to undone, an action
-	// is being changed from acts and has been from acted on; from over on, both ways leave, with 0 in RAX if the call has been made.
-	saved, flags, masked, undone, acts, acted, over uint64
+	// is being changed from acts and has been from acted on; from over on, all ways leave, with 0 in RAX if the call has been made. A sleep has its arguments in other registers
+	// from moved until they are back, and is over at slept, unless the host says that it was interrupted.
+	saved, flags, masked, undone, acts, acted, over, moved, slept, back uint64
 	// pieces are the code that pieceOf made.
 	pieces []piece
 }
@@ -71,20 +72,24 @@ func answerPages() []byte {
 	copy(b[signalOff:], signal)
 	a := &answers
 	a.enterOff = find(code, []byte{0x65, 0x48, 0x8b, 0x0c, 0x25, offReturn & 0xff, offReturn >> 8, 0, 0, 0xff, 0x24, 0x25}) // MOV RCX, GS:[Return]; JMP [callCode]
-	a.saved = signalOff + find(signal, []byte{0xf3, 0x49, 0x0f, 0xae, 0xcb})                                                // RDGSBASE R11
+	a.saved = signalOff + find(signal, []byte{0xf3, 0x49, 0x0f, 0xae, 0xcb, 0x49, 0x8d})                                    // RDGSBASE R11; LEA RSP, ...
 	a.flags = signalOff + find(signal, []byte{0x9c, 0x59, 0x49, 0x89, 0x8b}) + 2 + 7                                        // PUSHFQ; POP RCX; MOV [R11+disp32], RCX
 	a.masked = signalOff + find(signal, []byte{0x4d, 0x87, 0x83}) + 7                                                       // XCHG [R11+disp32], R8
 	a.undone = signalOff + find(signal, []byte{0x4d, 0x87, 0x8b}) + 7                                                       // XCHG [R11+disp32], R9
 	a.acts = signalOff + find(signal, []byte{0x4c, 0x89, 0x49, 8})                                                          // MOV [RCX+8], R9
 	a.acted = signalOff + find(signal, []byte{0x4c, 0x87, 0x01}) + 3                                                        // XCHG [RCX], R8
 	a.over = a.acted + 2                                                                                                    // XOR EAX, EAX
+	a.moved = signalOff + find(signal, []byte{0x41, 0x89, 0xc1, 0x0f, 0x31}) + 3                                            // MOV R9D, EAX; RDTSC
+	a.slept = signalOff + find(signal, []byte{0x0f, 0x05, 0x0f, 0x31}) + 2                                                  // SYSCALL; RDTSC
+	a.back = signalOff + find(signal, []byte{0x4d, 0x89, 0xe2}) + 3                                                         // MOV R10, R12
 	a.pieces = nil
 	table := b[pageSize:]
 	for nr := range numCalls {
 		binary.LittleEndian.PutUint64(table[8*nr:], answerAddr+a.enterOff)
 	}
-	binary.LittleEndian.PutUint64(table[8*unix.SYS_RT_SIGACTION:], answerAddr+signalOff)
-	binary.LittleEndian.PutUint64(table[8*unix.SYS_RT_SIGPROCMASK:], answerAddr+signalOff)
+	for _, nr := range []int{unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP} {
+		binary.LittleEndian.PutUint64(table[8*nr:], answerAddr+signalOff)
+	}
 	off := pieceOff
 	for nr := range int64(numCalls) {
 		p, load := pieceOf(nr)
@@ -131,7 +136,11 @@ func (a *Area) Answer(regs *platform.Regs) (made, ok bool) {
 	}
 	c, k, off := a.Control(), &answers, regs.Rip-answerAddr
 	if signalOff <= off && off < pieceOff {
-		made = k.masked <= off && off < k.undone || k.acts <= off && off < k.over || k.over <= off && regs.Rax == 0
+		made = k.masked <= off && off < k.undone || k.acts <= off && off < k.over || k.over <= off && off < k.moved && regs.Rax == 0 ||
+			k.slept < off || k.slept == off && int64(regs.Rax) != -int64(unix.EINTR)
+		if k.moved <= off && off < k.back {
+			regs.Rdi, regs.Rsi, regs.Rdx, regs.R10, regs.Rax = regs.R8, regs.Rbp, regs.Rbx, regs.R12, regs.R9
+		}
 		if i := uint32(regs.Rdi) - 1; k.acts <= off && off < k.acted && i < uint32(len(c.Signals.Actions.Of)) {
 			c.Signals.Actions.Of[i].Set([4]uint64{regs.R8, regs.R9, regs.Rbx, regs.Rbp})
 		}

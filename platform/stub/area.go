@@ -73,6 +73,12 @@ type Control struct {
 	Return uint64
 	// Signals are what answerCode answers rt_sigprocmask(2) and rt_sigaction(2) from.
 	Signals platform.SignalWords
+	// A sleep of at most napMax nanoseconds is made in place. napFor is its length as a timespec, whose seconds are 0; napped are the ticks of those that have ended, napSince is
+	// when the last began.
+	napFor   [2]uint64
+	napped   atomic.Int64
+	napSince uint64
+	napMax   atomic.Uint64
 }
 
 // HotRegs and CallRegs are a guest's registers as callCode stores and loads them.
@@ -98,6 +104,16 @@ const (
 
 // Control is the area's control page.
 func (a *Area) Control() *Control { return a.chunk.control() }
+
+// Nap lets the thread make sleeps of up to d in place, and returns where it counts their ticks.
+func (a *Area) Nap(d time.Duration) *atomic.Int64 {
+	c := a.Control()
+	c.napMax.Store(uint64(d))
+	if d == 0 {
+		return nil
+	}
+	return &c.napped
+}
 
 // Bytes returns the n bytes at stub address addr if they lie on the signal stack, else nil.
 func (a *Area) Bytes(addr, n uint64) []byte {

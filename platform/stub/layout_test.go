@@ -19,6 +19,7 @@ func TestLayout(t *testing.T) {
 		{"Identity", unsafe.Offsetof(c.Identity), OffIdentity}, {"Return", unsafe.Offsetof(c.Return), offReturn}, {"Mask", unsafe.Offsetof(c.Signals), offMask},
 		{"Pending", unsafe.Offsetof(c.Signals) + unsafe.Offsetof(c.Signals.Pending), 336},
 		{"Lent", unsafe.Offsetof(c.Signals) + unsafe.Offsetof(c.Signals.Actions), 344}, {"Of", unsafe.Offsetof(c.Signals) + unsafe.Offsetof(c.Signals.Actions) + unsafe.Offsetof(c.Signals.Actions.Of), 352},
+		{"napFor", unsafe.Offsetof(c.napFor), 2400}, {"napped", unsafe.Offsetof(c.napped), 2416}, {"napSince", unsafe.Offsetof(c.napSince), 2424}, {"napMax", unsafe.Offsetof(c.napMax), 2432},
 		{"EFlags", unsafe.Offsetof(c.Regs) + unsafe.Offsetof(c.Regs.EFlags), 0x98},
 		{"nap", unsafe.Offsetof(c.nap), 248}, {"wake", unsafe.Offsetof(c.wake), 256}, {"naps", unsafe.Offsetof(Bells{}.naps), offNaps},
 		{"tid", unsafe.Offsetof(c.tid), offTID}, {"made", unsafe.Offsetof(replyPage{}.made), 0}, {"ready", unsafe.Offsetof(replyPage{}.ready), 8}, {"name", orderAddr + unsafe.Offsetof(orderPage{}.name), nameAddr}, {"ops", unsafe.Offsetof(orderPage{}.ops), orderBytes},

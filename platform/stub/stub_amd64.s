@@ -8,6 +8,7 @@
 #define SYS_munmap 11
 #define SYS_pwrite64 18
 #define SYS_pause 34
+#define SYS_nanosleep 35
 #define SYS_clone 56
 #define SYS_exit 60
 #define SYS_prctl 157
@@ -15,6 +16,7 @@
 #define SYS_rt_sigprocmask 14
 #define SYS_sigaltstack 131
 #define SYS_futex 202
+#define SYS_clock_nanosleep 230
 #define SYS_exit_group 231
 #define SYS_tgkill 234
 #define SYS_close_range 436
@@ -84,6 +86,10 @@
 #define CTL_PENDING 336
 #define CTL_LENT 344
 #define CTL_ACTIONS 352
+#define CTL_NAPFOR 2400
+#define CTL_NAPPED 2416
+#define CTL_NAPSINCE 2424
+#define CTL_NAPMAX 2432
 #define CTL_SP 4032
 #define CTL_FLAGS 4088
 #define CTL_STACK 4096
@@ -698,6 +704,10 @@ TEXT ·signalCode(SB), NOSPLIT|NOFRAME, $0-0
 	PUSHFQ
 	POPQ CX
 	MOVQ CX, CTL_EFLAGS(R11)
+	CMPL AX, $SYS_nanosleep
+	JEQ  nanosleep
+	CMPL AX, $SYS_clock_nanosleep
+	JEQ  clock
 	CMPQ R10, $8
 	JNE  out
 	CMPQ SI, DX
@@ -799,6 +809,53 @@ out:
 	BYTE $0xff; BYTE $0x24; BYTE $0x25; LONG $WIN_BASE // JMP [callCode]
 answered:
 	JMP  R11
+
+	// A sleep, AX = SYS_nanosleep: DI = how long; or SYS_clock_nanosleep: DI = clock, SI = flags, DX = how long. A short one is the host's, in futex(2), on a word that nobody
+	// wakes. The arguments and the number are kept in registers that the host leaves alone.
+clock:
+	CMPL DI, $1                // CLOCK_REALTIME, CLOCK_MONOTONIC
+	JHI  out
+	TESTL SI, SI
+	JNE  out
+	MOVQ DX, R8
+	JMP  sleep
+nanosleep:
+	MOVQ DI, R8
+sleep:
+	CMPL CTL_PENDING(R11), $0
+	JNE  out
+	CMPQ 0(R8), $0             // may fault: seconds, nanoseconds
+	JNE  out
+	MOVQ 8(R8), R9
+	CMPQ R9, CTL_NAPMAX(R11)
+	JHI  out
+	MOVQ R9, (CTL_NAPFOR+8)(R11)
+	MOVQ DI, R8
+	MOVQ SI, BP
+	MOVQ DX, BX
+	MOVQ R10, R12
+	MOVL AX, R9
+	RDTSC
+	SHLQ $32, DX
+	ORQ  DX, AX
+	MOVQ AX, CTL_NAPSINCE(R11)
+	LEAQ CTL_NAPFOR(R11), DI   // futex(&seconds, FUTEX_WAIT_PRIVATE, 0, &{0, nanoseconds})
+	MOVL $128, SI
+	XORL DX, DX
+	MOVQ DI, R10
+	MOVL $SYS_futex, AX
+	SYSCALL
+	RDTSC
+	SHLQ $32, DX
+	ORQ  DX, AX
+	RDGSBASEQ R11
+	SUBQ CTL_NAPSINCE(R11), AX
+	ADDQ AX, CTL_NAPPED(R11)
+	MOVQ R8, DI
+	MOVQ BP, SI
+	MOVQ BX, DX
+	MOVQ R12, R10
+	JMP  ok
 
 // What ends signalCode.
 TEXT ·answerEnd(SB), NOSPLIT|NOFRAME, $0-0

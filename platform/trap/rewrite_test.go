@@ -316,6 +316,85 @@ func TestYieldInPlace(t *testing.T) {
 	})
 }
 
+// TestSleepInPlace interrupts a thread that sleeps in place, at any moment: no register changes but those that a call does, no call returns its number or an error, and the
+// time asleep is not taken for work. What may not be made in place is a call, with its arguments.
+func TestSleepInPlace(t *testing.T) {
+	// INC RBX; MOV EAX, nr; SYSCALL; ADD RBP, RAX; JMP
+	code := func(nr byte) []byte {
+		return []byte{0x48, 0xff, 0xc3, 0x90, 0xb8, nr, 0, 0, 0, 0x0f, 0x05, 0x48, 0x01, 0xc5, 0xeb, 0xf0}
+	}
+	for _, nr := range []byte{unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP} {
+		withCode(t, code(nr), []int{9}, func(p *Platform, th platform.Thread, r *platform.Regs) {
+			th.SetIdentity(platform.Identity{Valid: true, Sleeps: 50 * time.Microsecond})
+			put(data, 0, 0)
+			put(data, 8, 20_000)
+			r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9, r.R12 = uint64(dataAt), 0, 3, 4, 5, 6, 7
+			if nr == unix.SYS_CLOCK_NANOSLEEP {
+				r.Rdi, r.Rdx = unix.CLOCK_MONOTONIC, uint64(dataAt)
+			}
+			args := func() [7]uint64 { return [...]uint64{r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9, r.R12} }
+			was, calls, began, guest := args(), uint64(0), time.Now(), th.Clock().Guest()
+			for i := range 1000 {
+				go func() {
+					time.Sleep(time.Duration(i%7) * 30 * time.Microsecond)
+					th.Interrupt()
+				}()
+				ev := run(t, th, r)
+				for ; ev.Kind == platform.EventSyscall && r.Orig_rax == uint64(nr); ev = run(t, th, r) {
+					if args() != was {
+						t.Fatalf("a call with %x, not %x", args(), was)
+					}
+					r.Rax = 0
+					calls++
+				}
+				if ev.Kind != platform.EventInterrupted || r.Rip < uint64(codeAt) || r.Rip >= uint64(codeAt)+16 || r.Rbp != 0 || r.Rax != 0 && r.Rax != uint64(nr) || args() != was {
+					t.Fatalf("event %+v, registers %+v", ev, r)
+				}
+			}
+			if calls >= r.Rbx || r.Rbx-calls < 100 {
+				t.Errorf("%d of %d calls were not made in place", calls, r.Rbx)
+			}
+			slept := time.Duration(r.Rbx-calls-min(1000, r.Rbx-calls)) * 20 * time.Microsecond // but for those that were interrupted
+			if all, worked := time.Since(began), th.Clock().Guest()-guest; worked > all-slept*99/100 {
+				t.Errorf("%v of %v were work, %v sleep", worked, all, slept)
+			}
+			th.Clock().Idle(nil)
+			for _, c := range [][2]uint64{{0, 50_001}, {0, 1 << 63}, {1, 0}, {1 << 63, 0}} {
+				put(data, 0, c[0])
+				put(data, 8, c[1])
+				if ev := run(t, th, r); ev.Kind != platform.EventSyscall || r.Orig_rax != uint64(nr) || args() != was {
+					t.Errorf("sleep of %x: event %+v, arguments %x", c, ev, args())
+				}
+			}
+			put(data, 0, 0)
+			put(data, 8, 0)
+			at := &r.Rdi
+			if nr == unix.SYS_CLOCK_NANOSLEEP {
+				at = &r.Rdx
+				r.Rsi = unix.TIMER_ABSTIME
+				if ev := run(t, th, r); ev.Kind != platform.EventSyscall || r.Rsi != unix.TIMER_ABSTIME {
+					t.Errorf("an absolute time: event %+v", ev)
+				}
+				r.Rsi, r.Rdi = 0, unix.CLOCK_PROCESS_CPUTIME_ID
+				if ev := run(t, th, r); ev.Kind != platform.EventSyscall || r.Rdi != unix.CLOCK_PROCESS_CPUTIME_ID {
+					t.Errorf("another clock: event %+v", ev)
+				}
+				r.Rdi = unix.CLOCK_MONOTONIC
+			}
+			*at = 8
+			if ev := run(t, th, r); ev.Kind != platform.EventSyscall || *at != 8 {
+				t.Errorf("a bad pointer: event %+v", ev)
+			}
+			*at = uint64(dataAt)
+			th.SetIdentity(platform.Identity{Valid: true})
+			put(data, 8, 1)
+			if ev := run(t, th, r); ev.Kind != platform.EventSyscall {
+				t.Errorf("where none may be made in place: event %+v", ev)
+			}
+		})
+	}
+}
+
 // TestCPUInPlace: getcpu(2) with each of its pointers, good, bad or none; flags and registers stay.
 func TestCPUInPlace(t *testing.T) {
 	// MOV EAX, 309; SYSCALL; UD2

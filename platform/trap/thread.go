@@ -436,6 +436,10 @@ func (t *thread) SetIdentity(id platform.Identity) {
 	}
 	c := t.area.Control()
 	c.Opaque.Store(1)
+	if !platform.InvariantTSC() {
+		id.Sleeps = 0
+	}
+	t.clock.Idle(t.area.Nap(id.Sleeps))
 	if !id.Valid {
 		return
 	}
@@ -454,6 +458,7 @@ func (t *thread) Release() {
 		return
 	}
 	t.released = true
+	t.clock.Idle(nil)
 	t.mu.Unlock()
 	if t.polls {
 		t.board.passPoll(t)

@@ -16,10 +16,11 @@
 //
 // # Calls answered in place
 //
-// A slot whose call only concerns the thread jumps to stub.AnswerAddr: identities, getcpu(2), sched_yield(2), for which a crowd asks the host, and
+// A slot whose call only concerns the thread jumps to stub.AnswerAddr: identities, getcpu(2), sched_yield(2), for which a crowd asks the host, short sleeps, and
 // rt_sigprocmask(2) and rt_sigaction(2) while no signal is pending. The signal mask lives in platform.SignalWords, which the guest writes; who queues a signal sets Pending there
 // first and reads the mask then, the guest does both the other way round. The actions of signals live there as long as the process has one thread; a posix_spawn(3)
-// of glibc reads and sets all of them. Such a call takes 8 to 20 ns where the host's takes 130. A thread that is stopped
+// of glibc reads and sets all of them. Such a call takes 8 to 20 ns where the host's takes 130. A sleep of up to a millisecond is the host's, on a word of the area's: as exact as
+// there (the Go runtime's timers, which a blocked call waits by, come up to 1 ms late), for 2 us of CPU time instead of 65. The thread counts its ticks; where CPU time is limited it is a call. A thread that is stopped
 // on the way, by an interrupt or a fault, makes a call of it, unless it has been made (stub.Area.Answer).
 //
 // # Waiting

@@ -199,8 +199,11 @@ func (t *Task) freeze() {
 			}
 		}
 		if ch == nil || t.wait(ch, nil, workKill|workFreeze, Sleeping) != nil && t.work.Load()&workFreeze == 0 {
-			return
+			break
 		}
+	}
+	if t.sleepsInPlace() == 0 {
+		t.publishIdentity()
 	}
 }
 

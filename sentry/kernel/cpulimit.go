@@ -70,6 +70,11 @@ func (tg *ThreadGroup) checkCPU() {
 	}
 	tg.cpuWatch.timer.Reset(min(max(next, minCPUCheck), maxCPUCheck))
 	tg.limitsMu.Unlock()
+	if first {
+		for _, t := range tg.Tasks() {
+			t.RunAtBoundary((*Task).publishIdentity)
+		}
+	}
 	if sig != 0 {
 		tg.SendSignal(kernelInfo(sig))
 	}

@@ -3,6 +3,8 @@ package kernel
 import (
 	"sync/atomic"
 	"time"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 // cpuState is a task's CPU accounting. User time is how long guest code ran, system time how long the task's goroutine worked between; both are
@@ -39,6 +41,19 @@ func (t *Task) times() cpuTimes {
 		ct.add(cpuTimes{c.Guest(), c.Sentry()})
 	}
 	return ct
+}
+
+// sleepsInPlace is how long a sleep may be that the platform makes in place. It is the guest that says for how long it slept, so where CPU time is limited none is.
+func (t *Task) sleepsInPlace() time.Duration {
+	if t.tg.Limit(linux.RLIMIT_CPU).Cur != linux.RLimInfinity {
+		return 0
+	}
+	for cg := t.Cgroup(); cg != nil; cg = cg.parent {
+		if cg.quota.Load() != nil {
+			return 0
+		}
+	}
+	return time.Millisecond
 }
 
 // CPUTimes are the CPU times of all of the process' threads, dead ones included.

@@ -289,7 +289,8 @@ func (t *Task) publishIdentity() {
 	t.thread.SetIdentity(platform.Identity{
 		PID: t.PID(), TID: t.TID(), PPID: t.PPID(), CPU: t.CPU(),
 		UID: ns.UIDOrOverflow(c.RUID), EUID: ns.UIDOrOverflow(c.EUID), GID: ns.GIDOrOverflow(c.RGID), EGID: ns.GIDOrOverflow(c.EGID),
-		Valid: !t.straced.Load() && t.tracing.Load() == nil && t.seccomp.Load() == nil && ns.Mapped(),
+		Sleeps: t.sleepsInPlace(),
+		Valid:  !t.straced.Load() && t.tracing.Load() == nil && t.seccomp.Load() == nil && ns.Mapped(),
 	})
 }
 
