@@ -150,6 +150,9 @@ func (fd *FileDescription) SetStatusFlags(ctx Context, flags uint32) error {
 	}
 }
 
+// Refs is the number of references now.
+func (fd *FileDescription) Refs() int64 { return fd.refs.Load() }
+
 // IncRef takes another reference.
 func (fd *FileDescription) IncRef() { fd.refs.Add(1) }
 

@@ -31,9 +31,7 @@ func (s *sock) Listen(t *kernel.Task, backlog int) error {
 	waiting := s.waiting
 	s.waiting = nil
 	s.mu.Unlock()
-	for w := range waiting {
-		w.Waiters.Notify(waiter.WritableEvents)
-	}
+	wake(waiting)
 	return nil
 }
 
@@ -60,9 +58,7 @@ func (s *sock) Accept(*kernel.Task) (socket.Socket, []byte, error) {
 	waiting := s.waiting
 	s.waiting = nil
 	s.mu.Unlock()
-	for w := range waiting {
-		w.Waiters.Notify(waiter.WritableEvents)
-	}
+	wake(waiting)
 	c.mu.Lock()
 	peer := c.peer
 	c.mu.Unlock()

@@ -1,6 +1,8 @@
 package unix
 
 import (
+	"slices"
+
 	"moat/sentry/kernel"
 	"moat/sentry/net/socket"
 	"moat/sentry/vfs"
@@ -251,7 +253,7 @@ func (s *sock) admits(from *sock) error {
 	switch {
 	case s.state == closed:
 		return unix.ECONNREFUSED
-	case s.peer != nil && s.peer != from && s != from:
+	case s.peer != nil && s.peer != from:
 		return unix.EPERM
 	case s.noRead:
 		return unix.EPIPE
@@ -278,9 +280,7 @@ func (s *sock) Recv(ctx vfs.Context, m *socket.Message) (int64, error) {
 	for _, w := range woken {
 		w.Waiters.Notify(waiter.WritableEvents)
 	}
-	for w := range waiting {
-		w.Waiters.Notify(waiter.WritableEvents)
-	}
+	wake(waiting)
 	return n, err
 }
 
@@ -293,10 +293,13 @@ func (s *sock) recvLocked(m *socket.Message, woken *[]*sock) (int64, error) {
 	if s.base.Type == unix.SOCK_SEQPACKET && s.state != connected {
 		return 0, unix.ENOTCONN
 	}
-	if s.msgs.len() == 0 {
+	// A packet is not looked for before the error is told, what a stream has comes first.
+	if s.msgs.len() == 0 || !s.stream() {
 		if err := s.base.TakeError(); err != nil {
 			return 0, err
 		}
+	}
+	if s.msgs.len() == 0 {
 		if s.noRead && !(s.dgram() && m.Flags&unix.MSG_DONTWAIT != 0) {
 			// At its end a stream tells of a sender of zeros (unix_stream_read_generic), the others of none.
 			m.Cred, m.NoCred = &socket.Cred{}, !s.stream()
@@ -332,16 +335,16 @@ func (s *sock) recvStream(m *socket.Message, woken *[]*sock) (int64, error) {
 		if done == 0 {
 			m.Cred, m.Addr = msg.cred, msg.addr()
 		}
-		takeRights(m, msg, peek)
-		n := min(want-done, int64(len(msg.data)-skip))
-		c, err := m.Data.DropFirst(done).CopyOut(msg.data[skip : skip+int(n)])
-		done += int64(c)
-		if err != nil {
+		c := int(min(want-done, int64(len(msg.data)-skip)))
+		if _, err := m.Data.DropFirst(done).CopyOut(msg.data[skip : skip+c]); err != nil {
+			// What was not copied whole stays (unix_stream_read_generic).
 			if done == 0 {
 				return 0, err
 			}
-			want = done
+			break
 		}
+		takeRights(m, msg, peek)
+		done += int64(c)
 		if !peek {
 			s.consume(msg, c)
 			addSock(woken, msg.from)
@@ -380,12 +383,9 @@ func (s *sock) movePeekOff(n int64, peek bool) {
 }
 
 func addSock(list *[]*sock, s *sock) {
-	for _, o := range *list {
-		if o == s {
-			return
-		}
+	if !slices.Contains(*list, s) {
+		*list = append(*list, s)
 	}
-	*list = append(*list, s)
 }
 
 // +checklocks:s.mu
@@ -398,9 +398,8 @@ func (s *sock) recvPacket(m *socket.Message, woken *[]*sock) (int64, error) {
 	}
 	data := msg.data[skip:]
 	n := min(m.Data.NumBytes(), int64(len(data)))
-	if _, err := m.Data.CopyOut(data[:n]); err != nil {
-		return 0, err
-	}
+	// One that cannot be copied is gone, too (unix_dgram_recvmsg).
+	_, err := m.Data.CopyOut(data[:n])
 	if n < int64(len(data)) {
 		m.OutFlags |= unix.MSG_TRUNC
 	}
@@ -411,6 +410,9 @@ func (s *sock) recvPacket(m *socket.Message, woken *[]*sock) (int64, error) {
 		s.bytes -= len(msg.data)
 		msg.from.sent.Add(-int64(len(msg.data)))
 		addSock(woken, msg.from)
+	}
+	if err != nil {
+		return 0, err
 	}
 	s.movePeekOff(n, peek)
 	if m.Flags&unix.MSG_TRUNC != 0 {
@@ -428,6 +430,7 @@ func takeRights(m *socket.Message, msg *message, peek bool) {
 		for _, f := range msg.rights {
 			f.IncRef()
 		}
+		inFlight(msg.rights, 0)
 		m.Rights = append([]*vfs.FileDescription(nil), msg.rights...)
 		return
 	}

@@ -5,10 +5,11 @@
 //
 // Locks: sock.mu guards a socket's state and queue. Two are held together only by connect, the connecting socket's before the
 // listening one's. Locks of address spaces come behind it: receiving copies to the guest with mu held. Waiter queues are notified without locks,
-// descriptors are released without locks. names.mu is a leaf.
+// descriptors are released without locks. names.mu and flights.mu are leaves.
 package unix
 
 import (
+	"encoding/binary"
 	"sync"
 	"sync/atomic"
 
@@ -117,8 +118,14 @@ func (s *sock) stream() bool { return s.base.Type == unix.SOCK_STREAM }
 
 const allEvents = waiter.AllEvents
 
-// Release implements vfs.FileImpl (net/unix/af_unix.c unix_release_sock).
+// Release implements vfs.FileImpl.
 func (s *sock) Release(vfs.Context, *vfs.FileDescription) {
+	s.close(false)
+	collectSoon()
+}
+
+// close is unix_release_sock of net/unix/af_unix.c; embryo says that nobody accepted s, which has no file.
+func (s *sock) close(embryo bool) {
 	s.mu.Lock()
 	was := s.state
 	s.state = closed
@@ -129,63 +136,44 @@ func (s *sock) Release(vfs.Context, *vfs.FileDescription) {
 
 	for _, c := range pending {
 		// A connection that nobody accepted is gone for the one who made it.
-		c.abort()
+		c.close(true)
 	}
 	if peer != nil && was == connected && !s.dgram() {
-		peer.hangUp(len(msgs) > 0)
+		peer.hangUp(embryo || len(msgs) > 0)
 	}
 	for _, m := range msgs {
 		m.discard()
 	}
-	for w := range waiting {
-		w.Waiters.Notify(waiter.WritableEvents)
-	}
+	wake(waiting)
 	if addr != nil {
 		addr.release(s)
 	}
 	s.Waiters.Notify(allEvents)
 }
 
-// abort closes a socket that has no file.
-func (s *sock) abort() {
-	s.mu.Lock()
-	peer := s.peer
-	msgs := s.msgs.take()
-	s.state, s.peer, s.bytes = closed, nil, 0
-	s.noRead, s.noWrite = true, true
-	s.mu.Unlock()
-	for _, m := range msgs {
-		m.discard()
-	}
-	if peer != nil {
-		peer.hangUp(true)
-	}
-}
-
 // hangUp tells s that its other end is gone; lost says that it left something unread.
 func (s *sock) hangUp(lost bool) {
-	s.mu.Lock()
-	s.noRead, s.noWrite = true, true
-	s.mu.Unlock()
 	if lost {
 		s.base.SetError(unix.ECONNRESET)
 	}
-	s.Waiters.Notify(allEvents)
+	s.shut(true, true)
 }
 
-// Shutdown implements socket.Socket.
-func (s *sock) Shutdown(how int) error {
+// shut ends receiving, sending or both, and returns the other end.
+func (s *sock) shut(rd, wr bool) *sock {
 	s.mu.Lock()
-	rd, wr := how != unix.SHUT_WR, how != unix.SHUT_RD
 	s.noRead, s.noWrite = s.noRead || rd, s.noWrite || wr
 	peer := s.peer
 	s.mu.Unlock()
 	s.Waiters.Notify(allEvents)
-	if peer != nil && !s.dgram() {
-		peer.mu.Lock()
-		peer.noRead, peer.noWrite = peer.noRead || wr, peer.noWrite || rd
-		peer.mu.Unlock()
-		peer.Waiters.Notify(allEvents)
+	return peer
+}
+
+// Shutdown implements socket.Socket.
+func (s *sock) Shutdown(how int) error {
+	rd, wr := how != unix.SHUT_WR, how != unix.SHUT_RD
+	if peer := s.shut(rd, wr); peer != nil && !s.dgram() {
+		peer.shut(wr, rd)
 	}
 	return nil
 }
@@ -234,6 +222,13 @@ func (s *sock) waitLocked(w *sock) {
 		s.waiting = make(map[*sock]struct{})
 	}
 	s.waiting[w] = struct{}{}
+}
+
+// wake tells sockets that waited for room.
+func wake(waiting map[*sock]struct{}) {
+	for w := range waiting {
+		w.Waiters.Notify(waiter.WritableEvents)
+	}
 }
 
 // Read implements vfs.FileImpl.
@@ -291,8 +286,7 @@ func (s *sock) GetOption(t *kernel.Task, level, name int32, size int) ([]byte, e
 		}
 		return []byte{v, 0, 0, 0}, nil
 	case linux.SO_PEEK_OFF:
-		o := s.base.PeekOff.Load()
-		return []byte{byte(o), byte(o >> 8), byte(o >> 16), byte(o >> 24)}, nil
+		return binary.LittleEndian.AppendUint32(nil, uint32(s.base.PeekOff.Load())), nil
 	case linux.SO_PEERGROUPS:
 		return nil, unix.ENODATA
 	}
