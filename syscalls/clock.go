@@ -252,15 +252,15 @@ func sysClockNanosleep(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	if own, ok := c.(taskClock); ok && own.t == t {
-		return 0, unix.EINVAL
-	}
 	ns, err := copyInTimeout(t, a[2].Pointer())
 	if err != nil {
 		return 0, err
 	}
 	if ns == nil {
 		return 0, unix.EFAULT
+	}
+	if own, ok := c.(taskClock); ok && own.t == t {
+		return 0, unix.EINVAL
 	}
 	abs := a[1].Uint()&linux.TIMER_ABSTIME != 0
 	end := *ns

@@ -126,8 +126,9 @@ func (s *pollSet) wait(t *kernel.Task, block bool, deadline time.Time) (n int, e
 			return n, nil
 		}
 		if err := t.BlockUntil(s.ch, deadline); err != nil {
-			if err == unix.ETIMEDOUT {
-				return s.scan(), nil
+			// What has come with a signal, be it the signal itself, goes first (do_poll).
+			if n = s.scan(); n > 0 || err == unix.ETIMEDOUT {
+				return n, nil
 			}
 			return 0, err
 		}

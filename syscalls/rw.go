@@ -134,6 +134,9 @@ func vector(t *kernel.Task, a kernel.Args, write bool, off int64, rwf uint32) (u
 	if rwf&app != 0 {
 		flags |= vfs.IOAppend
 	}
+	if rwf&noappend != 0 {
+		flags |= vfs.IONoAppend
+	}
 	if rwf&dsync != 0 {
 		flags |= vfs.IODsync
 	}

@@ -66,7 +66,7 @@ func (m *mover) move(n uint64) (uintptr, error) {
 		c, err := m.step(b, done == 0)
 		done += uint64(c)
 		// Less than asked for is no end of a file, which the output may be, too.
-		if err != nil || c == 0 || c < len(b) && !m.in.Seekable() {
+		if err != nil || c == 0 || c < len(b) && !m.in.Seekable() && !isPipe(m.in) {
 			if done > 0 {
 				err = nil
 			}
@@ -211,7 +211,7 @@ func sysSendfile(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, unix.EBADF
 	case !in.Seekable() && off != nil:
 		return 0, unix.ESPIPE
-	case a[3].Int64() < 0, off != nil && *off < 0:
+	case a[3].Int64() < 0, off != nil && (*off < 0 || *off > math.MaxInt64-a[3].Int64()):
 		return 0, unix.EINVAL
 	}
 	out, err := t.GetFile(a[0].Int())
@@ -222,7 +222,8 @@ func sysSendfile(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	switch {
 	case !out.Writable():
 		return 0, unix.EBADF
-	case !in.Seekable() && !isPipe(out), isPipe(in) && in.Inode() == out.Inode(), unspliced(in), out.Flags()&unix.O_APPEND != 0 && out.Seekable():
+	case !in.Seekable() && !isPipe(out), out.Flags()&unix.O_APPEND != 0 && out.Seekable(),
+		a[3] != 0 && (isPipe(in) && in.Inode() == out.Inode() || unspliced(in)):
 		return 0, unix.EINVAL
 	}
 	m := mover{t: t, in: in, out: out, inOff: off}
@@ -378,6 +379,9 @@ func sysCopyFileRange(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	}
 	if m.inOff != nil && *m.inOff < 0 || m.outOff != nil && *m.outOff < 0 {
 		return 0, unix.EOVERFLOW // generic_copy_file_checks counts without signs
+	}
+	if in.Path().Mount.FS().Dev() != out.Path().Mount.FS().Dev() {
+		return 0, unix.EXDEV
 	}
 	from, to, n := in.Offset(), out.Offset(), int64(min(a[4].Uint64(), 0x7ffff000))
 	if m.inOff != nil {

@@ -49,12 +49,13 @@ func sysSyncFileRange(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		if a[3].Uint()&^uint32(7) != 0 || off < 0 || n < 0 || off+n < off {
 			return unix.EINVAL
 		}
-		switch f.Inode().Mode() & unix.S_IFMT {
+		m := f.Inode().Mode() & unix.S_IFMT
+		switch m {
 		case unix.S_IFREG, unix.S_IFBLK, unix.S_IFDIR, unix.S_IFLNK:
 		default:
 			return unix.ESPIPE
 		}
-		if a[3].Uint()&6 == 0 {
+		if a[3].Uint()&6 == 0 || m == unix.S_IFDIR {
 			return nil
 		}
 		return f.Fsync(t, true)

@@ -91,7 +91,7 @@ func newIntervalTimer(tg *kernel.ThreadGroup, c timer.Clock, sig linux.Signal) *
 	e.Info = linux.SignalInfo{Signo: int32(sig), Code: linux.SI_KERNEL}
 	var tm *timer.Timer
 	_, real := c.(timer.HostClock)
-	tm = timer.New(c, func(uint64) bool { return (tg.SendTimerSignal(nil, e) || e.Queued()) && real })
+	tm = timer.New(c, func(uint64) bool { return (tg.SendTimerSignal(nil, nil, e) || e.Queued()) && real })
 	if real {
 		e.OnDequeue = func(*linux.SignalInfo) { tm.Rearm() }
 	}
@@ -191,7 +191,7 @@ func (p *posixTimer) fire(n uint64) (hold bool) {
 	p.mu.Lock()
 	p.pending += n
 	p.mu.Unlock()
-	sent := p.g.tg.SendTimerSignal(p.target, p.entry)
+	sent := p.g.tg.SendTimerSignal(nil, p.target, p.entry)
 	if sent && p.deleted.Load() {
 		p.g.tg.CancelTimerSignal(p.target, p.entry)
 	}
@@ -352,10 +352,17 @@ func sysTimerSettime(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if s.At != 0 && a[1].Int()&linux.TIMER_ABSTIME == 0 {
 		s.At = addSat(p.timer.Clock().Now(), s.At)
 	}
+	due := s.At != 0 && period == 0 && p.entry != nil && s.At <= p.timer.Now()
+	if due {
+		s.At = 0
+	}
 	left, old := p.timer.Set(s)
 	p.mu.Lock()
 	p.pending, p.overrun = 0, 0
 	p.mu.Unlock()
+	if due { // its signal is there when the call returns
+		p.g.tg.SendTimerSignal(t, p.target, p.entry)
+	}
 	if o := a[3].Pointer(); o != 0 {
 		return 0, copyOutItimerspec(t, o, left, old)
 	}

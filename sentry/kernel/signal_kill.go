@@ -18,13 +18,6 @@ func (t *Task) forces(target *Task) bool { return t.tg.pid.In(target.PIDNamespac
 
 // Kill is kill(2).
 func (t *Task) Kill(pid int32, sig linux.Signal) error {
-	if sig < 0 || sig > linux.SignalMaximum {
-		// Linux looks for the process first only where it must: EINVAL wins over ESRCH in check_kill_permission, after the lookup.
-		if pid > 0 && t.PIDNamespace().PID(pid) == nil {
-			return unix.ESRCH
-		}
-		return unix.EINVAL
-	}
 	k := t.k
 	k.tasksMu.RLock()
 	defer k.tasksMu.RUnlock()
@@ -92,6 +85,9 @@ func (t *Task) killPgrp(pg *ProcessGroup, sig linux.Signal) error {
 // killGroup sends sig, or info if it is not nil, to the process of o, which takes it if it may, with a permission check. Signal 0 only checks. Preconditions:
 // tasksMu is held.
 func (t *Task) killGroup(o *Task, sig linux.Signal, info *linux.SignalInfo) error {
+	if sig < 0 || sig > linux.SignalMaximum {
+		return unix.EINVAL
+	}
 	if !t.MaySignal(o, sig) && (info == nil || info.Code <= 0 || sig == 0) {
 		return unix.EPERM
 	}
@@ -147,9 +143,6 @@ func (t *Task) QueueInfo(pid int32, sig linux.Signal, info *linux.SignalInfo) er
 	if o == nil {
 		return unix.ESRCH
 	}
-	if sig < 0 || sig > linux.SignalMaximum {
-		return unix.EINVAL
-	}
 	return t.killGroup(o, sig, info)
 }
 
@@ -175,9 +168,6 @@ func PIDFDScope(flags uint32, thread bool) PIDScope {
 
 // KillPID is pidfd_send_signal(2).
 func (t *Task) KillPID(p *PID, sig linux.Signal, info *linux.SignalInfo, scope PIDScope) error {
-	if sig < 0 || sig > linux.SignalMaximum {
-		return unix.EINVAL
-	}
 	k := t.k
 	k.tasksMu.RLock()
 	defer k.tasksMu.RUnlock()
@@ -199,5 +189,5 @@ func (t *Task) KillPID(p *PID, sig linux.Signal, info *linux.SignalInfo, scope P
 	case scope == ScopeThread:
 		return t.killTask(p.task, sig, info)
 	}
-	return t.killGroup(p.task.tg.leader, sig, info)
+	return t.killGroup(p.task, sig, info)
 }

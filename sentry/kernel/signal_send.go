@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"sync"
 
 	"moat/platform"
@@ -106,9 +107,9 @@ func (tg *ThreadGroup) sendLocked(near, t *Task, info *linux.SignalInfo, force b
 	return true, true
 }
 
-// SendTimerSignal queues e, a preallocated entry with its Info filled in, to t or (t nil) to the group. queued is false if e is still in a queue from an earlier
-// expiry (an overrun) or the signal is ignored.
-func (tg *ThreadGroup) SendTimerSignal(t *Task, e *signal.Entry) (queued bool) {
+// SendTimerSignal queues e, a preallocated entry with its Info filled in, to t or (t nil) to the group, in which near, if it is not nil, may take it first. queued
+// is false if e is still in a queue from an earlier expiry (an overrun) or the signal is ignored.
+func (tg *ThreadGroup) SendTimerSignal(near, t *Task, e *signal.Entry) (queued bool) {
 	sig := linux.Signal(e.Info.Signo)
 	tg.sigMu.Lock()
 	if e.Queued() || !tg.prepareLocked(t, sig, false) {
@@ -121,7 +122,7 @@ func (tg *ThreadGroup) SendTimerSignal(t *Task, e *signal.Entry) (queued bool) {
 	}
 	p.AddPreallocated(e)
 	tg.notePendingLocked(t)
-	tg.completeLocked(tg.leader, t, sig)
+	tg.completeLocked(cmp.Or(near, tg.leader), t, sig)
 	tg.sigMu.Unlock()
 	tg.sigWaiters.Notify(waiter.ReadableEvents)
 	return true

@@ -271,6 +271,9 @@ func (mm *MemoryManager) MProtect(c Caller, addr hostarch.Addr, length uint64, p
 		if !mm.vmas.Ok(it) || mm.vmas.At(it).Start > at {
 			return unix.ENOMEM
 		}
+		if mm.vmas.At(it).Val.flags&vmSealed != 0 {
+			return unix.EPERM
+		}
 		it = mm.isolateForProtect(it, start, end, perms)
 		sp := mm.vmas.At(it)
 		at = sp.End
@@ -298,9 +301,6 @@ func (mm *MemoryManager) isolateForProtect(it spans.Iter, start, end uint64, per
 func (mm *MemoryManager) protectVMA(c Caller, it spans.Iter, perms hostarch.AccessType) error {
 	sp := mm.vmas.At(it)
 	v := &sp.Val
-	if v.flags&vmSealed != 0 {
-		return unix.EPERM
-	}
 	if !v.maxPerms.SupersetOf(perms) || mm.denyWX.Load() && perms.Execute && (perms.Write || !v.perms.Execute) {
 		return unix.EACCES
 	}

@@ -12,8 +12,9 @@ import (
 type IOFlags uint32
 
 const (
-	// IOAppend writes at the end of the file (O_APPEND, RWF_APPEND).
+	// IOAppend writes at the end of the file (O_APPEND, RWF_APPEND); IONoAppend does not, even so (RWF_NOAPPEND).
 	IOAppend IOFlags = 1 << iota
+	IONoAppend
 	// IONonblock returns EAGAIN instead of waiting (O_NONBLOCK, RWF_NOWAIT).
 	IONonblock
 	// IOPosition: the offset is where a Positioned file stood, and it moves on by what it transfers.

@@ -98,6 +98,9 @@ func (fd *FileDescription) Flock(ctx Context, op int32) error {
 		return unix.EINVAL
 	}
 	if l.Type != unix.F_UNLCK {
+		if !fd.Readable() && !fd.Writable() {
+			return unix.EBADF
+		}
 		fd.locked.Store(true)
 	}
 	c.mu.Lock()

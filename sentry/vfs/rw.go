@@ -17,7 +17,7 @@ func (fd *FileDescription) ioFlags(fl IOFlags) IOFlags {
 	if f&unix.O_NONBLOCK != 0 {
 		fl |= IONonblock
 	}
-	if f&unix.O_APPEND != 0 {
+	if f&unix.O_APPEND != 0 && fl&IONoAppend == 0 {
 		fl |= IOAppend
 	}
 	if f&unix.O_DSYNC != 0 {

@@ -88,8 +88,10 @@ func putSiginfo(b []byte, i *linux.SignalInfo) {
 	case i.Code <= 0 || i.Code == linux.SI_KERNEL:
 		le.PutUint32(b[12:], uint32(i.PID()))
 		le.PutUint32(b[16:], uint32(i.UID()))
-		le.PutUint64(b[48:], i.Sigval())
-		le.PutUint32(b[44:], uint32(i.Sigval()))
+		if i.Code < 0 { // the others' sender gave no value
+			le.PutUint64(b[48:], i.Sigval())
+			le.PutUint32(b[44:], uint32(i.Sigval()))
+		}
 	case i.Signo == int32(linux.SIGCHLD):
 		le.PutUint32(b[12:], uint32(i.PID()))
 		le.PutUint32(b[16:], uint32(i.UID()))

@@ -36,7 +36,7 @@ func NewTimer(ctx vfs.Context, clock int32, flags uint32) (*vfs.FileDescription,
 	if c == nil || flags&^uint32(unix.TFD_CLOEXEC|unix.TFD_NONBLOCK) != 0 {
 		return nil, unix.EINVAL
 	}
-	if (clock == unix.CLOCK_REALTIME_ALARM || clock == unix.CLOCK_BOOTTIME_ALARM) && !ctx.Credentials().HasCap(linux.CAP_WAKE_ALARM) {
+	if (clock == unix.CLOCK_REALTIME_ALARM || clock == unix.CLOCK_BOOTTIME_ALARM) && !ctx.Credentials().Capable(linux.CAP_WAKE_ALARM) {
 		return nil, unix.EPERM
 	}
 	t := &Timer{file: newFile()}

@@ -248,8 +248,9 @@ func (f *file) Write(ctx vfs.Context, _ *vfs.FileDescription, src usermem.IOSequ
 		return 0, off, unix.EPERM
 	}
 	limit := int64(maxSize)
-	if seals&unix.F_SEAL_GROW != 0 {
-		if limit = r.size.Load(); off >= limit {
+	if size := r.size.Load(); seals&unix.F_SEAL_GROW != 0 && left > size-off {
+		// What goes to a page is written whole or not at all (shmem_write_begin).
+		if limit = size &^ pageMask; off >= limit {
 			return 0, off, unix.EPERM
 		}
 	}

@@ -27,9 +27,6 @@ func (s *sock) Send(_ vfs.Context, m *socket.Message) (int64, error) {
 	if s.tcp() {
 		return s.sendStream(m)
 	}
-	if m.Data.NumBytes() > maxDatagram {
-		return 0, unix.EMSGSIZE
-	}
 	s.st.delivered(1)
 	n, err := s.sendDatagram(m)
 	s.autobind(err)
@@ -67,6 +64,9 @@ func (s *sock) sendStream(m *socket.Message) (int64, error) {
 
 func (s *sock) sendDatagram(m *socket.Message) (int64, error) {
 	var o tcpip.WriteOptions
+	if m.Data.NumBytes() > maxDatagram {
+		return 0, unix.EMSGSIZE
+	}
 	if m.Addr != nil {
 		if s.udp() || s.base.Type == unix.SOCK_RAW || s.base.Family == unix.AF_INET6 || len(m.Addr) >= sizeIn {
 			to, err := s.destination(m.Addr)
