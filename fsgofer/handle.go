@@ -48,6 +48,9 @@ func (s *Server) addHandle(e *handle) (wire.Handle, error) {
 	}
 	e.refs++
 	s.handles[s.last] = e
+	if n := len(s.handles); n >= 1<<12 && n&(n-1) == 0 {
+		limitMemory(n)
+	}
 	return s.last, nil
 }
 

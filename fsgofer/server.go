@@ -93,6 +93,11 @@ func Serve(opts Options) error {
 	if n <= 0 {
 		n = 4
 	}
+	// Without the baton the workers only get ready, so that what that touches of the program is given back, too.
+	errs := make(chan error, n)
+	for range n {
+		go func() { errs <- s.work() }()
+	}
 	if !opts.NoSeccomp {
 		if env := os.Getenv("GODEBUG"); env != Godebug {
 			return fmt.Errorf("gofer: GODEBUG is %q, must be %q", env, Godebug)
@@ -103,7 +108,6 @@ func Serve(opts Options) error {
 		if err != nil {
 			return fmt.Errorf("gofer: seccomp: %w", err)
 		}
-		debug.FreeOSMemory() // a collection later would touch much of the program again
 		if err := settle(); err != nil {
 			return err
 		}
@@ -115,10 +119,6 @@ func Serve(opts Options) error {
 		}
 	}
 	s.baton <- struct{}{}
-	errs := make(chan error, n)
-	for range n {
-		go func() { errs <- s.work() }()
-	}
 	return <-errs
 }
 
@@ -165,8 +165,10 @@ func (s *Server) prepare(procFD int) error {
 		return fmt.Errorf("gofer: socketpair: %w", err)
 	}
 	s.lifeline = p[1] // p[0] stays open as long as the process lives
-	// The server's live heap is small and its garbage short-lived strings; its OS threads are few.
-	debug.SetGCPercent(400)
+	// The server's live heap is small and its garbage short-lived strings. Going by a percentage, the runtime would collect every two minutes, however idle, and
+	// touch much of the program again.
+	debug.SetGCPercent(-1)
+	limitMemory(0)
 	// The first timer makes the runtime open an epoll and an event descriptor; the next may be its scavenger's, at any time.
 	time.Sleep(time.Nanosecond)
 	// A GOMAXPROCS that was set is not updated by the runtime, which would read cgroup files for it.
@@ -175,9 +177,13 @@ func (s *Server) prepare(procFD int) error {
 	return nil
 }
 
+// limitMemory sets when the runtime collects garbage: a handle takes up to a quarter of a KiB, and there may soon be twice as many.
+func limitMemory(handles int) { debug.SetMemoryLimit(24<<20 + int64(handles)<<10) }
+
 // work carries out requests until the connection ends. Whoever has the baton receives. It keeps it over a request that is over soon, so that no
 // other thread is woken for the next one, and passes it on before others.
 func (s *Server) work() error {
+	growStack()
 	b := wire.NewBuffer()
 	holds := false
 	for {

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Godebug is the GODEBUG that a gofer under its filter must be started with: no preemption by signals, which needs tgkill, and no names for mappings,
-// which needs prctl.
-const Godebug = "asyncpreemptoff=1,decoratemappings=0"
+// Godebug is the GODEBUG that a gofer under its filter must be started with: no preemption by signals, which needs tgkill, no names for mappings,
+// which needs prctl, and no heap profile, for which nobody could ask.
+const Godebug = "asyncpreemptoff=1,decoratemappings=0,memprofilerate=0"
 
 // makeThreads has the runtime make n threads, which it keeps. It takes another when a goroutine blocks in a system call while others can run: never more
 // than there are workers and Ps, and as many again on the way between two of these.
@@ -32,6 +32,14 @@ func makeThreads(n int) {
 		}()
 	}
 	off.Wait()
+}
+
+// growStack makes the stack of a goroutine as large as it will be. Copying it to a larger one later takes what the program says of each function on it.
+//
+//go:noinline
+func growStack() {
+	var room [4 << 10]byte
+	runtime.KeepAlive(&room)
 }
 
 // settle waits until every thread of the process has been asleep once, and so has come up, and leaves nothing to read in the runtime's event

@@ -120,17 +120,12 @@ func (x *execFlags) spec(c *container.Container, args []string) (*specs.Process,
 	}
 	p.Env = append(p.Env[:len(p.Env):len(p.Env)], x.env...)
 	if x.user != "" {
-		uid, gid, hasGID := strings.Cut(x.user, ":")
-		n, err := strconv.ParseUint(uid, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("--user: %q is not UID[:GID]", x.user)
-		}
-		p.User.UID = uint32(n)
-		if hasGID {
-			if n, err = strconv.ParseUint(gid, 10, 32); err != nil {
+		for i, id := range strings.SplitN(x.user, ":", 2) {
+			n, err := strconv.ParseUint(id, 10, 32)
+			if err != nil {
 				return nil, fmt.Errorf("--user: %q is not UID[:GID]", x.user)
 			}
-			p.User.GID = uint32(n)
+			*[]*uint32{&p.User.UID, &p.User.GID}[i] = uint32(n)
 		}
 	}
 	for _, g := range x.gids {

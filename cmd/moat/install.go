@@ -74,11 +74,10 @@ beside moat (which should be a directory of containerd's PATH), or else its own 
 --platform=ptrace, are given to moat by Docker.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if i.binary == "" {
-				exe, err := os.Executable()
-				if err != nil {
+				var err error
+				if i.binary, err = os.Executable(); err != nil {
 					return err
 				}
-				i.binary = exe
 			}
 			return i.each(
 				func(f string) (bool, error) { return install.Docker(f, i.name, i.binary, args, i.makeDefault) },

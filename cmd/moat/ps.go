@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -54,13 +55,7 @@ that hold the memory and run the code of the container's.`,
 			w := tabwriter.NewWriter(os.Stdout, 0, 8, 1, ' ', 0)
 			fmt.Fprintln(w, "UID\tPID\tPPID\tC\tSTIME\tTTY\tTIME\tCMD")
 			for _, p := range l {
-				tty, command := "?", strings.Join(p.Args, " ")
-				if p.TTY != "" {
-					tty = p.TTY
-				}
-				if command == "" {
-					command = "[" + p.Name + "]"
-				}
+				tty, command := cmp.Or(p.TTY, "?"), cmp.Or(strings.Join(p.Args, " "), "["+p.Name+"]")
 				cpu, start := time.Duration(p.CPU), time.Unix(p.Start, 0)
 				share := 0
 				if age := time.Since(start); age > 0 {

@@ -34,19 +34,19 @@ func surfaceCommand() *cobra.Command {
 			fmt.Printf("sentry (%s): %d host calls%s\n", platform, len(rules), wide)
 			w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
 			for _, r := range rules {
-				printRule(w, r.Name, r.Args, r.Why)
+				printRule(w, r.Name, held(r.Args), r.Why)
 			}
 			w.Flush()
 			slow := container.SlowClock()
 			served := fsgofer.Rules(true, slow)
 			fmt.Printf("\ngofer: %d host calls, %d where every mount is read-only\n", len(served), len(fsgofer.Rules(false, slow)))
 			for _, r := range served {
-				printRule(w, r.Name, r.Args, r.Why)
+				printRule(w, r.Name, held(r.Args), r.Why)
 			}
 			w.Flush()
 			fmt.Println("\ngofer: calls that its filter answers itself")
 			for _, a := range fsgofer.Answers() {
-				printRule(w, a.Name, a.Args, fmt.Sprintf("%s: %s", cmp.Or(unix.ErrnoName(a.Errno), "success"), a.Why))
+				printRule(w, a.Name, held(a.Args), fmt.Sprintf("%s: %s", cmp.Or(unix.ErrnoName(a.Errno), "success"), a.Why))
 			}
 			w.Flush()
 			printStub(w, "stub's helper thread", stub.HelperRules(0))
@@ -59,9 +59,11 @@ func surfaceCommand() *cobra.Command {
 	return cmd
 }
 
-func printRule(w *tabwriter.Writer, name string, a seccomp.SyscallRule, why string) {
+func held(a seccomp.SyscallRule) bool { _, any := a.(seccomp.MatchAll); return !any }
+
+func printRule(w *tabwriter.Writer, name string, held bool, why string) {
 	s := ""
-	if _, any := a.(seccomp.MatchAll); !any {
+	if held {
 		s = "[arguments held]"
 	}
 	fmt.Fprintf(w, "  %s\t%s\t%s\n", name, s, why)
@@ -74,11 +76,7 @@ func printStub(w *tabwriter.Writer, who string, rules []stub.Rule) {
 	}
 	fmt.Printf("\n%s: %d host calls\n", who, len(names))
 	for _, r := range rules {
-		held := ""
-		if r.Args != nil {
-			held = "[arguments held]"
-		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\n", r.Name, held, r.Why)
+		printRule(w, r.Name, r.Args != nil, r.Why)
 	}
 	w.Flush()
 }

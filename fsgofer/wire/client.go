@@ -50,7 +50,10 @@ type Client struct {
 // opCount is how many calls of an operation were made, and how long (ns) they took together.
 type opCount struct{ n, ns atomic.Int64 }
 
-// call is one request; it owns its buffer. wake is signalled when done is set or the call is to lead.
+// buffers are those of no call: most that are in flight at a time.
+var buffers = sync.Pool{New: func() any { return NewBuffer() }}
+
+// call is one request; it has a buffer while it is in flight. wake is signalled when done is set or the call is to lead.
 type call struct {
 	tag  uint16
 	buf  *Buffer
@@ -145,15 +148,15 @@ func (c *Client) CallFDs(op Op, req, rep Message, fds []int) (int, error) {
 	c.Requests.Add(1)
 	start := time.Now()
 	k := <-c.slots
-	if k.buf == nil {
-		k.buf = NewBuffer()
-	}
+	k.buf = buffers.Get().(*Buffer)
 	n, err := c.call(k, op, req, rep)
 	if n > len(fds) {
 		closeAll(k.fds)
 		n, err = 0, unix.EMFILE
 	}
 	copy(fds, k.fds[:n])
+	buffers.Put(k.buf)
+	k.buf, k.fds = nil, nil
 	c.slots <- k
 	c.byOp[op].n.Add(1)
 	c.byOp[op].ns.Add(int64(time.Since(start)))
@@ -307,9 +310,8 @@ func (c *Client) CloseHandle(h Handle, now bool) {
 func (c *Client) FlushCloses() {
 	k := <-c.slots
 	defer func() { c.slots <- k }()
-	if k.buf == nil {
-		k.buf = NewBuffer()
-	}
+	b := buffers.Get().(*Buffer)
+	defer buffers.Put(b)
 	c.mu.Lock()
 	req := CloseReq{c.closes}
 	c.closes = nil
@@ -318,9 +320,9 @@ func (c *Client) FlushCloses() {
 	for len(req.Handles) > 0 && !dead {
 		part := CloseReq{req.Handles[:min(len(req.Handles), MaxCloses)]}
 		req.Handles = req.Handles[len(part.Handles):]
-		n, err := Encode(k.buf.B, Header{Tag: k.tag, Op: OpClose}, &part)
+		n, err := Encode(b.B, Header{Tag: k.tag, Op: OpClose}, &part)
 		if err == nil {
-			err = k.buf.Send(c.conn, n, nil)
+			err = b.Send(c.conn, n, nil)
 		}
 		if err != nil {
 			c.mu.Lock()

@@ -56,12 +56,24 @@ type Process struct {
 	Extra int
 }
 
+// Spec is what the sentry is told of config.json. Decoding the whole would cost it two milliseconds and a quarter of a MiB for the types alone.
+type Spec struct {
+	Hostname, Domainname       string
+	Mounts                     []specs.Mount
+	MaskedPaths, ReadonlyPaths []string
+	Sysctl                     map[string]string
+	Devices                    []specs.LinuxDevice
+	RootfsPropagation          string
+	Resources                  *specs.LinuxResources
+	UIDMappings, GIDMappings   []specs.LinuxIDMapping
+}
+
 // Config is everything that the sandbox is built from, or another container in it (Sandbox.Add): of that one's, what concerns the sandbox as a whole
 // has no meaning.
 type Config struct {
 	// ID is the container's; all requests about it have it.
 	ID   string
-	Spec *specs.Spec
+	Spec Spec
 	// Share are the namespaces that a container of Add does not get for itself: by kind, the ID of the container whose they are.
 	Share    map[specs.LinuxNamespaceType]string
 	Platform string

@@ -46,9 +46,6 @@ type sandbox struct {
 
 // build makes the sandbox that c describes, with a first process that is ready to run.
 func build(c *Config, host *Host) (*sandbox, error) {
-	if c.Spec == nil || c.Spec.Root == nil {
-		return nil, fmt.Errorf("the configuration has no root")
-	}
 	s := &sandbox{log: newLog(c.Debug)}
 	b := &container{sandbox: s, c: c}
 	s.first, s.containers = b, map[string]*container{c.ID: b}
@@ -56,9 +53,7 @@ func build(c *Config, host *Host) (*sandbox, error) {
 		return nil, err
 	}
 	b.ns, b.cg = s.k.RootNamespaces(), s.k.RootCgroup()
-	if c.Spec.Linux != nil {
-		b.limit(c.Spec.Linux.Resources)
-	}
+	b.limit(c.Spec.Resources)
 	var err error
 	if s.host, err = newHostFiles(); err != nil {
 		return nil, err
@@ -104,7 +99,7 @@ func (b *sandbox) makeKernel(c *Config, host *Host) (err error) {
 	if err != nil {
 		return fmt.Errorf("vDSO: %w", err)
 	}
-	users, err := userNamespace(c.Spec.Linux)
+	users, err := userNamespace(&c.Spec)
 	if err != nil {
 		return err
 	}
@@ -132,9 +127,9 @@ func (b *sandbox) makeKernel(c *Config, host *Host) (err error) {
 }
 
 // userNamespace is the user namespace of all containers. Its parent's IDs are the host's, as the gofer has them: that maps the owners of files.
-func userNamespace(l *specs.Linux) (*auth.UserNamespace, error) {
+func userNamespace(l *Spec) (*auth.UserNamespace, error) {
 	ns := auth.NewRootNamespace()
-	if l == nil || len(l.UIDMappings)+len(l.GIDMappings) == 0 {
+	if len(l.UIDMappings)+len(l.GIDMappings) == 0 {
 		return ns, nil
 	}
 	host := auth.NewRoot(ns)

@@ -96,7 +96,7 @@ func (s *sandbox) add(b *container, fds []int) (err error) {
 		err = b.share()
 	}
 	if err == nil {
-		b.limit(b.c.Spec.Linux.Resources)
+		b.limit(b.c.Spec.Resources)
 		err = b.fill()
 	}
 	b.ending.Lock()
@@ -143,11 +143,8 @@ func (b *container) isOver() bool {
 
 // share gives b its namespaces: those of others that the configuration names, and its own.
 func (b *container) share() (err error) {
-	spec := b.c.Spec
-	if spec == nil || spec.Root == nil || spec.Linux == nil {
-		return errors.New("the configuration has no root")
-	}
-	if f := b.first.c.Spec.Linux; !slices.Equal(spec.Linux.UIDMappings, f.UIDMappings) || !slices.Equal(spec.Linux.GIDMappings, f.GIDMappings) {
+	spec := &b.c.Spec
+	if f := &b.first.c.Spec; !slices.Equal(spec.UIDMappings, f.UIDMappings) || !slices.Equal(spec.GIDMappings, f.GIDMappings) {
 		return errors.New("linux.uidMappings, linux.gidMappings: all containers of a pod have its sandbox's")
 	}
 	if b.ns, err = b.k.NewContainer(spec.Hostname, spec.Domainname, b.cg); err != nil {

@@ -20,10 +20,7 @@ func (b *container) applySpec() error {
 	root := b.ns.Mount.Root()
 	defer root.DecRef()
 	ctx := inRoot{vfs.WithCredentials(auth.NewRoot(b.k.RootUserNamespace().Root())), root}
-	l := b.c.Spec.Linux
-	if l == nil {
-		l = &specs.Linux{}
-	}
+	l := &b.c.Spec
 	if p, ok := propagation[l.RootfsPropagation]; ok {
 		if err := vfs.DoMount(vfs.Background(), "", root, "", p, ""); err != nil {
 			return fmt.Errorf("linux.rootfsPropagation: %w", err)

@@ -22,6 +22,8 @@ type Host struct {
 	CPUInfo string
 	Cmdline string
 	CPUs    int
+	// Trim gives pages of the program, which come back as they are needed, back to the host.
+	Trim func()
 }
 
 // ReadHost reads it.
@@ -36,6 +38,7 @@ func ReadHost() (*Host, error) {
 // server is what all control connections talk to.
 type server struct {
 	host *Host
+	trim *time.Timer // host.Trim is called when it fires
 	// detached: the sandbox does not end with the connection of who started it.
 	detached atomic.Bool
 	// answering counts calls whose answer is on its way although the sandbox may end: those that tell how a process ended, and Start.
@@ -58,8 +61,13 @@ func Serve(host *Host) error {
 	runtime.GOMAXPROCS(host.CPUs + 1)
 	// Each guest thread that runs takes a thread of ours that waits for it.
 	debug.SetMaxThreads(200000)
-	tuneGC()
-	s := &server{host: host, signals: make(chan os.Signal, 16)}
+	s := &server{host: host, signals: make(chan os.Signal, 16), trim: time.NewTimer(trimDelay)}
+	tuneGC(s.trim)
+	go func() { // which stays: to end a goroutine touches the program, too
+		for range s.trim.C {
+			host.Trim()
+		}
+	}()
 	signal.Notify(s.signals, forwarded...)
 	go s.accept()
 	s.serve(ControlFD)

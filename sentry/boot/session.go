@@ -238,6 +238,7 @@ func (c *Session) Start(a *StartArgs, r *StartReply) error {
 		return err
 	}
 	started, err := b.start(a)
+	c.s.trim.Reset(trimDelay)
 	if started && b == b.first && b.c.Standalone {
 		go c.s.end(b.sandbox)
 	}

@@ -49,7 +49,7 @@ func (b *bench) sandbox() {
 		took := float64(time.Since(start).Nanoseconds())
 		pss := 0.0
 		if err == nil && name != caseStart {
-			time.Sleep(time.Second) // what starts up in the background is done
+			time.Sleep(2 * time.Second) // what starts up in the background is done
 			for _, o := range ones {
 				pss += memory(o.cmd.Process.Pid)
 			}

@@ -19,11 +19,11 @@ func Boot() error {
 	if err := unix.Sethostname([]byte("moat")); err != nil {
 		return fmt.Errorf("set the host name of an own UTS namespace: %w", err)
 	}
-	trimLater(false)
 	host, err := boot.ReadHost()
 	if err != nil {
 		return err
 	}
+	host.Trim = trimmer()
 	if err := EmptyRoot(); err != nil {
 		return err
 	}

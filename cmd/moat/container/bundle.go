@@ -45,7 +45,7 @@ func LoadBundle(dir, id string, warn func(string)) (*Options, error) {
 	if err := parseJSON(b, s); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	o := &Options{Config: boot.Config{ID: id, Spec: s}, ID: id, Bundle: dir, Warn: warn}
+	o := &Options{Config: boot.Config{ID: id}, Spec: s, ID: id, Bundle: dir, Warn: warn}
 	if err := o.applySpec(dir); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
@@ -116,7 +116,7 @@ func possible(c *specs.LinuxCapabilities, warn func(string)) *specs.LinuxCapabil
 
 // applySpec checks what is needed and finds the host's part of the mounts.
 func (o *Options) applySpec(dir string) error {
-	s := o.Config.Spec
+	s := o.Spec
 	switch {
 	case s.Version == "":
 		return errors.New("ociVersion: missing")

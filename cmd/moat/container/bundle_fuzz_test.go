@@ -25,8 +25,8 @@ func FuzzBundle(f *testing.F) {
 		o, err := LoadBundle(dir, "x", func(string) {})
 		switch {
 		case err == nil:
-			if o.Config.Spec == nil || len(o.Config.Spec.Process.Args) == 0 || o.Config.Spec.Process.Cwd[0] != '/' {
-				t.Fatalf("accepted %+v", o.Config.Spec)
+			if o.Spec == nil || len(o.Spec.Process.Args) == 0 || o.Spec.Process.Cwd[0] != '/' {
+				t.Fatalf("accepted %+v", o.Spec)
 			}
 		case !strings.HasPrefix(err.Error(), dir):
 			t.Fatalf("the error does not name the file: %v", err)

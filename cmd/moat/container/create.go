@@ -35,7 +35,7 @@ func Create(o *Options, co *CreateOptions) (_ *Container, _ *Sandbox, err error)
 		return nil, nil, err
 	}
 	c := &Container{dir: filepath.Join(co.Root, o.ID), State: State{ID: o.ID, Sandbox: o.sandbox, Bundle: o.Bundle, Rootfs: o.rootfs(), Created: time.Now().UTC(), UID: os.Getuid(),
-		Spec: o.Config.Spec, Process: &o.Config.First}}
+		Spec: o.Spec, Process: &o.Config.First}}
 	if err := os.Mkdir(c.dir, 0o700); err != nil {
 		if errors.Is(err, os.ErrExist) {
 			err = fmt.Errorf("container with given ID already exists: %s", o.ID)
@@ -98,7 +98,7 @@ func (s *Sandbox) detach() error {
 
 // prepare finds out what will be needed on the host.
 func (c *Container) prepare(o *Options, co *CreateOptions) error {
-	p := cgroupPath(o.Config.Spec, o.ID, co.Systemd)
+	p := cgroupPath(o.Spec, o.ID, co.Systemd)
 	if p != "" {
 		if err := checkUnused(p); err != nil {
 			return fmt.Errorf("cgroup %s: %w", p, err)
@@ -162,7 +162,7 @@ func (c *Container) launch(o *Options, co *CreateOptions) (_ *Sandbox, err error
 // enterGroup makes the cgroup and puts the processes into it.
 func (c *Container) enterGroup(o *Options) error {
 	var r *specs.LinuxResources
-	if l := o.Config.Spec.Linux; l != nil {
+	if l := o.Spec.Linux; l != nil {
 		r = c.onHost(l.Resources)
 	}
 	g, err := newGroup(c.Cgroup, r)

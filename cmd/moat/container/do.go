@@ -68,10 +68,8 @@ func (d *Do) Options() (*Options, error) {
 			p.Cwd = wd
 		}
 	}
-	o.Config = boot.Config{
-		Plain: true, First: boot.Process{Spec: p, User: d.User},
-		Spec: &specs.Spec{Version: specs.Version, Process: p, Root: &specs.Root{Path: root}, Hostname: hostname, Mounts: ownMounts},
-	}
+	o.Config = boot.Config{Plain: true, First: boot.Process{Spec: p, User: d.User}}
+	o.Spec = &specs.Spec{Version: specs.Version, Process: p, Root: &specs.Root{Path: root}, Hostname: hostname, Mounts: ownMounts}
 	if err := o.addTree(root, "/", nil, hostOnly, tree{overlay: true, readOnly: true}); err != nil {
 		return nil, fmt.Errorf("--rootfs: %w", err)
 	}

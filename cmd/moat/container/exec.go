@@ -113,6 +113,7 @@ var keeperSignals = []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIG
 
 // attend passes signals and the terminal's size on until the process has ended, and returns how. If the sandbox has ended, the process was killed.
 func (x *execution) attend(sigs <-chan os.Signal, size func() (rows, cols uint16, ok bool)) boot.ExitStatus {
+	trimForGood()
 	st := boot.ExitStatus{}
 	done := make(chan error, 1)
 	go func() {

@@ -45,7 +45,7 @@ func Gofer() error {
 	for fd := goferConnFD; fd <= goferReportFD; fd++ {
 		unix.CloseOnExec(fd)
 	}
-	trim := trimLater(true)
+	trim := trimmer()
 	report := os.NewFile(goferReportFD, "report")
 	opts, err := prepareGofer()
 	if err != nil {

@@ -143,7 +143,6 @@ func Keeper() int {
 	sigs := make(chan os.Signal, 16)
 	signal.Notify(sigs, keeperSignals...)
 	signal.Ignore(unix.SIGPIPE)
-	trimLater(false)
 	report := os.NewFile(keeperReportFD, "report")
 	orders := json.NewDecoder(os.NewFile(keeperOrdersFD, "orders"))
 	x, terminal, exit, err := keep(orders)

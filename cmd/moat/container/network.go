@@ -145,7 +145,7 @@ func (s *Sandbox) showNetwork(o *Options) error {
 		err = show() // who may not enter namespaces is in this one
 	} else {
 		err = inNamespace(ns, func() error {
-			if err := setSysctls(o.Config.Spec); err != nil {
+			if err := setSysctls(o.Spec); err != nil {
 				return err
 			}
 			return show()

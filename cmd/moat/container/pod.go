@@ -126,7 +126,7 @@ func (c *Container) share(o *Options) error {
 	if s.Sandbox != "" || !s.inPod() {
 		return fmt.Errorf("sandbox %s: its annotations do not make it one", c.Sandbox)
 	}
-	spec := o.Config.Spec
+	spec := o.Spec
 	if spec.Linux == nil {
 		spec.Linux = &specs.Linux{}
 	}

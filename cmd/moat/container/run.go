@@ -43,6 +43,7 @@ func Run(o *Options) (st boot.ExitStatus, err error) {
 
 // attend passes signals on until done is closed.
 func (s *Sandbox) attend(o *Options, sigs <-chan os.Signal, term *terminal, done <-chan struct{}) {
+	trimForGood()
 	for {
 		select {
 		case sig := <-sigs:

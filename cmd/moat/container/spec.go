@@ -15,7 +15,7 @@ import (
 
 // applyLinux takes in config.json's linux: what cannot be honoured is an error, what need not be is warned of.
 func (o *Options) applyLinux() error {
-	s := o.Config.Spec
+	s := o.Spec
 	if s.Windows != nil || s.Solaris != nil || s.VM != nil || s.ZOS != nil {
 		o.warn("config.json: what is for other systems than Linux is ignored")
 	}

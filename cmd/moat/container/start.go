@@ -24,7 +24,9 @@ import (
 
 // Options are what a container is started with.
 type Options struct {
+	// Config is without its Spec, which is made of this Spec.
 	Config boot.Config
+	Spec   *specs.Spec
 	// ID and Bundle name a container that has a state directory.
 	ID, Bundle string
 	// sandbox is the pod's sandbox that the container is to be in; isSandbox: it is one itself.
@@ -164,16 +166,11 @@ func (s *Sandbox) create(o *Options) error {
 	return s.ask("Create", o.forSentry())
 }
 
-// forSentry is the configuration without what the sentry has no use for.
+// forSentry is the configuration with what the sentry has to know of config.json.
 func (o *Options) forSentry() *boot.Config {
-	c := o.Config
-	spec := *c.Spec
-	spec.Hooks, spec.Process, spec.Linux = nil, nil, nil
-	if l := c.Spec.Linux; l != nil {
-		spec.Linux = &specs.Linux{MaskedPaths: l.MaskedPaths, ReadonlyPaths: l.ReadonlyPaths, Sysctl: l.Sysctl, Devices: l.Devices,
-			RootfsPropagation: l.RootfsPropagation, Resources: l.Resources, UIDMappings: l.UIDMappings, GIDMappings: l.GIDMappings}
-	}
-	c.Spec = &spec
+	c, l := o.Config, cmp.Or(o.Spec.Linux, &specs.Linux{})
+	c.Spec = boot.Spec{Hostname: o.Spec.Hostname, Domainname: o.Spec.Domainname, Mounts: o.Spec.Mounts, MaskedPaths: l.MaskedPaths, ReadonlyPaths: l.ReadonlyPaths,
+		Sysctl: l.Sysctl, Devices: l.Devices, RootfsPropagation: l.RootfsPropagation, Resources: l.Resources, UIDMappings: l.UIDMappings, GIDMappings: l.GIDMappings}
 	return &c
 }
 
@@ -473,7 +470,6 @@ func (s *Sandbox) failure() error {
 
 // Wait returns when the first process has ended, or with an error when the sandbox has.
 func (s *Sandbox) Wait() (boot.ExitStatus, error) {
-	trimLater(false)
 	var st boot.ExitStatus
 	call := s.client.Go("Sandbox.Wait", &boot.None{}, &st, make(chan *rpc.Call, 1))
 	select {

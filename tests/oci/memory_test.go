@@ -1,0 +1,44 @@
+package oci
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestIdleMemory: what a container that sleeps takes of the host in all its processes beside its program's text, which is what the host's page cache happens to
+// have in one piece (1 MB and more), once what starting it took has been given back.
+func TestIdleMemory(t *testing.T) {
+	r := newRuntime(t, "sleep", "1000")
+	r.write()
+	r.ok("run", "--detach", "--bundle", r.bundle, "a")
+	total := 0
+	defer func() { t.Logf("PSS %d kB", total) }()
+	eventually(t, "a sleeping container takes less than 9 MiB", func() bool {
+		groups, _ := filepath.Glob("/sys/fs/cgroup/*" + r.spec.Linux.CgroupsPath + "/cgroup.procs")
+		if v2 := "/sys/fs/cgroup" + r.spec.Linux.CgroupsPath + "/cgroup.procs"; len(groups) == 0 {
+			groups = []string{v2}
+		}
+		procs, err := os.ReadFile(groups[0])
+		pids := strings.Fields(string(procs))
+		if err != nil || len(pids) < 3 {
+			t.Fatalf("%s: processes %q, %v; want sentry, gofer and a stub at least", groups[0], pids, err)
+		}
+		total = 0
+		for _, p := range pids {
+			b, _ := os.ReadFile("/proc/" + p + "/smaps")
+			program := false
+			for l := range strings.Lines(string(b)) {
+				var kb int
+				if head, _, _ := strings.Cut(l, " "); strings.Contains(head, "-") {
+					program = strings.HasSuffix(l, "/busybox\n")
+				} else if n, _ := fmt.Sscanf(l, "Pss: %d kB", &kb); n == 1 && !program {
+					total += kb
+				}
+			}
+		}
+		return total > 0 && total < 9<<10
+	})
+}
