@@ -1,4 +1,5 @@
-// Package oci tests moat as an OCI runtime: its verbs by themselves, and with MOAT_DOCKER=1 (make oci) a Docker that it starts by hand.
+// Package oci tests moat as an OCI runtime: its verbs by themselves, and with MOAT_DOCKER=1 (make oci) a Docker that it starts by hand. MOAT_PLATFORMS, which names one
+// here, takes another platform than the default.
 package oci
 
 import (
@@ -20,7 +21,7 @@ import (
 	"moat/cmd/moat/container"
 )
 
-// moat is the binary, rootfs a tree with busybox.
+// moat is the binary, or the script that adds the platform's flag for all who run it; rootfs is a tree with busybox.
 var moat, rootfs string
 
 func TestMain(m *testing.M) {
@@ -30,11 +31,15 @@ func TestMain(m *testing.M) {
 	}
 	if err == nil {
 		moat = filepath.Join(dir, "moat")
-		c := exec.Command("go", "build", "-trimpath", "-o", moat, "moat/cmd/moat")
+		bin := moat
+		if p := os.Getenv("MOAT_PLATFORMS"); p != "" {
+			bin += ".bin"
+			err = os.WriteFile(moat, fmt.Appendf(nil, "#!/bin/sh\nexec %s --platform=%s \"$@\"\n", bin, p), 0o755)
+		}
+		c := exec.Command("go", "build", "-trimpath", "-o", bin, "moat/cmd/moat")
 		c.Env = append(os.Environ(), "CGO_ENABLED=0")
-		var out []byte
-		if out, err = c.CombinedOutput(); err != nil {
-			err = fmt.Errorf("%w: %s", err, out)
+		if out, e := c.CombinedOutput(); e != nil {
+			err = fmt.Errorf("%w: %s", e, out)
 		}
 	}
 	if err == nil {
