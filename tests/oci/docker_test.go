@@ -22,7 +22,7 @@ type docker struct {
 }
 
 // daemonScript keeps the daemon's mounts to itself and leaves version 1 of cgroups alone, if the host has both.
-const daemonScript = `mount --make-rprivate / && { umount /sys/fs/cgroup/unified 2>/dev/null; ip link set lo up; exec dockerd "$@"; }`
+const daemonScript = `mount --make-rprivate / && eval "$SETUP" && { umount /sys/fs/cgroup/unified 2>/dev/null; ip link set lo up; exec dockerd "$@"; }`
 
 var theDocker struct {
 	once sync.Once
@@ -37,51 +37,55 @@ func startDocker(t *testing.T) *docker {
 		t.Skip("needs Docker: MOAT_DOCKER=1, or make oci")
 	}
 	theDocker.once.Do(func() {
-		d := &docker{}
-		theDocker.d = d
-		if d.dir, theDocker.err = os.MkdirTemp("", "moat-docker-"); theDocker.err != nil {
-			return
-		}
-		d.sock = "unix://" + d.dir + "/s"
-		at := func(s string) string { return filepath.Join(d.dir, s) }
-		log, err := os.Create(at("log"))
-		if err == nil {
-			err = os.WriteFile(at("moat-host"), []byte("#!/bin/sh\nexec "+moat+` --network=host "$@"`), 0o755)
-		}
-		if err != nil {
-			theDocker.err = err
-			return
-		}
-		defer log.Close()
-		d.cmd = exec.Command("unshare", "-n", "-m", "bash", "-c", daemonScript, "dockerd", "-H", d.sock, "--exec-root", at("exec"), "--pidfile", at("pid"),
-			"--data-root", at("data"), "--add-runtime", "moat="+moat, "--add-runtime", "moat-host="+at("moat-host"), "--default-runtime", "moat", "--bip", "10.99.0.1/24")
-		d.cmd.Stdout, d.cmd.Stderr = log, log
-		d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-		if theDocker.err = d.cmd.Start(); theDocker.err != nil {
-			return
-		}
-		for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-			if d.command("version").Run() == nil {
-				break
-			}
-			if time.Now().After(end) {
-				b, _ := os.ReadFile(at("log"))
-				theDocker.err = fmt.Errorf("dockerd does not start: %s", b)
-				return
-			}
-		}
-		tar := exec.Command("tar", "-C", rootfs, "-c", ".")
-		imp := d.command("import", "-", "box")
-		imp.Stdin, _ = tar.StdoutPipe()
-		if theDocker.err = tar.Start(); theDocker.err == nil {
-			theDocker.err = imp.Run()
-			tar.Wait()
-		}
+		theDocker.d = &docker{}
+		theDocker.err = theDocker.d.launch("true")
 	})
 	if theDocker.err != nil {
 		t.Fatal(theDocker.err)
 	}
 	return theDocker.d
+}
+
+// launch starts the daemon with more flags, after setup, a script, in its mount namespace, and makes the image box.
+func (d *docker) launch(setup string, flags ...string) (err error) {
+	if d.dir, err = os.MkdirTemp("", "moat-docker-"); err != nil {
+		return err
+	}
+	if err := os.Chmod(d.dir, 0o711); err != nil { // for a root that is somebody else on the host
+		return err
+	}
+	d.sock = "unix://" + d.dir + "/s"
+	at := func(s string) string { return filepath.Join(d.dir, s) }
+	log, err := os.Create(at("log"))
+	if err == nil {
+		err = os.WriteFile(at("moat-host"), []byte("#!/bin/sh\nexec "+moat+` --network=host "$@"`), 0o755)
+	}
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	d.cmd = exec.Command("unshare", append([]string{"-n", "-m", "bash", "-c", daemonScript, "dockerd", "-H", d.sock, "--exec-root", at("exec"), "--pidfile", at("pid"),
+		"--data-root", at("data"), "--add-runtime", "moat=" + moat, "--add-runtime", "moat-host=" + at("moat-host"), "--default-runtime", "moat", "--bip", "10.99.0.1/24"}, flags...)...)
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	d.cmd.Env = append(os.Environ(), "SETUP="+setup)
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := d.cmd.Start(); err != nil {
+		return err
+	}
+	for end := time.Now().Add(time.Minute); d.command("version").Run() != nil; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			b, _ := os.ReadFile(at("log"))
+			return fmt.Errorf("dockerd does not start: %s", b)
+		}
+	}
+	tar := exec.Command("tar", "-C", rootfs, "-c", ".")
+	imp := d.command("import", "-", "box")
+	imp.Stdin, _ = tar.StdoutPipe()
+	if err = tar.Start(); err == nil {
+		err = imp.Run()
+		tar.Wait()
+	}
+	return err
 }
 
 // stop ends the daemon, its containers and what it mounted.
