@@ -47,6 +47,8 @@ type Options struct {
 const (
 	reserveFDs = 256
 	maxReading = 64
+	// garbageAt is how much memory the server takes when the runtime first collects garbage.
+	garbageAt = 24 << 20
 )
 
 // Server serves one sentry.
@@ -168,7 +170,7 @@ func (s *Server) prepare(procFD int) error {
 	// The server's live heap is small and its garbage short-lived strings. Going by a percentage, the runtime would collect every two minutes, however idle, and
 	// touch much of the program again.
 	debug.SetGCPercent(-1)
-	limitMemory(0)
+	debug.SetMemoryLimit(garbageAt)
 	// The first timer makes the runtime open an epoll and an event descriptor; the next may be its scavenger's, at any time.
 	time.Sleep(time.Nanosecond)
 	// A GOMAXPROCS that was set is not updated by the runtime, which would read cgroup files for it.
@@ -176,9 +178,6 @@ func (s *Server) prepare(procFD int) error {
 	debug.SetMaxThreads(64)
 	return nil
 }
-
-// limitMemory sets when the runtime collects garbage: a handle takes up to a quarter of a KiB, and there may soon be twice as many.
-func limitMemory(handles int) { debug.SetMemoryLimit(24<<20 + int64(handles)<<10) }
 
 // work carries out requests until the connection ends. Whoever has the baton receives. It keeps it over a request that is over soon, so that no
 // other thread is woken for the next one, and passes it on before others.

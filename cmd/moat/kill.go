@@ -16,12 +16,9 @@ func killCommand() *cobra.Command {
 		Short: "Send a signal, SIGTERM if none is named, to a container's first process",
 		Args:  cobra.RangeArgs(1, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			sig := unix.SIGTERM
-			if len(args) == 2 {
-				var err error
-				if sig, err = parseSignal(args[1]); err != nil {
-					return err
-				}
+			sig, err := parseSignal(append(args, "TERM")[1])
+			if err != nil {
+				return err
 			}
 			c, err := load(args[0])
 			if err != nil {

@@ -57,10 +57,7 @@ that hold the memory and run the code of the container's.`,
 			for _, p := range l {
 				tty, command := cmp.Or(p.TTY, "?"), cmp.Or(strings.Join(p.Args, " "), "["+p.Name+"]")
 				cpu, start := time.Duration(p.CPU), time.Unix(p.Start, 0)
-				share := 0
-				if age := time.Since(start); age > 0 {
-					share = min(int(100*cpu/age), 99)
-				}
+				share := min(int(100*cpu/max(time.Since(start), 1)), 99)
 				owner := fmt.Sprint(p.UID)
 				if u, err := user.LookupId(owner); err == nil {
 					owner = u.Username

@@ -9,16 +9,11 @@ import (
 )
 
 const (
-	// firstGC is what the sentry takes, with all that the runtime needs, when it first collects garbage. Start-up leaves less of that than a collection
-	// costs in the runtime's lists, let alone in pages of the program.
-	firstGC = 16 << 20
 	// smallHeap is a live heap beside which twice as much garbage does not matter: collecting often costs more. A large one has garbage in proportion
 	// to it, down to minGCPercent, so that what fills it, a flood from the network say, costs little more than it must.
 	smallHeap    = 8 << 20
 	maxGCPercent = 200
 	minGCPercent = 50
-	// idleGC is, less a little, when the runtime collects what little there is; before the first time it does not.
-	idleGC = 110 * time.Second
 	// trimDelay is how long after a start or such a collection the program's pages are given back: what start-up leaves to timers is over by then (the
 	// last is that of names found in host directories, after a second).
 	trimDelay = 1200 * time.Millisecond
@@ -26,7 +21,9 @@ const (
 
 // tuneGC sets how much garbage is let lie, after each collection anew, and trim after one that only time has caused. It needs no goroutine: what it leaves behind tells of the next collection.
 func tuneGC(trim *time.Timer) {
-	debug.SetMemoryLimit(firstGC)
+	// The first is when the sentry takes so much, with all that the runtime needs. Start-up leaves less garbage than a collection costs in the runtime's
+	// lists, let alone in pages of the program.
+	debug.SetMemoryLimit(16 << 20)
 	debug.SetGCPercent(-1)
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	percent, last := -1, time.Now()
@@ -41,7 +38,7 @@ func tuneGC(trim *time.Timer) {
 			percent = now
 			debug.SetGCPercent(now)
 		}
-		if time.Since(last) > idleGC {
+		if time.Since(last) > 110*time.Second { // by itself the runtime collects every two minutes, however little there is
 			trim.Reset(trimDelay)
 		}
 		last = time.Now()

@@ -446,7 +446,7 @@ func (f *Failure) Error() string { return f.Text }
 func (s *Sandbox) failure() error {
 	f := &Failure{Code: boot.ExitFailure}
 	s.gofer.ended(200 * time.Millisecond)
-	sd, gd := s.sentry.ended(2*time.Second), s.gofer.ended(0)
+	sd, gd := s.sentry.ended(2*time.Second), s.gofer.ended(2*time.Second)
 	f.Words = strings.TrimSpace(s.sentry.words.String() + s.gofer.words.String())
 	var p *process
 	switch {
