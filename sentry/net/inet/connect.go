@@ -223,7 +223,7 @@ func (s *sock) renew(t *kernel.Task) {
 func (s *sock) Shutdown(how int) error {
 	ep := s.endpoint()
 	var f tcpip.ShutdownFlags
-	if how != unix.SHUT_WR {
+	if how != unix.SHUT_WR && s.tcp() { // datagrams still come
 		f |= tcpip.ShutdownRead
 	}
 	if how != unix.SHUT_RD {
@@ -245,15 +245,15 @@ func (s *sock) Shutdown(how int) error {
 	default:
 		return errno(err)
 	}
-	s.shut(f)
+	s.shut(how)
 	return errno(err)
 }
 
-func (s *sock) shut(f tcpip.ShutdownFlags) {
-	if f&tcpip.ShutdownRead != 0 {
+func (s *sock) shut(how int) {
+	if how != unix.SHUT_WR {
 		s.rdShut.Store(true)
 	}
-	if f&tcpip.ShutdownWrite != 0 {
+	if how != unix.SHUT_RD {
 		s.wrShut.Store(true)
 	}
 	ev := waiter.EventMask(allEvents)

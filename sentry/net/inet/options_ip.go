@@ -2,6 +2,7 @@ package inet
 
 import (
 	"encoding/binary"
+	"math"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -61,13 +62,6 @@ func hops(o tcpip.SockOptInt, unset, lowest int) option {
 		}}
 }
 
-// tos is IP_TOS and IPV6_TCLASS: a byte of which netstack sends all but the bits of ECN.
-func tos(o tcpip.SockOptInt, level, name int32) option {
-	return option{min: -1, max: 255,
-		get: func(s *sock, _ tcpip.Endpoint) (int, error) { return max(0, s.keptInt(level, name)), nil },
-		set: func(_ *sock, ep tcpip.Endpoint, v int) error { return errno(ep.SetSockOptInt(o, max(v, 0))) }}
-}
-
 var (
 	mcastTTL = option{min: -1, max: 255, get: intOption(tcpip.MulticastTTLOption, 0, 0).get,
 		set: func(_ *sock, ep tcpip.Endpoint, v int) error {
@@ -75,6 +69,10 @@ var (
 				v = 1
 			}
 			return errno(ep.SetSockOptInt(tcpip.MulticastTTLOption, v))
+		}}
+	tclass = option{min: -1, max: 255, get: intOption(tcpip.IPv6TrafficClassOption, 0, 0).get,
+		set: func(_ *sock, ep tcpip.Endpoint, v int) error {
+			return errno(ep.SetSockOptInt(tcpip.IPv6TrafficClassOption, max(v, 0)))
 		}}
 	mcastLoop = flagOption((*so).GetMulticastLoop, (*so).SetMulticastLoop)
 	pmtud     = option{min: 0, max: 5,
@@ -91,7 +89,7 @@ var (
 )
 
 var ipOptions = map[int32]option{
-	linux.IP_TOS:             tos(tcpip.IPv4TOSOption, linux.SOL_IP, linux.IP_TOS),
+	linux.IP_TOS:             intOption(tcpip.IPv4TOSOption, math.MinInt32, math.MaxInt32), // a byte
 	linux.IP_TTL:             hops(tcpip.IPv4TTLOption, tcpip.UseDefaultIPv4TTL, 1),
 	linux.IP_HDRINCL:         rawOnly(flagOption((*so).GetHeaderIncluded, (*so).SetHeaderIncluded)),
 	linux.IP_PKTINFO:         flagOption((*so).GetReceivePacketInfo, (*so).SetReceivePacketInfo),
@@ -112,7 +110,7 @@ var ipOptions = map[int32]option{
 var ipNeedsValue = []int32{linux.IP_TTL, linux.IP_FREEBIND, linux.IP_TRANSPARENT, linux.IP_MINTTL, linux.IP_MULTICAST_TTL, linux.IP_MULTICAST_LOOP, linux.IP_MULTICAST_ALL, linux.IP_UNICAST_IF, linux.IP_LOCAL_PORT_RANGE}
 
 var ip6Options = map[int32]option{
-	linux.IPV6_TCLASS:          tos(tcpip.IPv6TrafficClassOption, linux.SOL_IPV6, linux.IPV6_TCLASS),
+	linux.IPV6_TCLASS:          tclass,
 	linux.IPV6_UNICAST_HOPS:    hops(tcpip.IPv6HopLimitOption, tcpip.UseDefaultIPv6HopLimit, 0),
 	linux.IPV6_MULTICAST_HOPS:  mcastTTL,
 	linux.IPV6_MULTICAST_LOOP:  mcastLoop,

@@ -85,7 +85,7 @@ static void ip_options(void) {
 	int s = socket(AF_INET, SOCK_DGRAM, 0);
 	G(s, IPPROTO_IP, IP_TTL), G(s, IPPROTO_IP, IP_TOS), G(s, IPPROTO_IP, IP_MULTICAST_TTL), G(s, IPPROTO_IP, IP_MULTICAST_LOOP);
 	S(s, IPPROTO_IP, IP_TTL, 33), S(s, IPPROTO_IP, IP_TTL, 0), S(s, IPPROTO_IP, IP_TTL, 256), S(s, IPPROTO_IP, IP_TTL, -1);
-	S(s, IPPROTO_IP, IP_TOS, 0x10), S(s, IPPROTO_IP, IP_MULTICAST_TTL, 5), S(s, IPPROTO_IP, IP_MULTICAST_TTL, -1), S(s, IPPROTO_IP, IP_MULTICAST_LOOP, 0);
+	S(s, IPPROTO_IP, IP_TOS, 0x10), S(s, IPPROTO_IP, IP_TOS, 300), S(s, IPPROTO_IP, IP_TOS, -1), S(s, IPPROTO_IP, IP_TOS, INT_MAX), S(s, IPPROTO_IP, IP_MULTICAST_TTL, 5), S(s, IPPROTO_IP, IP_MULTICAST_TTL, -1), S(s, IPPROTO_IP, IP_MULTICAST_LOOP, 0);
 	S(s, IPPROTO_IP, IP_PKTINFO, 1), S(s, IPPROTO_IP, IP_RECVTTL, 1), S(s, IPPROTO_IP, IP_RECVTOS, 1), S(s, IPPROTO_IP, IP_RECVERR, 1);
 	S(s, IPPROTO_IP, IP_MTU_DISCOVER, 2), S(s, IPPROTO_IP, IP_MTU_DISCOVER, 9), S(s, IPPROTO_IP, IP_FREEBIND, 1), S(s, IPPROTO_IP, 150, 1);
 	S(s, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1), S(s, IPPROTO_IP, IP_HDRINCL, 1), G(s, IPPROTO_IP, IP_MTU), G(s, IPPROTO_TCP, TCP_NODELAY);
@@ -112,6 +112,13 @@ static void ip_options(void) {
 	close(s);
 }
 
+static void tcp_tos(void) {
+	int s = socket(AF_INET, SOCK_STREAM, 0), s6 = socket(AF_INET6, SOCK_STREAM, 0);
+	S(s, IPPROTO_IP, IP_TOS, 0x1f), S(s, IPPROTO_IP, IP_TOS, 0x1ff), S(s, IPPROTO_IP, IP_TOS, -1);
+	S(s6, IPPROTO_IPV6, IPV6_TCLASS, 0x1f), S(s6, IPPROTO_IPV6, IPV6_TCLASS, -1), S(s6, IPPROTO_IPV6, IPV6_TCLASS, 0x1ff);
+	close(s), close(s6);
+}
+
 static void ip6_options(void) {
 	int s = socket(AF_INET6, SOCK_DGRAM, 0);
 	G(s, IPPROTO_IPV6, IPV6_UNICAST_HOPS), G(s, IPPROTO_IPV6, IPV6_MULTICAST_HOPS), G(s, IPPROTO_IPV6, IPV6_V6ONLY), G(s, IPPROTO_IPV6, IPV6_TCLASS);
@@ -132,5 +139,6 @@ int main(void) {
 	sub(tcp_options);
 	sub(inherited);
 	sub(ip_options);
+	sub(tcp_tos);
 	sub(ip6_options);
 }

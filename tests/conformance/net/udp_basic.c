@@ -222,6 +222,34 @@ static void timeouts(void) {
 	close(s);
 }
 
+// shut: what comes after shutdown(2) is received all the same; only a wait ends.
+static void shut(void) {
+	for (int linked = 0; linked < 2; linked++) {
+		int s = udp("127.0.0.1"), t = udp("127.0.0.1");
+		struct sockaddr_in a = in4("127.0.0.1", port_of(s)), b = in4("127.0.0.1", port_of(t));
+		connect(t, SA(a));
+		if (linked)
+			connect(s, SA(b));
+		send(t, "abc", 3, 0);
+		R(shutdown(s, SHUT_RD));
+		EV("shut, with data", s);
+		V(recv(s, buf, 9, 0));
+		EV("shut", s);
+		V(recv(s, buf, 9, 0));
+		V(recv(s, buf, 9, MSG_DONTWAIT));
+		V(send(t, "abcd", 4, 0));
+		V(recv(s, buf, 9, MSG_DONTWAIT));
+		V(sendto(s, "ab", 2, 0, SA(b)));
+		V(recv(t, buf, 9, 0));
+		R(shutdown(s, SHUT_RDWR));
+		V(sendto(s, "ab", 2, MSG_NOSIGNAL, SA(b)));
+		V(send(t, "abcde", 5, 0));
+		EV("shut for both", s);
+		V(recv(s, buf, 9, MSG_DONTWAIT));
+		close(s), close(t);
+	}
+}
+
 static void ports(void) {
 	int s = udp("127.0.0.1"), t = udp(0), one = 1;
 	struct sockaddr_in a = in4("127.0.0.1", port_of(s));
@@ -246,4 +274,5 @@ int main(void) {
 	sub(v6);
 	sub(timeouts);
 	sub(ports);
+	sub(shut);
 }
