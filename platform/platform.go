@@ -106,7 +106,7 @@ type AddressSpace interface {
 	Release()
 }
 
-// Thread is the host side of one guest thread. All but Interrupt, Clock and SetIdentity are called by one goroutine, which
+// Thread is the host side of one guest thread. All but Interrupt and Clock are called by one goroutine, which
 // also made it (AddressSpace.NewThread). A platform that needs it on one OS thread locks it to that until Release.
 type Thread interface {
 	// Run loads regs, executes guest code until something happens, and stores the registers back in regs.
@@ -136,7 +136,7 @@ type Thread interface {
 	// Park says that the thread will not be run soon: its call waits for something. It need not be told of the next Run.
 	Park()
 
-	// SetIdentity publishes what calls answered in place may answer. A platform that answers none ignores it.
+	// SetIdentity publishes, between runs, what calls answered in place may answer. A platform that answers none ignores it.
 	SetIdentity(id Identity)
 
 	// Signals are the words that calls answered in place may change; nil on a platform that answers none. They are the thread's until Release.
