@@ -59,8 +59,10 @@ type Watcher interface {
 // Attender is implemented by a Platform whose goroutines look for what guests do: who looks anyway can look after a descriptor, too, which costs no wake.
 type Attender interface {
 	// Attend has poll called, by one goroutine at a time, when fd may have something to read. poll takes some of it without waiting and says whether there
-	// was any. fd stays open. It is called before there are address spaces.
-	Attend(fd int, poll func() bool)
+	// was any. flush, which may be called by several at once, sends what was held back while Looks. fd stays open. Attend is called before there are address spaces.
+	Attend(fd int, poll func() bool, flush func())
+	// Looks reports whether flush is called within microseconds: what was held back before that needs nobody else.
+	Looks() bool
 }
 
 // Counter is implemented by a Platform that counts what it does.

@@ -38,6 +38,8 @@ const (
 	crowdLooks = 256
 	// visitLooks is how long between two looks at the sources, a host call each.
 	visitLooks = 4 * moreLooks
+	// flushLooks is after how long in which no guest called what was held back for a batch is sent, and after how many rounds it is sent anyway.
+	flushLooks = 4 * moreLooks
 	// maxHold is how many hand-overs pass at most before polling for a crowd is tried again.
 	maxHold = 64 * retry
 )
@@ -113,7 +115,11 @@ func (t *thread) await(spin int, woken bool) (slept bool, err error) {
 				b.vain(0)
 			}
 			// The poller, if it is another, may wait for this OS thread.
-			if t.alone++; t.alone%16 == 0 && !t.polls {
+			switch t.alone++; {
+			case t.alone%16 != 0:
+			case t.polls:
+				b.flush()
+			default:
 				gsync.Goyield()
 			}
 			return false, nil

@@ -276,8 +276,11 @@ func (b *board) poll(t *thread, budget int) bool {
 	b.home.Store(int32(stub.CPU()))
 	crowd := b.crowded()
 	var due due
-	for i := 0; i < budget; i += moreLooks {
+	for i, n := 0, 1; i < budget; i, n = i+moreLooks, n+1 {
 		due.check(b)
+		if i == flushLooks || n%flushLooks == 0 {
+			b.flush()
+		}
 		if b.scan(false) > 0 {
 			if crowd {
 				b.vain(int32(i))
@@ -354,6 +357,7 @@ func (b *board) endPoll(t *thread) {
 	b.poller.Store(false)
 	b.settle()
 	b.giveBack()
+	b.flush()
 	spinning().Add(-1)
 }
 

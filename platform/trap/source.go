@@ -10,18 +10,30 @@ import (
 // source is a descriptor that is attended. Its goroutine waits in the host for it, wakes up for the first that comes and lends it to the poller, if there is one by
 // then: what comes while somebody polls wakes nobody.
 type source struct {
-	poll func() bool
-	fd   unix.PollFd
+	poll  func() bool
+	flush func()
+	fd    unix.PollFd
+	// busy is set by who polls: one that ends to poll may give back what the next has begun to look at.
+	busy atomic.Bool
 	// lent: the poller looks. Who clears it does from then on; back tells the source's goroutine that it shall.
 	lent atomic.Bool
 	back chan struct{}
 }
 
 // Attend implements platform.Attender.
-func (p *Platform) Attend(fd int, poll func() bool) {
-	s := &source{poll: poll, fd: unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}, back: make(chan struct{}, 1)}
+func (p *Platform) Attend(fd int, poll func() bool, flush func()) {
+	s := &source{poll: poll, flush: flush, fd: unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}, back: make(chan struct{}, 1)}
 	p.board.sources = append(p.board.sources, s)
 	go p.board.serve(s)
+}
+
+// Looks implements platform.Attender: who ends to poll flushes after that.
+func (p *Platform) Looks() bool { return p.board.poller.Load() }
+
+func (b *board) flush() {
+	for _, s := range b.sources {
+		s.flush()
+	}
 }
 
 func (b *board) serve(s *source) {
@@ -29,9 +41,13 @@ func (b *board) serve(s *source) {
 		s.wait()
 		// What this makes ready runs here, one after the other, and wakes no other OS threads.
 		spinning().Add(1)
+		for !s.busy.CompareAndSwap(false, true) {
+			gsync.Goyield()
+		}
 		for s.poll() {
 			gsync.Goyield()
 		}
+		s.busy.Store(false)
 		spinning().Add(-1)
 		if s.lent.Store(true); b.poller.Load() || !s.lent.Swap(false) {
 			<-s.back
@@ -42,7 +58,10 @@ func (b *board) serve(s *source) {
 // visit looks at the sources that are lent and reports whether there was something. The poller calls it.
 func (b *board) visit() (found bool) {
 	for _, s := range b.sources {
-		found = s.lent.Load() && s.poll() || found
+		if s.lent.Load() && s.busy.CompareAndSwap(false, true) {
+			found = s.poll() || found
+			s.busy.Store(false)
+		}
 	}
 	return found
 }

@@ -9,7 +9,7 @@ import (
 	"moat/platform/stub"
 )
 
-// TestSource: what a descriptor has is taken, whoever looks: the source's goroutine or a poller, by turns and never both.
+// TestSource: what a descriptor has is taken, whoever looks: the source's goroutine or a poller, by turns and never both; and who ends to poll flushes.
 func TestSource(t *testing.T) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
@@ -18,7 +18,8 @@ func TestSource(t *testing.T) {
 	b := &board{bells: &stub.Bells{}}
 	var inside atomic.Bool
 	taken := make(chan byte, 1)
-	(&Platform{board: b}).Attend(fds[0], func() bool {
+	p, flushed := &Platform{board: b}, 0
+	p.Attend(fds[0], func() bool {
 		if inside.Swap(true) {
 			t.Error("two look at once")
 		}
@@ -29,7 +30,7 @@ func TestSource(t *testing.T) {
 		}
 		taken <- c[0]
 		return true
-	})
+	}, func() { flushed++ })
 	write := func(c byte) {
 		if n, err := unix.Write(fds[1], []byte{c}); n != 1 {
 			t.Fatal(err)
@@ -65,6 +66,12 @@ func TestSource(t *testing.T) {
 			}
 			expect(2)
 		}
-		b.endPoll(poller)
+		if !p.Looks() {
+			t.Fatal("nobody says that the poller looks")
+		}
+		before := flushed
+		if b.endPoll(poller); p.Looks() || flushed == before {
+			t.Fatal("what was held back is not sent when the poll ends")
+		}
 	}
 }

@@ -36,6 +36,9 @@
 // the guests share the others as long as it finds an event every 5 us that is soon answered; where calls are rarer or long nobody polls: a guest thread then wakes
 // the watchman of its CPU, and one wake serves all that have events by then.
 //
+// Frames that calls send wait, while somebody polls, until no guest has called for a microsecond, and then leave by one host call (source.go): the guest does not look for an
+// answer while the host delivers each, and who is sent to wakes once.
+//
 // Tried and left: a futex for each thread with an OS thread of the sentry's behind it (each blocking call then wakes two threads of the runtime's);
 // runtime.Gosched between looks (it wakes an OS thread each time); that a thread becomes the poller before its guest goes on (where both sides happen to share a CPU, the
 // guest then looks in vain for 60 us); guests where the host puts them (one that lands on the poller's CPU stays there, and each hand-over takes

@@ -118,7 +118,7 @@ var Platforms = map[string][]Rule{}
 // links is what a sandbox with interfaces of its own calls beyond that.
 var links = []Rule{
 	{"recvmmsg", unix.SYS_RECVMMSG, args{free, free, free, eq(unix.MSG_DONTWAIT), eq(0)}, "frames from a packet socket"},
-	{"writev", unix.SYS_WRITEV, all, "frames to a packet socket, which is bound to its interface"},
+	{"sendmmsg", unix.SYS_SENDMMSG, args{free, free, free, eq(unix.MSG_DONTWAIT)}, "frames to a packet socket, which is bound to its interface"},
 }
 
 // host is what a sandbox whose sockets are the host's calls beyond that (--network host).

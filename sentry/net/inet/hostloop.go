@@ -164,9 +164,9 @@ func (l *loopLink) toServer(pkt *stack.PacketBuffer) bool {
 
 // send gives the host's kernel a packet. What it does not take is lost.
 func (l *loopLink) send(ip []byte) {
-	var h [header.EthernetMinimumSize]byte
-	binary.BigEndian.PutUint16(h[12:], uint16(ipv4.ProtocolNumber))
-	_ = rawfile.NonBlockingWriteIovec(l.FD, []unix.Iovec{rawfile.IovecFromBytes(h[:]), rawfile.IovecFromBytes(ip)})
+	b := make([]byte, header.EthernetMinimumSize, header.EthernetMinimumSize+len(ip))
+	binary.BigEndian.PutUint16(b[12:], uint16(ipv4.ProtocolNumber))
+	_ = rawfile.NonBlockingWrite(l.FD, append(b, ip...))
 }
 
 // receive takes what the host's kernel sends by its lo.

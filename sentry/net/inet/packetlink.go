@@ -2,6 +2,7 @@ package inet
 
 import (
 	"encoding/binary"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -23,8 +24,9 @@ const (
 	vnetValid     = 2
 	vnetTCP4      = 1
 	vnetTCP6      = 4
-	// batch is how many frames one call receives.
-	batch = 8
+	// batch is how many frames one call receives, outBatch how many one sends.
+	batch    = 8
+	outBatch = 32
 	// smallFrame holds a frame of an Ethernet without segments that the host has joined, bigFrame the rest of one with.
 	smallFrame = 2048
 	bigFrame   = 65536
@@ -49,6 +51,12 @@ type packetLink struct {
 	slots    []slot // never moves: the host is given its addresses
 	hdrs     [batch]rawfile.MMsgHdr
 	receives atomic.Bool
+
+	outMu sync.Mutex
+	// out are the frames that wait to be sent together, as many as queued. +checklocks:outMu
+	out     [outBatch]frame
+	outHdrs [outBatch]rawfile.MMsgHdr
+	queued  int
 }
 
 // newPacketLink takes over the descriptor of l.
@@ -67,7 +75,7 @@ func (p *packetLink) Attach(d stack.NetworkDispatcher) {
 	switch {
 	case p.receives.Swap(true):
 	case p.attender != nil:
-		p.attender.Attend(p.fd, p.receive)
+		p.attender.Attend(p.fd, p.receive, p.flush)
 	default:
 		go func() {
 			for fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}; ; {
@@ -168,37 +176,70 @@ func whole(pkt *stack.PacketBuffer) bool {
 	return ok && (next() == uint8(header.TCPProtocolNumber) || next() == uint8(header.UDPProtocolNumber))
 }
 
+// frame is one that is to be sent. The host is given the addresses of vnet and of what pkt has.
+type frame struct {
+	pkt  *stack.PacketBuffer
+	vnet [vnetSize]byte
+	iov  []unix.Iovec
+}
+
 // WritePackets implements stack.LinkEndpoint. What the host does not take is lost, as on a wire.
 func (p *packetLink) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
-	done := 0
+	p.outMu.Lock()
+	defer p.outMu.Unlock()
 	for _, pkt := range pkts.AsSlice() {
-		views := pkt.AsSlices()
-		var arr [8]unix.Iovec
-		iov := arr[:0]
-		var h [vnetSize]byte
+		f, h := &p.out[p.queued], &p.outHdrs[p.queued].Msg
+		f.pkt, f.iov = pkt.IncRef(), f.iov[:0]
 		if p.gso {
-			p.vnetHeader(h[:], pkt)
-			iov = append(iov, rawfile.IovecFromBytes(h[:]))
+			p.vnetHeader(&f.vnet, pkt)
+			f.iov = append(f.iov, rawfile.IovecFromBytes(f.vnet[:]))
 		}
-		for _, v := range views {
-			if len(v) > 0 {
-				iov = append(iov, rawfile.IovecFromBytes(v))
-			}
+		views, skip := pkt.AsViewList()
+		for v := views.Front(); v != nil; v = v.Next() {
+			b := v.AsSlice()
+			k := min(skip, len(b))
+			f.iov, skip = rawfile.AppendIovecFromBytes(f.iov, b[k:], rawfile.MaxIovs), skip-k
 		}
-		if len(iov) > rawfile.MaxIovs {
-			return done, &tcpip.ErrMessageTooLong{}
+		if len(f.iov) > 0 {
+			h.Iov = &f.iov[0]
 		}
-		if errno := rawfile.NonBlockingWriteIovec(p.fd, iov); errno != 0 {
-			return done, tcpip.TranslateErrno(errno)
+		h.SetIovlen(len(f.iov))
+		if p.queued++; p.queued == outBatch {
+			p.flushLocked()
 		}
-		done++
 	}
-	return done, nil
+	if p.attender == nil || !p.attender.Looks() {
+		p.flushLocked()
+	}
+	return pkts.Len(), nil
+}
+
+// flush sends what waits.
+func (p *packetLink) flush() {
+	p.outMu.Lock()
+	defer p.outMu.Unlock()
+	p.flushLocked()
+}
+
+// flushLocked is flush. +checklocks:p.outMu
+func (p *packetLink) flushLocked() {
+	for done := 0; done < p.queued; {
+		n, errno := rawfile.NonBlockingSendMMsg(p.fd, p.outHdrs[done:p.queued])
+		if errno != 0 {
+			n = 1
+		}
+		done += n
+	}
+	for i := range p.out[:p.queued] {
+		p.out[i].pkt.DecRef()
+	}
+	p.queued = 0
 }
 
 // vnetHeader describes a packet whose checksum is not made, or that the host is to cut.
-func (p *packetLink) vnetHeader(h []byte, pkt *stack.PacketBuffer) {
+func (p *packetLink) vnetHeader(h *[vnetSize]byte, pkt *stack.PacketBuffer) {
 	o := &pkt.GSOOptions
+	*h = [vnetSize]byte{}
 	if o.Type == stack.GSONone || !o.NeedsCsum {
 		return
 	}

@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
-	"os"
+	"net"
 	"runtime"
 	"slices"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -130,22 +131,90 @@ func TestVnetHeader(t *testing.T) {
 	pkt.LinkHeader().Push(14)
 	pkt.GSOOptions = stack.GSO{Type: stack.GSOTCPv6, NeedsCsum: true, CsumOffset: 16, MSS: 1400, L3HdrLen: 20}
 	var h [vnetSize]byte
-	p.vnetHeader(h[:], pkt)
+	p.vnetHeader(&h, pkt)
 	if want := [vnetSize]byte{1, vnetTCP6, 54, 0, 0x78, 5, 34, 0, 16, 0}; h != want {
 		t.Fatal(h, want)
 	}
+}
+
+// looker is a platform that looks as long as it says so.
+type looker struct{ looks bool }
+
+func (*looker) Attend(int, func() bool, func()) {}
+func (l *looker) Looks() bool                   { return l.looks }
+
+// TestBatch: frames wait for each other while somebody looks, and only then; they go out whole and in order, but for one that the host refuses.
+func TestBatch(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[0])
+	defer unix.Close(fds[1])
+	look := &looker{looks: true}
+	p := &packetLink{fd: fds[0], attender: look}
+	next := 0
+	send := func(sizes ...int) {
+		var l stack.PacketBufferList
+		defer l.DecRef()
+		for _, n := range sizes {
+			pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{ReserveHeaderBytes: 20, Payload: buffer.MakeWithData(bytes.Repeat([]byte{byte(next)}, n))})
+			pkt.LinkHeader().Push(14)[13] = byte(next)
+			l.PushBack(pkt)
+			next++
+		}
+		if n, _ := p.WritePackets(l); n != len(sizes) {
+			t.Fatalf("%d of %d taken", n, len(sizes))
+		}
+	}
+	big := make([]byte, 1<<20)
+	expect := func(numbers ...int) {
+		t.Helper()
+		for _, want := range numbers {
+			if n, err := unix.Read(fds[1], big); n != 14+want || err != nil || big[13] != byte(want) || big[n-1] != byte(want) {
+				t.Fatalf("frame %d: %d bytes of %d, %v", want, n, big[13], err)
+			}
+		}
+		if n, err := unix.Read(fds[1], big); err != unix.EAGAIN {
+			t.Fatalf("%d bytes more, %v", n, err)
+		}
+	}
+	next = 1
+	send(1)
+	send(2, 3)
+	expect()
+	p.flush()
+	expect(1, 2, 3)
+	send(4)
+	look.looks = false
+	send(5)
+	expect(4, 5)
+	send(6, len(big), 8)
+	expect(6, 8)
+	look.looks = true
+	var all []int
+	for next <= 8+outBatch {
+		all = append(all, next)
+		send(next)
+	}
+	expect(all...)
 }
 
 // TestRelieve: a neighbour that does not answer is given up after many packets to it, and not after a few. As long as there are many, connections are made by SYN
 // cookies.
 func TestRelieve(t *testing.T) {
 	n, p := testLink(t)
-	null, err := os.OpenFile("/dev/null", os.O_WRONLY, 0)
+	null, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	p.fd = int(null.Fd())
+	raw, _ := null.SyscallConn()
+	_ = raw.Control(func(fd uintptr) { p.fd = int(fd) })
+	// What does not fit is dropped.
+	if err := unix.Connect(p.fd, &unix.SockaddrInet4{Port: null.LocalAddr().(*net.UDPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
 	s := &Stack{net: n}
 	s.once.Do(func() {})
 	n.AddRoute(tcpip.Route{Destination: header.IPv4EmptySubnet, NIC: 2})
