@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -10,6 +11,13 @@ import (
 
 	"moat/cmd/moat/container"
 )
+
+// event is what is printed, a line each.
+type event struct {
+	Type string `json:"type"`
+	ID   string `json:"id"`
+	Data any    `json:"data,omitempty"`
+}
 
 func eventsCommand() *cobra.Command {
 	var stats bool
@@ -22,32 +30,45 @@ func eventsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		type event struct {
-			Type string `json:"type"`
-			ID   string `json:"id"`
-			Data any    `json:"data,omitempty"`
-		}
 		out := json.NewEncoder(os.Stdout)
-		ooms := uint64(0)
-		for first := true; ; first = false {
-			s, err := c.Stats()
+		print := func(kind string, data any, err error) error {
 			if err != nil {
-				if !first && c.Status() == container.Stopped {
+				return err
+			}
+			return out.Encode(&event{kind, id, data})
+		}
+		s, err := c.Stats()
+		if err = print("stats", s, err); err != nil || stats {
+			return err
+		}
+		killed := make(chan error)
+		go func(seen uint64) {
+			for n := seen; ; seen = n {
+				var err error
+				if n, err = c.AwaitOOM(seen); err == nil && n == seen {
+					err = container.ErrNotRunning
+				}
+				killed <- err
+			}
+		}(s.OOMKills)
+		for tick := time.Tick(interval); err == nil; {
+			select {
+			case err = <-killed:
+				if errors.Is(err, container.ErrNotRunning) {
+					if c.ExitStatus().OOM {
+						return print("oom", nil, nil)
+					}
 					return nil
 				}
-				return err
-			}
-			if err := out.Encode(&event{"stats", id, s}); err != nil || stats {
-				return err
-			}
-			if s.OOMKills > ooms && !first {
-				if err := out.Encode(&event{Type: "oom", ID: id}); err != nil {
-					return err
+				err = print("oom", nil, err)
+			case <-tick:
+				s, err = c.Stats()
+				if err = print("stats", s, err); errors.Is(err, container.ErrNotRunning) {
+					err = nil // whoever waits for killed processes has more to say
 				}
 			}
-			ooms = s.OOMKills
-			time.Sleep(interval)
 		}
+		return err
 	})
 	cmd.Flags().BoolVar(&stats, "stats", false, "print the statistics once")
 	cmd.Flags().DurationVar(&interval, "interval", 5*time.Second, "time between statistics")

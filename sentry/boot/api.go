@@ -127,6 +127,8 @@ type ExitStatus struct {
 	Code, Signal int
 	// Lost is not "" if the process was killed because the host has taken a part of it away, and says so.
 	Lost string
+	// OOM: the sandbox has used up its cgroup's memory because the first process had none left.
+	OOM bool
 }
 
 // Shell is the status as a shell's $?: 128+n for signal n.

@@ -33,6 +33,10 @@ type process struct {
 // prepare makes a process that is ready to run. It owns the files of p.
 func (b *container) prepare(p *process, a *Process, unkillable bool) error {
 	args, err := b.processArgs(a)
+	var schedule func(*kernel.Task)
+	if err == nil {
+		schedule, err = scheduling(a.Spec)
+	}
 	if err != nil {
 		closeAll(p.files)
 		p.files = nil
@@ -55,6 +59,7 @@ func (b *container) prepare(p *process, a *Process, unkillable bool) error {
 		}
 		return execError(args.Filename, err)
 	}
+	schedule(p.tg.Leader())
 	p.pid = p.tg.PIDIn(b.ns.PIDForChildren)
 	return nil
 }

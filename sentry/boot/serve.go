@@ -172,7 +172,7 @@ func (b *sandbox) initOOM() {
 	if limit == 0 {
 		return
 	}
-	record(ExitStatus{Signal: int(unix.SIGKILL)})
+	record(ExitStatus{Signal: int(unix.SIGKILL), OOM: true})
 	const step = 1 << 20
 	var hold [][]byte
 	for n := uint64(0); n < 2*Overhead(limit); n += step {

@@ -40,6 +40,14 @@ func TestConfig(t *testing.T) {
 		}, "grep -E 'Cap(Prm|Eff|Bnd)' /proc/self/status | while read a b; do echo $b; done; grep NoNewPrivs /proc/self/status",
 			strings.Repeat("0000000000000020\n", 3) + "NoNewPrivs:\t1\n"},
 		"environment": {func(r *runtime) { r.spec.Process.Env = append(r.spec.Process.Env, "A=1", "HOME=", "A=2") }, "env | grep -E '^(A|HOME)='", "HOME=/root\nA=2\n"},
+		"scheduler": {func(r *runtime) {
+			r.spec.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedBatch, Nice: 7}
+			r.spec.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 5}
+		}, "set -- $(cat /proc/$$/stat); echo ${19} ${40} ${41}; busybox ionice -p $$", "7 0 3\nbest-effort: prio 5\n"},
+		"real-time scheduler": {func(r *runtime) {
+			r.spec.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedRR, Priority: 9, Flags: []specs.LinuxSchedulerFlag{specs.SchedFlagResetOnFork}}
+			r.spec.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_IDLE}
+		}, "set -- $(cat /proc/$$/stat); echo ${19} ${40} ${41}; set -- $(cat /proc/self/stat); echo ${40} ${41}; busybox ionice -p $$", "0 9 2\n0 0\nidle\n"},
 		"masked twice": {func(r *runtime) { r.spec.Linux.MaskedPaths = []string{"/etc", "/tmp", "/etc"} },
 			"grep -c ' /etc ' /proc/mounts; stat -c %d /etc /tmp | uniq | wc -l", "1\n1\n"},
 		"dangling symlink": {func(r *runtime) {
@@ -190,7 +198,13 @@ func TestRefused(t *testing.T) {
 		"linux.seccomp: defaultAction":    func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_FLY"} },
 		"linux.uidMappings":               func(s *specs.Spec) { s.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 1000, Size: 1000}} },
 		"linux.resources.memory.limit":    func(s *specs.Spec) { s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(1 << 20))} },
-		"linux.rootfsPropagation":         func(s *specs.Spec) { s.Linux.RootfsPropagation = "sideways" },
+		"process.scheduler.policy":        func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedDeadline} },
+		"process.scheduler.priority: 0":   func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedFIFO} },
+		"process.scheduler.nice: 20":      func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedOther, Nice: 20} },
+		"process.ioPriority": func(s *specs.Spec) {
+			s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_RT, Priority: 8}
+		},
+		"linux.rootfsPropagation": func(s *specs.Spec) { s.Linux.RootfsPropagation = "sideways" },
 		"mounts: proc on /proc": func(s *specs.Spec) {
 			root := filepath.Join(os.TempDir(), filepath.Base(s.Root.Path)+"-link")
 			os.CopyFS(root, os.DirFS(s.Root.Path))

@@ -157,6 +157,11 @@ func (c *Container) Processes() (l []boot.ProcessInfo, err error) {
 	return l, c.Call("Processes", c.ID, &l)
 }
 
+// AwaitOOM returns how many of the container's processes were killed for want of memory, once that is more than seen or the container has ended.
+func (c *Container) AwaitOOM(seen uint64) (kills uint64, err error) {
+	return kills, c.Call("AwaitOOM", &boot.AwaitOOMArgs{ID: c.ID, Seen: seen}, &kills)
+}
+
 // Usage tells what the guest uses.
 func (c *Container) Usage() (u boot.Usage, err error) {
 	return u, c.Call("Usage", c.ID, &u)

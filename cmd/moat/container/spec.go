@@ -26,8 +26,8 @@ func (o *Options) applyLinux() error {
 	if p.SelinuxLabel != "" {
 		o.warn("process.selinuxLabel: ignored: the host's kernel does not see the container's processes")
 	}
-	if p.Scheduler != nil || p.IOPriority != nil || p.ExecCPUAffinity != nil {
-		o.warn("process.scheduler, ioPriority and execCPUAffinity: ignored")
+	if p.ExecCPUAffinity != nil {
+		o.warn("process.execCPUAffinity: ignored")
 	}
 	var err error
 	if o.sandbox, o.isSandbox, err = podOf(s.Annotations, o.ID); err != nil {

@@ -208,6 +208,7 @@ func genStat(s subject, ctx vfs.Context, b *bytes.Buffer) error {
 	}
 	cutime, cstime = tg.ChildCPUTimes()
 	policy, rtprio := t.SchedPolicy()
+	policy &^= linux.SCHED_RESET_ON_FORK
 	nice := t.Nice()
 	prio := 20 + nice
 	if rtprio > 0 {
