@@ -152,8 +152,15 @@ func (t *Task) doSyscall() {
 		t.regsReplaced = false
 		return
 	}
+	starved := false
+	if m := t.mm.Load(); m != nil {
+		starved = m.Starved()
+	}
 	if err == nil {
 		r.Rax = uint64(ret)
+		if starved && t.shortOfMemory() {
+			t.outOfMemory() // a copy ended short of what was asked for
+		}
 		return
 	}
 	errno := toErrno(err)

@@ -170,8 +170,14 @@ func (mm *MemoryManager) copyFault(addr uint64, n int, at hostarch.AccessType, f
 	}
 	a, b := mm.window(sp, page)
 	end := min(sp.End, pageUp(addr+uint64(n)), page+maxAround)
-	return mm.ensure(sp, page, end, min(a, page), max(b, end), access{at: at, foreign: true})
+	if err = mm.ensure(sp, page, end, min(a, page), max(b, end), access{at: at, foreign: true}); err == unix.ENOMEM {
+		mm.starved.Store(true)
+	}
+	return err
 }
+
+// Starved reports, once, whether a copy to or from the guest got no memory for its pages since it was last called.
+func (mm *MemoryManager) Starved() bool { return mm.starved.Load() && mm.starved.Swap(false) }
 
 // errForce: a forced access needs what the mapping does not allow.
 var errForce = &FaultError{}

@@ -76,6 +76,8 @@ type MemoryManager struct {
 	texts *Texts
 
 	users atomic.Int64
+	// starved: see Starved.
+	starved atomic.Bool
 
 	mu sync.RWMutex
 	// vmas are the mappings. +checklocks:mu

@@ -30,5 +30,11 @@ counted True
 		if r.code != 137 {
 			t.Errorf("want 137\n%v", r)
 		}
+		// A call that gets no memory for more of its buffer does not end short: what has it is killed.
+		r = sandbox{platform: p, flags: []string{"--memory=64M"}}.run(t, "/usr/bin/python3", "-c",
+			"import mmap; m = [mmap.mmap(-1, 40 << 20) for _ in range(2)]; f = open('/dev/zero', 'rb', 0); print([f.readinto(x) for x in m])")
+		if r.code != 137 {
+			t.Errorf("a read into more memory than there is: want 137\n%v", r)
+		}
 	})
 }
