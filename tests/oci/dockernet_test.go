@@ -104,6 +104,8 @@ func dockerNetwork(t *testing.T, d *docker) {
 		if s := in(t, a, "busybox ping -6 -c 1 -W 5 "+addr+" | grep -o ' 0% packet loss'"); s != " 0% packet loss" {
 			t.Errorf("ping: %q", s)
 		}
+		// Until the host knows that the bridge's address is nobody else's, it connects with one of another link.
+		eventually(t, "the address of the bridge", func() bool { return d.host(t, "ip -6 -o addr show tentative to fd98:2::/64") == "" })
 		if s := d.host(t, "busybox wget -qO- http://["+addr+"]/"); s != "v6" {
 			t.Errorf("from the host: %q", s)
 		}
