@@ -383,7 +383,8 @@ func readPages(f memmap.File, dst []byte, off uint64) error {
 func (mm *MemoryManager) window(sp *spans.Span[vma], addr uint64) (a, b uint64) {
 	v := &sp.Val
 	w := uint64(minAround)
-	v.goesOn = addr-v.lastUp < max(uint64(v.around), pageSize) || addr+pageSize == v.lastDn
+	up := addr-v.lastUp < max(uint64(v.around), pageSize)
+	v.goesOn = up || addr+pageSize == v.lastDn
 	switch {
 	case v.flags&vmRandRead != 0:
 		w = pageSize
@@ -399,7 +400,7 @@ func (mm *MemoryManager) window(sp *spans.Span[vma], addr uint64) (a, b uint64) 
 	if w > pageSize && w < maxAround && addr&(w-1) > w/2 {
 		b = min(b+w, sp.End)
 	}
-	if addr-v.lastUp < max(uint64(v.around), pageSize) {
+	if up {
 		a, b = max(v.lastUp, sp.Start), min((addr+w)&^(min(w, minAround)-1), sp.End) // what lies before it was brought in before
 	}
 	v.around, v.lastUp, v.lastDn = uint32(w), b, a
