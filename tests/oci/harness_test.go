@@ -269,4 +269,10 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
+// processesOf is how many processes of the host have dir in their command line, but for the grep that looks.
+func processesOf(dir string) int {
+	out, _ := exec.Command("sh", "-c", "grep -l -a -- "+dir+" /proc/[0-9]*/cmdline 2>/dev/null").Output()
+	return len(strings.Fields(string(out))) - 1
+}
+
 func lines(s string) int { return bytes.Count([]byte(s), []byte("\n")) }

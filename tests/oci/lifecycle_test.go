@@ -394,8 +394,5 @@ func TestInterrupted(t *testing.T) {
 		}
 	}
 	r.ok("delete", "--force", "c")
-	eventually(t, "the end of every process of "+r.root, func() bool {
-		out, _ := exec.Command("sh", "-c", "grep -l -a -- "+r.root+" /proc/[0-9]*/cmdline 2>/dev/null").Output()
-		return len(strings.Fields(string(out))) <= 1 // grep itself
-	})
+	eventually(t, "the end of every process of "+r.root, func() bool { return processesOf(r.root) <= 0 })
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -45,10 +44,7 @@ func TestMany(t *testing.T) {
 		}
 	}
 	all("delete", "--force")
-	eventually(t, "the end of every process of "+r.root, func() bool {
-		out, _ := exec.Command("sh", "-c", "grep -l -a -- "+r.root+" /proc/[0-9]*/cmdline 2>/dev/null").Output()
-		return len(strings.Fields(string(out))) <= 1 // grep itself
-	})
+	eventually(t, "the end of every process of "+r.root, func() bool { return processesOf(r.root) <= 0 })
 	if b, err := os.ReadFile("/proc/self/mountinfo"); err != nil || bytes.Contains(b, []byte(r.root)) || bytes.Contains(b, []byte(r.bundle)) {
 		t.Errorf("mounts are left: %s, %v", b, err)
 	}

@@ -110,9 +110,8 @@ func (p *podman) close() {
 	if err := os.RemoveAll(p.dir); err != nil {
 		p.t.Errorf("left behind: %v", err)
 	}
-	out, _ := exec.Command("sh", "-c", "grep -l -a -- "+p.dir+" /proc/[0-9]*/cmdline 2>/dev/null").Output()
-	if n := len(strings.Fields(string(out))); n > 1 { // grep itself
-		p.t.Errorf("%d processes are left behind", n-1)
+	if n := processesOf(p.dir); n > 0 {
+		p.t.Errorf("%d processes are left behind", n)
 	}
 }
 
