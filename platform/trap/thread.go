@@ -436,8 +436,8 @@ func (t *thread) SetIdentity(id platform.Identity) {
 	}
 	c := t.area.Control()
 	c.Opaque.Store(1)
-	if !platform.InvariantTSC() {
-		id.Sleeps = 0
+	if t.clock.Mark() == nil {
+		id.Sleeps = 0 // the thread counts ticks of a counter that there is not
 	}
 	t.clock.Idle(t.area.Nap(id.Sleeps))
 	if !id.Valid {
