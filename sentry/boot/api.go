@@ -32,6 +32,8 @@ type Mount struct {
 	Overlay bool
 	// Options are the mount options of config.json that the sentry has to honour (nosuid, nodev, noexec, ...).
 	Options []string
+	// UIDMappings and GIDMappings are this mount's own: the files' IDs are their first column, the container sees the second.
+	UIDMappings, GIDMappings []specs.LinuxIDMapping
 	// Source is shown in /proc/mounts.
 	Source string
 }

@@ -1,14 +1,13 @@
 package boot
 
 import (
-	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 
 	"moat/platform"
@@ -128,23 +127,34 @@ func (b *sandbox) makeKernel(c *Config, host *Host) (err error) {
 
 // userNamespace is the user namespace of all containers. Its parent's IDs are the host's, as the gofer has them: that maps the owners of files.
 func userNamespace(l *Spec) (*auth.UserNamespace, error) {
+	ns, err := mappings(l.UIDMappings, l.GIDMappings)
+	if err == nil && (uint32(ns.MapToKUID(0)) == auth.NoID || uint32(ns.MapToKGID(0)) == auth.NoID) {
+		err = errors.New("0 is not mapped")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("linux.uidMappings, linux.gidMappings: %w", err)
+	}
+	return ns, nil
+}
+
+// mappings is a user namespace with these maps; without any, each ID is itself.
+func mappings(uids, gids []specs.LinuxIDMapping) (*auth.UserNamespace, error) {
 	ns := auth.NewRootNamespace()
-	if len(l.UIDMappings)+len(l.GIDMappings) == 0 {
+	if len(uids)+len(gids) == 0 {
 		return ns, nil
 	}
 	host := auth.NewRoot(ns)
 	ns, err := host.NewChild()
-	for i, list := range [][]specs.LinuxIDMapping{l.UIDMappings, l.GIDMappings} {
-		m, root := []auth.IDMapEntry{}, false
+	for i, list := range [][]specs.LinuxIDMapping{uids, gids} {
+		m := []auth.IDMapEntry{}
 		for _, e := range list {
 			m = append(m, auth.IDMapEntry{First: e.ContainerID, Parent: e.HostID, Length: e.Size})
-			root = root || e.ContainerID == 0
 		}
 		if err == nil {
 			err = ns.SetIDMap(i == 0, m, host)
 		}
-		if err != nil || !root {
-			return nil, fmt.Errorf("linux.uidMappings, linux.gidMappings: %v is not a map of IDs with 0 (%w)", list, cmp.Or(err, error(unix.EINVAL)))
+		if err != nil {
+			return nil, fmt.Errorf("%v is not a map of IDs (%w)", list, err)
 		}
 	}
 	return ns, nil

@@ -61,7 +61,11 @@ func (b *container) goferFS(m *Mount) (vfs.FileSystem, uint32, error) {
 		return nil, 0, err
 	}
 	st := vfs.MountFlags(flags)
-	g, err := gofer.Mount(b.gofer, m.ID, gofer.Options{Shared: m.Shared})
+	ids, err := mappings(m.UIDMappings, m.GIDMappings)
+	if err != nil {
+		return nil, 0, err
+	}
+	g, err := gofer.Mount(b.gofer, m.ID, gofer.Options{Shared: m.Shared, IDs: ids})
 	if err != nil {
 		return nil, 0, err
 	}
@@ -336,7 +340,7 @@ var msFlags = map[string]struct {
 	"rnodev": {unix.MS_NODEV, false}, "rdev": {unix.MS_NODEV, true}, "rnoexec": {unix.MS_NOEXEC, false}, "rexec": {unix.MS_NOEXEC, true},
 	"rnoatime": {unix.MS_NOATIME, false}, "ratime": {unix.MS_NOATIME, true}, "rnodiratime": {unix.MS_NODIRATIME, false}, "rdiratime": {unix.MS_NODIRATIME, true},
 	"rrelatime": {}, "rnorelatime": {}, "rstrictatime": {unix.MS_STRICTATIME, false}, "rnostrictatime": {unix.MS_STRICTATIME, true},
-	"rnosymfollow": {unix.MS_NOSYMFOLLOW, false}, "symfollow": {unix.MS_NOSYMFOLLOW, true}, "rsymfollow": {unix.MS_NOSYMFOLLOW, true}, "tmpcopyup": {}, "nofail": {}, "mand": {}, "nomand": {}, "iversion": {}, "noiversion": {}, "silent": {}, "loud": {},
+	"rnosymfollow": {unix.MS_NOSYMFOLLOW, false}, "symfollow": {unix.MS_NOSYMFOLLOW, true}, "rsymfollow": {unix.MS_NOSYMFOLLOW, true}, "tmpcopyup": {}, "nofail": {}, "idmap": {}, "ridmap": {}, "mand": {}, "nomand": {}, "iversion": {}, "noiversion": {}, "silent": {}, "loud": {},
 }
 
 // MountOptions are the options of a mount that moat knows besides those of the file systems, in order.

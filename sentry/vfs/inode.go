@@ -200,7 +200,7 @@ type Prefetcher interface {
 // PermissionChecker is implemented by inodes whose permission is not decided by mode bits alone.
 type PermissionChecker interface {
 	// Permission returns nil or EACCES/EPERM. may is a mask of MayRead, MayWrite, MayExec.
-	Permission(ctx Context, may uint) error
+	Permission(ctx Context, c *auth.Credentials, may uint) error
 }
 
 // MayRead, MayWrite, MayExec are access(2)'s bits.

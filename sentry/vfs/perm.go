@@ -32,7 +32,7 @@ func capableOver(c *auth.Credentials, a *Attr, cap linux.Capability) bool {
 		return false
 	}
 	ns := c.UserNS
-	return ns.Parent == nil || ns.MapFromKUID(a.UID) != auth.NoID && ns.MapFromKGID(a.GID) != auth.NoID
+	return ns.MapFromKUID(a.UID) != auth.NoID && ns.MapFromKGID(a.GID) != auth.NoID
 }
 
 // Permission is inode_permission: whether ctx may access i as may (MayRead, ...) says, mounts aside. EACCES.
@@ -45,7 +45,7 @@ func permission(ctx Context, c *auth.Credentials, i Inode, may uint) error {
 		return unix.EPERM
 	}
 	if pc, ok := i.(PermissionChecker); ok {
-		return pc.Permission(ctx, may)
+		return pc.Permission(ctx, c, may)
 	}
 	return GenericPermission(ctx, c, i, may)
 }

@@ -1,9 +1,11 @@
 package oci
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -114,7 +116,7 @@ inside
 		"a user who is not mapped": {func() { r.spec.Process.User.UID = 70000 }, "process.user: 70000:0"},
 		"a map that overlaps": {func() { r.spec.Linux.UIDMappings = append(r.spec.Linux.UIDMappings, r.spec.Linux.UIDMappings[0]) },
 			"linux.uidMappings, linux.gidMappings: ["},
-		"a map without root":    {func() { r.spec.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 1, HostID: 100000, Size: 10}} }, "is not a map of IDs with 0"},
+		"a map without root":    {func() { r.spec.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 1, HostID: 100000, Size: 10}} }, "0 is not mapped"},
 		"a map of groups alone": {func() { r.spec.Linux.UIDMappings = nil }, "linux.uidMappings, linux.gidMappings: []"},
 		"no user namespace":     {func() { r.spec.Linux.Namespaces = nil }, "linux.namespaces has no user namespace"},
 	} {
@@ -125,6 +127,101 @@ inside
 		r.write()
 		if res := r.moat("run", "-b", r.bundle, "c"); res.code == 0 || !strings.Contains(res.err, c.want) {
 			t.Errorf("%s: %v", name, res)
+		}
+	}
+}
+
+// TestMappedMounts: mappings of one mount, as config.json has them or by the options idmap and ridmap. What is seen is what Linux shows on a mount with
+// MOUNT_ATTR_IDMAP.
+func TestMappedMounts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	r := newRuntime(t)
+	mapped(t, r)
+	caps := []string{"CAP_CHOWN", "CAP_FOWNER", "CAP_DAC_OVERRIDE"}
+	r.spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Permitted: caps, Effective: caps}
+	dir := t.TempDir()
+	if err := errors.Join(os.Chmod(dir, 0o777), os.Chown(dir, 0, 10)); err != nil {
+		t.Fatal(err)
+	}
+	sub := filepath.Join(dir, "sub")
+	os.Mkdir(sub, 0o777)
+	if err := syscall.Mount("none", sub, "tmpfs", 0, "mode=777"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Unmount(sub, syscall.MNT_DETACH) })
+	for name, id := range map[string]int{"f": 3, "sub/g": 3, "alien": 5000} {
+		name = filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(name, nil, 0o666), os.Chmod(name, 0o666), os.Chown(name, id, id+11)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 1000}}
+	shift := []specs.LinuxIDMapping{{ContainerID: 10, HostID: 100000, Size: 1000}}
+	mounts := append(r.spec.Mounts,
+		specs.Mount{Destination: "/plain", Source: dir, Options: []string{"rbind"}},
+		specs.Mount{Destination: "own", Source: dir, Options: []string{"rbind"}, UIDMappings: m, GIDMappings: shift},
+		specs.Mount{Destination: "/one", Source: dir, Options: []string{"rbind", "idmap"}},
+		specs.Mount{Destination: "/all", Source: dir, Options: []string{"rbind", "ridmap"}})
+	r.spec.Mounts = mounts
+	r.sh(`exec 2>&1; s() { stat -c '%n %u %g' "$@"; }
+for d in /plain /own /one /all; do s $d/f $d/sub/g; done
+touch /own/new /all/sub/new; chown 20:20 /own/new; s /own/new; chown 3000 /own/new
+cd /own; s alien; cat alien; echo x >alien; rm -f alien; mv alien a; mv new alien; echo x >/all/alien; ls`)
+	r.run(`/plain/f 65534 65534
+/plain/sub/g 65534 65534
+/own/f 3 4
+/own/sub/g 65534 65534
+/one/f 3 14
+/one/sub/g 65534 65534
+/all/f 3 14
+/all/sub/g 3 14
+/own/new 20 20
+chown: /own/new: Value too large for defined data type
+alien 65534 65534
+sh: can't create alien: Permission denied
+rm: can't remove 'alien': Value too large for defined data type
+mv: can't rename 'alien': Value too large for defined data type
+mv: can't rename 'new': Value too large for defined data type
+alien
+f
+new
+sub
+`, 0)
+	for name, want := range map[string][2]uint32{"new": {20, 30}, "sub/new": {0, 0}} {
+		if u, g := owner(t, filepath.Join(dir, name)); u != want[0] || g != want[1] {
+			t.Errorf("on the host %s is %d:%d's", name, u, g)
+		}
+	}
+
+	// Without a user namespace the IDs of the mount are the container's.
+	namespaces := r.spec.Linux.Namespaces
+	r.spec.Linux.Namespaces = slices.DeleteFunc(slices.Clone(namespaces), func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace })
+	r.spec.Linux.UIDMappings, r.spec.Linux.GIDMappings = nil, nil
+	r.spec.Mounts = mounts[:len(mounts)-2]
+	r.sh(`exec 2>&1; cd /own; stat -c '%u %g' f alien; chmod 600 f && ls -l f | cut -c1-10; echo x >alien; touch made; ls`)
+	r.run(`100003 100004
+65534 65534
+-rw-------
+sh: can't create alien: Permission denied
+touch: made: Value too large for defined data type
+alien
+f
+new
+sub
+`, 0)
+
+	for name, bad := range map[string]specs.Mount{
+		"are for bind mounts only": {Destination: "/t", Type: "tmpfs", Options: []string{"idmap"}},
+		"are both needed":          {Destination: "/t", Source: dir, Options: []string{"bind"}, UIDMappings: m},
+		"mounts[7]: mappings of IDs for one mount: uidMappings and gidMappings are both needed": {Destination: "/t", Source: dir, Options: []string{"bind", "idmap"}},
+		"is not a map of IDs": {Destination: "/t", Source: dir, Options: []string{"bind"}, UIDMappings: append(m, m...), GIDMappings: m},
+	} {
+		r.spec.Mounts = append(slices.Clone(mounts[:len(mounts)-4]), bad)
+		r.write()
+		if res := r.moat("run", "-b", r.bundle, "c"); res.code == 0 || !strings.Contains(res.err, name) {
+			t.Errorf("%v: %v", bad, res)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func TestBadBundle(t *testing.T) {
 		{"rootfs is a file", start + `config.json"}}`, []string{"root.path", "not a directory"}},
 		{"bad environment", `{"ociVersion":"1.0.2","process":{"args":["a"],"cwd":"/","env":["X"]},"root":{"path":"/"}}`, []string{"process.env[0]"}},
 		{"missing bind", start + `/"},"mounts":[{"destination":"/mnt","source":"/nonexistent","options":["bind"]}]}`, []string{"mounts[0].source", "/nonexistent"}},
-		{"bad destination", start + `/"},"mounts":[{"destination":"mnt","type":"tmpfs"}]}`, []string{"mounts[0].destination"}},
+		{"bad destination", start + `/"},"mounts":[{"destination":"","type":"tmpfs"}]}`, []string{"mounts[0].destination"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -146,15 +146,18 @@ func (o *Options) applySpec(dir string) error {
 	}
 	var own []specs.Mount
 	for i, m := range s.Mounts {
-		if !strings.HasPrefix(m.Destination, "/") {
-			return fmt.Errorf("mounts[%d].destination: %q is not an absolute path", i, m.Destination)
+		if m.Destination == "" {
+			return fmt.Errorf("mounts[%d].destination: missing", i)
 		}
-		m.Destination = filepath.Clean(m.Destination)
+		// One that is relative is below the root, says the specification.
+		m.Destination = filepath.Join("/", m.Destination)
 		isDir := true
-		if len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0 {
-			return fmt.Errorf("mounts[%d]: mappings of IDs for one mount are not supported", i)
+		rec := slices.Contains(m.Options, "rbind")
+		bind := rec || m.Type == "bind" || slices.Contains(m.Options, "bind")
+		if err := o.mapIDs(&m, bind); err != nil {
+			return fmt.Errorf("mounts[%d]: %w", i, err)
 		}
-		if bind, rec := slices.Contains(m.Options, "bind"), slices.Contains(m.Options, "rbind"); m.Type == "bind" || bind || rec {
+		if bind {
 			if isDir, err = o.addBind(dir, &m, len(own), rec); err != nil {
 				return fmt.Errorf("mounts[%d].source: %w", i, err)
 			}
@@ -171,14 +174,34 @@ func (o *Options) applySpec(dir string) error {
 			own = append(own, m)
 		}
 		covered := slices.ContainsFunc(s.Mounts[:i], func(e specs.Mount) bool {
-			e.Destination = filepath.Clean(e.Destination)
-			return e.Destination != "/" && below(m.Destination, e.Destination)
+			over := filepath.Join("/", e.Destination)
+			return over != "/" && below(m.Destination, over)
 		})
 		if s.Root.Readonly && !covered {
 			o.points = append(o.points, mountPoint{m.Destination, isDir})
 		}
 	}
 	s.Mounts = own
+	return nil
+}
+
+// mapIDs checks a mount's mappings of IDs: those of the container, if it has the options idmap or ridmap and none of its own.
+func (o *Options) mapIDs(m *specs.Mount, bind bool) error {
+	own := len(m.UIDMappings)+len(m.GIDMappings) > 0
+	if !own && !slices.Contains(m.Options, "idmap") && !slices.Contains(m.Options, "ridmap") {
+		return nil
+	}
+	if l := o.Spec.Linux; l != nil && !own {
+		m.UIDMappings, m.GIDMappings = l.UIDMappings, l.GIDMappings
+	}
+	switch {
+	case !bind:
+		return errors.New("mappings of IDs are for bind mounts only")
+	case os.Geteuid() != 0:
+		return errors.New("mappings of IDs for one mount need root")
+	case len(m.UIDMappings) == 0 || len(m.GIDMappings) == 0:
+		return errors.New("mappings of IDs for one mount: uidMappings and gidMappings are both needed")
+	}
 	return nil
 }
 
@@ -204,6 +227,6 @@ func (o *Options) addBind(dir string, m *specs.Mount, before int, rec bool) (boo
 		o.warn("mounts: %s: ignored: option %q is not for bind mounts", m.Destination, opt)
 		return true
 	})
-	t := tree{shared: true, single: !rec, before: before, readOnly: slices.Contains(m.Options, "ro") || slices.Contains(m.Options, "rro")}
+	t := tree{shared: true, single: !rec, before: before, ids: m, readOnly: slices.Contains(m.Options, "ro") || slices.Contains(m.Options, "rro")}
 	return fi.IsDir(), o.addTree(src, m.Destination, m.Options, nil, t)
 }

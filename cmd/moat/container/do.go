@@ -170,6 +170,7 @@ type tree struct {
 	overlay, readOnly, shared bool
 	single                    bool // without what is mounted below
 	before                    int
+	ids                       *specs.Mount // has the mappings; nil: none
 }
 
 // addTree adds the mount of src, a real path, on dst, and those that lie below it on the host: the gofer serves each by itself, so that
@@ -198,10 +199,14 @@ func (o *Options) addTree(src, dst string, options, hidden []string, t tree) err
 		}
 		id := uint32(len(o.gofer))
 		o.gofer = append(o.gofer, goferMount{ID: id, Source: s, ReadOnly: t.readOnly, Shared: t.shared, Optional: rel != "."})
-		o.Config.Mounts = append(o.Config.Mounts, boot.Mount{
+		m := boot.Mount{
 			ID: id, Destination: filepath.Join(dst, rel), Before: t.before, ReadOnly: t.readOnly, Shared: t.shared, Overlay: t.overlay, Options: options,
 			Source: source,
-		})
+		}
+		if t.ids != nil && (rel == "." || slices.Contains(t.ids.Options, "ridmap")) {
+			m.UIDMappings, m.GIDMappings = t.ids.UIDMappings, t.ids.GIDMappings
+		}
+		o.Config.Mounts = append(o.Config.Mounts, m)
 	}
 	return nil
 }

@@ -26,7 +26,7 @@ func Features() *features.Features {
 					"SCMP_ACT_TRACE", "SCMP_ACT_TRAP"},
 				Operators: []string{"SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"}},
 			Apparmor: &features.Apparmor{Enabled: ptr(false)}, Selinux: &features.Selinux{Enabled: ptr(false)},
-			IntelRdt: &features.IntelRdt{Enabled: ptr(false)}, MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: ptr(false)}},
+			IntelRdt: &features.IntelRdt{Enabled: ptr(false)}, MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
 		},
 	}
 }

@@ -136,12 +136,16 @@ func (i *inode) Create(_ vfs.Context, name string, o vfs.CreateOptions) (vfs.Ino
 
 // create makes a regular file; without a name, one for which only a handle exists.
 func (i *inode) create(name string, o vfs.CreateOptions) (vfs.Inode, error) {
+	uid, gid, err := i.fs.giveTo(o.UID, o.GID, vfs.SetUID|vfs.SetGID)
+	if err != nil {
+		return nil, err
+	}
 	h, err := i.getHandle()
 	if err != nil {
 		return nil, err
 	}
 	defer h.decRef()
-	req := wire.CreateReq{Dir: h.h, Name: name, Mode: uint32(o.Mode & 0o7777), UID: uint32(o.UID), GID: uint32(o.GID)}
+	req := wire.CreateReq{Dir: h.h, Name: name, Mode: uint32(o.Mode & 0o7777), UID: uid, GID: gid}
 	var rep wire.NodeRep
 	fd, err := i.fs.callFD(wire.OpCreate, &req, &rep)
 	if err != nil {
@@ -177,12 +181,16 @@ func (i *inode) Symlink(_ vfs.Context, name, target string, o vfs.CreateOptions)
 }
 
 func (i *inode) make(name, target string, mode uint32, o vfs.CreateOptions) (vfs.Inode, error) {
+	uid, gid, err := i.fs.giveTo(o.UID, o.GID, vfs.SetUID|vfs.SetGID)
+	if err != nil {
+		return nil, err
+	}
 	h, err := i.getHandle()
 	if err != nil {
 		return nil, err
 	}
 	defer h.decRef()
-	req := wire.MakeReq{Dir: h.h, Name: name, Target: target, Mode: mode, UID: uint32(o.UID), GID: uint32(o.GID), Rdev: o.Rdev}
+	req := wire.MakeReq{Dir: h.h, Name: name, Target: target, Mode: mode, UID: uid, GID: gid, Rdev: o.Rdev}
 	var rep wire.NodeRep
 	if err := i.fs.call(wire.OpMake, &req, &rep); err != nil {
 		return nil, err
@@ -235,6 +243,9 @@ func (i *inode) Rmdir(_ vfs.Context, name string, child vfs.Inode) error {
 
 func (i *inode) remove(name string, child vfs.Inode, rmdir bool) error {
 	c := child.(*inode)
+	if c.unmapped() {
+		return unix.EOVERFLOW
+	}
 	h, err := i.getHandle()
 	if err != nil {
 		return err
@@ -296,6 +307,9 @@ func (i *inode) Rename(_ vfs.Context, name string, child vfs.Inode, newDir vfs.I
 	}
 	c := child.(*inode)
 	r, _ := replaced.(*inode)
+	if c.unmapped() || r != nil && r.unmapped() {
+		return unix.EOVERFLOW
+	}
 	from, err := i.getHandle()
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 
 	"moat/fsgofer/wire"
+	"moat/sentry/kernel/auth"
 	"moat/sentry/vfs"
 )
 
@@ -25,6 +26,8 @@ type Options struct {
 	Shared bool
 	// MaxFDs bounds the cached host descriptors that no file uses; 0 is 4096.
 	MaxFDs int
+	// IDs maps the owners of files as a mount's user namespace does on Linux (mount_setattr(2), MOUNT_ATTR_IDMAP); nil: each ID is itself.
+	IDs *auth.UserNamespace
 }
 
 // FS is one mount of the gofer.
@@ -32,6 +35,7 @@ type FS struct {
 	c        *Client
 	id       uint32
 	dev      uint64
+	ids      *auth.UserNamespace // Options.IDs
 	shared   bool
 	timed    bool // the change time of a directory tells whether names have changed
 	readOnly bool
@@ -66,7 +70,10 @@ type FS struct {
 
 // Mount attaches the gofer's mount with the given ID.
 func Mount(c *Client, id uint32, opts Options) (*FS, error) {
-	fs := &FS{c: c, id: id, dev: vfs.NewAnonDev(), shared: opts.Shared, inodes: map[key]*inode{}, devs: map[uint64]uint64{}}
+	fs := &FS{c: c, id: id, dev: vfs.NewAnonDev(), ids: opts.IDs, shared: opts.Shared, inodes: map[key]*inode{}, devs: map[uint64]uint64{}}
+	if fs.ids == nil {
+		fs.ids = auth.NewRootNamespace()
+	}
 	fs.fds.max = opts.MaxFDs
 	if fs.fds.max <= 0 {
 		fs.fds.max = 4096
@@ -95,6 +102,15 @@ func Mount(c *Client, id uint32, opts Options) (*FS, error) {
 var typeNames = map[uint64]string{
 	unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs", unix.TMPFS_MAGIC: "tmpfs",
 	unix.OVERLAYFS_SUPER_MAGIC: "overlay", unix.F2FS_SUPER_MAGIC: "f2fs", unix.NFS_SUPER_MAGIC: "nfs", unix.SQUASHFS_MAGIC: "squashfs",
+}
+
+// giveTo is how the gofer has an owner: EOVERFLOW, if of set's SetUID and SetGID one is not mapped.
+func (fs *FS) giveTo(u auth.KUID, g auth.KGID, set vfs.SetAttrMask) (uid, gid uint32, err error) {
+	uid, gid = fs.ids.MapFromKUID(u), fs.ids.MapFromKGID(g)
+	if set&vfs.SetUID != 0 && uid == auth.NoID || set&vfs.SetGID != 0 && gid == auth.NoID {
+		err = unix.EOVERFLOW
+	}
+	return uid, gid, err
 }
 
 // Type implements vfs.FileSystem.

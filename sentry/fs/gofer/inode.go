@@ -255,17 +255,44 @@ func (i *inode) Attr(vfs.Context) (vfs.Attr, error) {
 	defer i.mu.Unlock()
 	a := &i.attr
 	return vfs.Attr{
-		Ino: i.ino, Mode: uint16(a.Mode), Nlink: a.Nlink, UID: auth.KUID(a.UID), GID: auth.KGID(a.GID), Rdev: a.Rdev,
+		Ino: i.ino, Mode: uint16(a.Mode), Nlink: a.Nlink, UID: i.fs.ids.MapToKUID(a.UID), GID: i.fs.ids.MapToKGID(a.GID), Rdev: a.Rdev,
 		Size: i.size.Load(), Blocks: a.Blocks, Blksize: int32(a.Blksize),
 		Atime: vfs.Time(a.Atime), Mtime: vfs.Time(a.Mtime), Ctime: vfs.Time(a.Ctime), Btime: vfs.Time(a.Btime),
 		Attributes: a.Attributes & statxAttrs, AttributesMask: statxAttrs,
 	}, nil
 }
 
+// unmapped reports whether the mount's map has no ID for an owner of i (HAS_UNMAPPED_ID).
+func (i *inode) unmapped() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return uint32(i.fs.ids.MapToKUID(i.attr.UID)) == auth.NoID || uint32(i.fs.ids.MapToKGID(i.attr.GID)) == auth.NoID
+}
+
+// Permission implements vfs.PermissionChecker: what is unmapped nobody may write.
+func (i *inode) Permission(ctx vfs.Context, c *auth.Credentials, may uint) error {
+	if i.fs.ids.Parent != nil && i.refresh() == nil && i.unmapped() {
+		if may&vfs.MayWrite != 0 {
+			return unix.EACCES
+		}
+		c = c.Clone()
+		c.Effective = 0
+	}
+	err := vfs.GenericPermission(ctx, c, i, may)
+	if _, _, e := i.fs.giveTo(c.FSUID, c.FSGID, vfs.SetUID|vfs.SetGID); e != nil && err != nil && may == vfs.MayWrite|vfs.MayExec {
+		return e // what may_create looks at first
+	}
+	return err
+}
+
 const statxAttrs = unix.STATX_ATTR_COMPRESSED | unix.STATX_ATTR_IMMUTABLE | unix.STATX_ATTR_APPEND | unix.STATX_ATTR_NODUMP | unix.STATX_ATTR_ENCRYPTED
 
 // SetAttr implements vfs.Inode.
 func (i *inode) SetAttr(_ vfs.Context, s vfs.SetAttr) error {
+	uid, gid, err := i.fs.giveTo(s.UID, s.GID, s.Valid)
+	if err != nil {
+		return err
+	}
 	i.wmu.Lock()
 	defer i.wmu.Unlock()
 	if s.Valid&vfs.SetSize != 0 {
@@ -278,7 +305,7 @@ func (i *inode) SetAttr(_ vfs.Context, s vfs.SetAttr) error {
 			s.Mode = mode
 		}
 	}
-	req := wire.SetAttrReq{Mode: uint32(s.Mode & 0o7777), UID: uint32(s.UID), GID: uint32(s.GID), Atime: int64(s.Atime), Mtime: int64(s.Mtime)}
+	req := wire.SetAttrReq{Mode: uint32(s.Mode & 0o7777), UID: uid, GID: gid, Atime: int64(s.Atime), Mtime: int64(s.Mtime)}
 	for _, b := range [...]struct {
 		has vfs.SetAttrMask
 		set uint32
@@ -291,8 +318,7 @@ func (i *inode) SetAttr(_ vfs.Context, s vfs.SetAttr) error {
 		return nil
 	}
 	var rep wire.AttrRep
-	err := i.request(wire.OpSetAttr, &req, &rep, &req.Ref)
-	if err == nil {
+	if err = i.request(wire.OpSetAttr, &req, &rep, &req.Ref); err == nil {
 		i.take(&rep.Attr, true)
 	}
 	return err

@@ -10,6 +10,7 @@ import (
 	"moat/sentry/fs/anon"
 	"moat/sentry/fs/genfs"
 	"moat/sentry/kernel"
+	"moat/sentry/kernel/auth"
 	"moat/sentry/vfs"
 )
 
@@ -31,11 +32,11 @@ type fdDirectory struct {
 }
 
 // Permission implements vfs.PermissionChecker.
-func (d *fdDirectory) Permission(ctx vfs.Context, may uint) error {
+func (d *fdDirectory) Permission(ctx vfs.Context, c *auth.Credentials, may uint) error {
 	if t := task(ctx); t != nil && t.ThreadGroup() == d.s.t.ThreadGroup() {
 		return nil
 	}
-	return vfs.GenericPermission(ctx, ctx.Credentials(), d, may)
+	return vfs.GenericPermission(ctx, c, d, may)
 }
 
 // Attr implements vfs.Inode: the size is the number of descriptors.
