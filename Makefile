@@ -55,7 +55,7 @@ oci: deps build
 
 # moat's shim under a containerd that is started by hand: installs it from Debian, and builds crictl and critest from the Go module proxy.
 containerd: deps build shim
-	./scripts/deps.sh containerd containernetworking-plugins iproute2 procps
+	./scripts/deps.sh containerd containernetworking-plugins iproute2 procps nginx-light
 	./scripts/crictl.sh
 	$(OCI_PLATFORM) MOAT_CONTAINERD=1 $(GO) test -count=1 -timeout 40m -v -run 'TestContainerd|TestCRI' ./tests/oci
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -153,13 +154,11 @@ const fail = 1
 var runcVerbs = strings.Fields("create start state kill delete run list exec ps pause resume events update spec features debug install uninstall")
 
 func failureCode(verb string) int {
-	for _, v := range runcVerbs {
-		if v == verb {
-			if v == "exec" {
-				return 255
-			}
-			return fail
-		}
+	switch {
+	case verb == "exec":
+		return 255
+	case slices.Contains(runcVerbs, verb):
+		return fail
 	}
 	return boot.ExitFailure
 }

@@ -9,113 +9,93 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
+
+	"moat/cmd/moat/container"
 )
 
-// updateFlags are limits by the names that runc gives them.
-type updateFlags struct {
-	resources                                          string
-	cpuPeriod, cpuShare, cpuRTPeriod                   uint64
-	cpuQuota, cpuRTRuntime                             int64
-	cpus, mems                                         string
-	memory, reservation, swap, kernelMemory, kernelTCP string
-	pids                                               int64
-	blkioWeight                                        uint16
-	cpuBurst                                           uint64
-	cpuIdle                                            int64
-}
-
 func updateCommand() *cobra.Command {
-	var u updateFlags
-	var cmd *cobra.Command
-	cmd = verb("update [flags] ID", "Change a container's limits", func(_ *cobra.Command, id string) error {
-		r, err := u.limits(cmd.Flags())
+	resources, given := "", false
+	r := &specs.LinuxResources{CPU: &specs.LinuxCPU{}, Memory: &specs.LinuxMemory{}}
+	cmd := verb("update [flags] ID", "Change a container's limits", func(_ *cobra.Command, id string) (err error) {
+		switch {
+		case resources != "":
+			r, err = readResources(resources)
+		case !given:
+			err = errors.New("nothing to update: name a limit, or --resources")
+		}
 		if err != nil {
 			return err
 		}
-		c, err := lock(id)
-		if err != nil {
-			return err
-		}
-		defer c.Unlock()
-		return c.Update(r)
+		return locked(id, func(c *container.Container) error { return c.Update(r) })
 	})
 	f := cmd.Flags()
-	f.StringVarP(&u.resources, "resources", "r", "", "file with config.json's linux.resources, - for standard input, in place of the flags below")
-	f.Uint16Var(&u.blkioWeight, "blkio-weight", 0, "weight of block input and output, 10 to 1000")
-	f.Uint64Var(&u.cpuPeriod, "cpu-period", 0, "period of --cpu-quota in microseconds")
-	f.Uint64Var(&u.cpuBurst, "cpu-burst", 0, "CPU time saved up for a burst, in microseconds")
-	f.Int64Var(&u.cpuIdle, "cpu-idle", 0, "1: only what others leave of the CPU")
-	f.Int64Var(&u.cpuQuota, "cpu-quota", 0, "CPU time a period in microseconds")
-	f.Uint64Var(&u.cpuShare, "cpu-share", 0, "weight of CPU time")
-	f.Uint64Var(&u.cpuRTPeriod, "cpu-rt-period", 0, "period of --cpu-rt-runtime in microseconds")
-	f.Int64Var(&u.cpuRTRuntime, "cpu-rt-runtime", 0, "realtime CPU time a period in microseconds")
-	f.StringVar(&u.cpus, "cpuset-cpus", "", "CPUs, like 0-2,7")
-	f.StringVar(&u.mems, "cpuset-mems", "", "memory nodes")
-	f.StringVar(&u.memory, "memory", "", "limit of memory in bytes, -1 for none")
-	f.StringVar(&u.reservation, "memory-reservation", "", "soft limit of memory in bytes")
-	f.StringVar(&u.swap, "memory-swap", "", "limit of memory and swap in bytes, -1 for none")
-	f.StringVar(&u.kernelMemory, "kernel-memory", "", "has no effect in Linux any more")
-	f.StringVar(&u.kernelTCP, "kernel-memory-tcp", "", "limit of the host kernel's TCP buffers in bytes")
-	f.Int64Var(&u.pids, "pids-limit", 0, "most tasks")
+	f.StringVarP(&resources, "resources", "r", "", "file with config.json's linux.resources, - for standard input, in place of the flags below")
+	for _, l := range []struct {
+		name, usage string
+		set         func(string) error
+	}{
+		// The names are runc's.
+		{"blkio-weight", "`weight` of block input and output, 10 to 1000", func(s string) error { r.BlockIO = &specs.LinuxBlockIO{}; return number(&r.BlockIO.Weight)(s) }},
+		{"cpu-period", "period of --cpu-quota in `microseconds`", number(&r.CPU.Period)},
+		{"cpu-burst", "CPU time saved up for a burst, in `microseconds`", number(&r.CPU.Burst)},
+		{"cpu-idle", "`1`: only what others leave of the CPU", number(&r.CPU.Idle)},
+		{"cpu-quota", "CPU time a period in `microseconds`", number(&r.CPU.Quota)},
+		{"cpu-share", "`weight` of CPU time", number(&r.CPU.Shares)},
+		{"cpu-rt-period", "period of --cpu-rt-runtime in `microseconds`", number(&r.CPU.RealtimePeriod)},
+		{"cpu-rt-runtime", "realtime CPU time a period in `microseconds`", number(&r.CPU.RealtimeRuntime)},
+		{"cpuset-cpus", "CPUs, a `list` like 0-2,7", func(s string) error { r.CPU.Cpus = s; return nil }},
+		{"cpuset-mems", "memory nodes, a `list`", func(s string) error { r.CPU.Mems = s; return nil }},
+		{"memory", "limit of memory in `bytes`, -1 for none", bytesInto(&r.Memory.Limit)},
+		{"memory-reservation", "soft limit of memory in `bytes`", bytesInto(&r.Memory.Reservation)},
+		{"memory-swap", "limit of memory and swap in `bytes`, -1 for none", bytesInto(&r.Memory.Swap)},
+		{"kernel-memory", "has no effect in Linux any more (`bytes`)", func(string) error { return nil }},
+		{"kernel-memory-tcp", "limit of the host kernel's TCP buffers in `bytes`", bytesInto(&r.Memory.KernelTCP)},
+		{"pids-limit", "most `tasks`", func(s string) error { r.Pids = &specs.LinuxPids{}; return number(&r.Pids.Limit)(s) }},
+	} {
+		f.Func(l.name, l.usage, func(s string) error { given = true; return l.set(s) })
+	}
 	return cmd
 }
 
-// limits are what the flags that were given say.
-func (u *updateFlags) limits(f *pflag.FlagSet) (*specs.LinuxResources, error) {
-	r := &specs.LinuxResources{}
-	if u.resources != "" {
-		in := os.Stdin
-		if u.resources != "-" {
-			var err error
-			if in, err = os.Open(u.resources); err != nil {
-				return nil, fmt.Errorf("--resources: %w", err)
-			}
-			defer in.Close()
-		}
-		if err := json.NewDecoder(io.LimitReader(in, 16<<20)).Decode(r); err != nil {
+// readResources reads config.json's linux.resources from a file, or - for standard input.
+func readResources(file string) (*specs.LinuxResources, error) {
+	in := os.Stdin
+	if file != "-" {
+		var err error
+		if in, err = os.Open(file); err != nil {
 			return nil, fmt.Errorf("--resources: %w", err)
 		}
-		return r, nil
+		defer in.Close()
 	}
-	r.CPU, r.Memory = &specs.LinuxCPU{Cpus: u.cpus, Mems: u.mems}, &specs.LinuxMemory{}
-	given := false
-	for name, set := range map[string]func() error{
-		"cpu-period": func() error { r.CPU.Period = &u.cpuPeriod; return nil }, "cpu-quota": func() error { r.CPU.Quota = &u.cpuQuota; return nil },
-		"cpu-share": func() error { r.CPU.Shares = &u.cpuShare; return nil }, "cpu-rt-period": func() error { r.CPU.RealtimePeriod = &u.cpuRTPeriod; return nil },
-		"cpu-rt-runtime": func() error { r.CPU.RealtimeRuntime = &u.cpuRTRuntime; return nil },
-		"cpu-burst":      func() error { r.CPU.Burst = &u.cpuBurst; return nil }, "cpu-idle": func() error { r.CPU.Idle = &u.cpuIdle; return nil },
-		"cpuset-cpus": func() error { return nil }, "cpuset-mems": func() error { return nil },
-		"memory": func() error { return bytesInto(&r.Memory.Limit, u.memory) }, "memory-reservation": func() error { return bytesInto(&r.Memory.Reservation, u.reservation) },
-		"memory-swap": func() error { return bytesInto(&r.Memory.Swap, u.swap) }, "kernel-memory": func() error { return nil },
-		"kernel-memory-tcp": func() error { return bytesInto(&r.Memory.KernelTCP, u.kernelTCP) },
-		"pids-limit":        func() error { r.Pids = &specs.LinuxPids{Limit: &u.pids}; return nil },
-		"blkio-weight":      func() error { r.BlockIO = &specs.LinuxBlockIO{Weight: &u.blkioWeight}; return nil },
-	} {
-		if !f.Changed(name) {
-			continue
-		}
-		given = true
-		if err := set(); err != nil {
-			return nil, fmt.Errorf("--%s: %w", name, err)
-		}
-	}
-	if !given {
-		return nil, errors.New("nothing to update: name a limit, or --resources")
+	r := &specs.LinuxResources{}
+	if err := json.NewDecoder(io.LimitReader(in, 16<<20)).Decode(r); err != nil {
+		return nil, fmt.Errorf("--resources: %w", err)
 	}
 	return r, nil
 }
 
-// bytesInto reads a number of bytes, with an optional K, M or G, or -1.
-func bytesInto(p **int64, s string) error {
-	n := int64(-1)
-	if s != "-1" {
-		v, err := sizeOf(s)
-		if err != nil {
-			return err
+// number reads a number.
+func number[T any](p **T) func(string) error {
+	return func(s string) error {
+		if json.Unmarshal([]byte(s), p) != nil {
+			return fmt.Errorf("%q is not a number that can be there", s)
 		}
-		n = int64(v)
+		return nil
 	}
-	*p = &n
-	return nil
+}
+
+// bytesInto reads a number of bytes, with an optional K, M or G, or -1.
+func bytesInto(p **int64) func(string) error {
+	return func(s string) error {
+		n := int64(-1)
+		if s != "-1" {
+			v, err := sizeOf(s)
+			if err != nil {
+				return err
+			}
+			n = int64(v)
+		}
+		*p = &n
+		return nil
+	}
 }

@@ -85,6 +85,9 @@ func (b *container) limit(r *specs.LinuxResources) {
 		if b != b.first && b.cg.Quota.Load() > 0 {
 			b.k.HoldToQuota(b.cg)
 		}
+		if s, err := cpuList(c.Cpus); err == nil && b == b.first {
+			b.k.Confine(&s) // a set that the host has taken
+		}
 		if c.Shares != nil && *c.Shares >= 2 {
 			// The specification's conversion from version 1.
 			b.cg.Weight.Store(1 + (min(*c.Shares, 262144)-2)*9999/262142)
@@ -227,18 +230,12 @@ func maskPath(ctx inRoot, root vfs.Path, path string, empty *vfs.Path) error {
 
 // bindConsole shows the first process' terminal as /dev/console.
 func (b *container) bindConsole(ctx inRoot, root vfs.Path, name string) error {
-	if err := makePoint(ctx, root, "/dev/console", false); err != nil {
-		return fmt.Errorf("/dev/console: %w", err)
-	}
-	at, err := vfs.Resolve(ctx, root, "/dev/console", vfs.Follow)
-	if err != nil {
-		return fmt.Errorf("/dev/console: %w", err)
-	}
-	defer at.DecRef()
-	tty, err := vfs.Resolve(ctx, root, "/dev/"+name, vfs.Follow)
-	if err != nil {
-		return fmt.Errorf("/dev/%s: %w", name, err)
-	}
-	defer tty.DecRef()
-	return vfs.BindMount(tty, at, false)
+	return b.mountAt(b.ns.Mount, "/dev/console", nil, false, func(at vfs.Path) error {
+		tty, err := vfs.Resolve(ctx, root, "/dev/"+name, vfs.Follow)
+		if err != nil {
+			return err
+		}
+		defer tty.DecRef()
+		return vfs.BindMount(tty, at, false)
+	})
 }

@@ -35,7 +35,7 @@ func (b *container) prepare(p *process, a *Process, unkillable bool) error {
 	args, err := b.processArgs(a)
 	var schedule func(*kernel.Task)
 	if err == nil {
-		schedule, err = scheduling(a.Spec)
+		schedule, err = scheduling(a.Spec, b.k.AllCPUs(), p != b.init)
 	}
 	if err != nil {
 		closeAll(p.files)

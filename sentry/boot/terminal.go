@@ -48,7 +48,7 @@ func (b *container) openTerminal(a *Process, creds *auth.Credentials, in, out *h
 		if err := b.bindConsole(inRoot{vfs.Background(), root}, root, t.console.Name()); err != nil {
 			t.held.DecRef()
 			t.console.Close()
-			return nil, err
+			return nil, fmt.Errorf("/dev/console: %w", err)
 		}
 	}
 	return t, nil

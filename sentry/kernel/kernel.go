@@ -66,6 +66,7 @@ type Kernel struct {
 	shmDev   uint64 // st_dev of System V segments
 	vdso     loader.VDSO
 	numCPUs  int
+	cpuset   atomic.Pointer[CPUSet] // see Confine; nil: all CPUs
 
 	rootUserNS *auth.UserNamespace
 	// allPIDs has every process of every container; only those outside of all containers see it, and it has no init.

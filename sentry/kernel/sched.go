@@ -14,6 +14,14 @@ func (s *CPUSet) Has(cpu int) bool { return cpu < maxCPUs && s[cpu/64]>>(cpu%64)
 // Add adds cpu.
 func (s *CPUSet) Add(cpu int) { s[cpu/64] |= 1 << (cpu % 64) }
 
+// And is what s and o have in common.
+func (s CPUSet) And(o *CPUSet) CPUSet {
+	for i := range s {
+		s[i] &= o[i]
+	}
+	return s
+}
+
 // Count is the number of CPUs in s below n.
 func (s *CPUSet) Count(n int) (c int) {
 	for i := range min(n, maxCPUs) {
@@ -24,13 +32,29 @@ func (s *CPUSet) Count(n int) (c int) {
 	return c
 }
 
-// AllCPUs is the set of the kernel's CPUs.
+// AllCPUs is the set of the CPUs that tasks may be on.
 func (k *Kernel) AllCPUs() *CPUSet {
 	var s CPUSet
+	only := k.cpuset.Load()
 	for i := range min(k.numCPUs, maxCPUs) {
-		s.Add(i)
+		if only == nil || only.Has(i) {
+			s.Add(i)
+		}
 	}
 	return &s
+}
+
+// Confine moves all tasks, and those to come, to the CPUs of s (cpuset(7)). A set of which the kernel has none changes nothing.
+func (k *Kernel) Confine(s *CPUSet) {
+	if s.Count(k.numCPUs) == 0 {
+		return
+	}
+	k.cpuset.Store(s)
+	for _, tg := range k.ThreadGroups() {
+		for _, t := range tg.Tasks() {
+			_ = t.SetAffinity(*s) // one of s is there
+		}
+	}
 }
 
 // Affinity is sched_getaffinity(2).
@@ -38,11 +62,7 @@ func (t *Task) Affinity() CPUSet { return *t.attrs.affinity.Load() }
 
 // SetAffinity is sched_setaffinity(2): EINVAL if no CPU remains. The host schedules as it likes; the mask is what the guest sees.
 func (t *Task) SetAffinity(s CPUSet) error {
-	all := t.k.AllCPUs()
-	for i := range s {
-		s[i] &= all[i]
-	}
-	if s.Count(t.k.numCPUs) == 0 {
+	if s = s.And(t.k.AllCPUs()); s == (CPUSet{}) {
 		return unix.EINVAL
 	}
 	t.attrs.affinity.Store(&s)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -147,6 +148,49 @@ func TestBinds(t *testing.T) {
 	if res := r.moat("run", "-b", r.bundle, "c"); res.code != 0 || !strings.Contains(res.err, `option "fly" is not for bind mounts`) {
 		t.Errorf("an option that is not for bind mounts: %v", res)
 	}
+}
+
+// TestBindFlags: a bind mount keeps the flags that its source is mounted with on the host, and what is mounted below it gets none of its own but the recursive ones.
+func TestBindFlags(t *testing.T) {
+	r := newRuntime(t)
+	top := t.TempDir()
+	sub := filepath.Join(top, "sub")
+	for _, m := range []struct {
+		dir   string
+		flags uintptr
+	}{{top, syscall.MS_NOEXEC | syscall.MS_NOSUID}, {sub, syscall.MS_NODEV}} {
+		os.Mkdir(m.dir, 0o755)
+		if err := syscall.Mount("none", m.dir, "tmpfs", m.flags, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { syscall.Unmount(m.dir, syscall.MNT_DETACH) })
+	}
+	b, err := os.ReadFile(busybox)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(top, "busybox"), b, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, opts := range [][]string{{"rbind"}, {"rbind", "ro", "exec"}, {"rbind", "rro"}, {"bind", "ro"}} {
+		r.spec.Mounts = append(r.spec.Mounts, specs.Mount{Destination: fmt.Sprintf("/%d", i), Source: top, Options: opts})
+	}
+	r.sh(`exec 2>&1; while read -r _ d t o _; do case $d in /[0-9]*) echo $d $o; esac; done </proc/mounts
+/0/busybox true; echo x >/0/x && cat /0/x; echo x >/1/y; echo x >/1/sub/y && cat /1/sub/y; echo x >/2/sub/z; echo x >/3/sub/z`)
+	r.run(`/0 rw,nosuid,noexec,relatime
+/0/sub rw,nodev,relatime
+/1 ro,nosuid,noexec,relatime
+/1/sub rw,nodev,relatime
+/2 ro,nosuid,noexec,relatime
+/2/sub ro,nodev,relatime
+/3 ro,nosuid,noexec,relatime
+sh: /0/busybox: Permission denied
+x
+sh: can't create /1/y: Read-only file system
+x
+sh: can't create /2/sub/z: Read-only file system
+sh: can't create /3/sub/z: Read-only file system
+`, 1)
 }
 
 func TestHooks(t *testing.T) {

@@ -220,7 +220,7 @@ func criKilledShim(t *testing.T, d *containerd) {
 	d.crictl("rmp", "-f", pod)
 }
 
-// serveImages serves every image that is asked for, on port 5000 of the daemon's network: busybox, as a web server or with a user where the name says so.
+// serveImages serves every image that is asked for, on port 5000 of the daemon's network: busybox and nginx; a user and what runs are as the name says.
 func (d *containerd) serveImages() {
 	d.t.Helper()
 	dir := d.at("busybox")
@@ -240,6 +240,16 @@ func (d *containerd) serveImages() {
 	// One is masked, and not busybox with it.
 	os.Remove(filepath.Join(dir, "bin/ls"))
 	os.WriteFile(filepath.Join(dir, "bin/ls"), []byte("#!/bin/sh\nexec busybox ls \"$@\"\n"), 0o755)
+	// nginx is Debian's, with its libraries; suid-id shows what a set-user-ID bit does.
+	os.WriteFile(filepath.Join(dir, "etc/nginx.conf"), []byte("user root;\nworker_processes 1;\npid /var/run/nginx.pid;\nerror_log stderr;\nevents {}\nhttp { access_log off; server { listen PORT; root /www; } }\n"), 0o644)
+	out, err = exec.Command("sh", "-c", "cd "+dir+` && mkdir -p www var/run var/log/nginx var/lib/nginx && echo 'It works!' > www/index.html
+		for p in nginx id; do
+			f=$(PATH=$PATH:/usr/sbin command -v $p); rm -f bin/$p; cp $f bin/$p
+			for l in $(ldd $f | grep -o '/[^ ]*'); do mkdir -p .$(dirname $l); cp -n $l .$l; done
+		done; mv bin/id bin/suid-id && chmod 4755 bin/suid-id && ln -s busybox bin/id`).CombinedOutput()
+	if err != nil {
+		d.t.Fatalf("%v: %s", err, out)
+	}
 	os.WriteFile(filepath.Join(dir, "etc/passwd"), []byte("root:x:0:0::/root:/bin/sh\nwww-data:x:33:33::/:/bin/sh\ndefault-user:x:1000:1000::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"), 0o644)
 	os.WriteFile(filepath.Join(dir, "etc/group"), []byte("root:x:0:\nwww-data:x:33:\ndefault-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n"), 0o644)
 	layer, err := layerOf(dir)
@@ -328,12 +338,17 @@ func (d *containerd) serveImages() {
 // imageConfig is what an image of the name runs.
 func imageConfig(name string) object {
 	c := object{"Env": []string{"PATH=/bin"}, "Cmd": []string{"sh"}, "Labels": object{"name": name}}
-	if strings.Contains(name, "nginx") || strings.Contains(name, "httpd") {
+	switch {
+	case strings.Contains(name, "httpd"):
+		c["Cmd"] = []string{"sh", "-c", "echo httpd -D FOREGROUND; exec httpd -f -h /www -p 80"}
+	case strings.Contains(name, "nginx"):
 		port := "80"
 		if strings.Contains(name, "hostnet") {
 			port = "12003"
 		}
-		c["Cmd"] = []string{"sh", "-c", "echo httpd -D FOREGROUND; mkdir -p /www /var/run && echo $$ > /var/run/nginx.pid && echo It works! > /www/index.html && exec httpd -f -h /www -p " + port}
+		c["Cmd"] = []string{"sh", "-c", "sed s/PORT/" + port + "/ /etc/nginx.conf >/tmp/nginx.conf && exec nginx -c /tmp/nginx.conf -g 'daemon off;'"}
+	case strings.Contains(name, "nonewprivs"):
+		c["Cmd"] = []string{"sh", "-c", "echo Effective uid: $(suid-id -u)"}
 	}
 	for suffix, user := range map[string]string{"-user-uid": "1002", "-user-username": "www-data", "-user-uid-group": "1003:1004",
 		"-user-username-group": "www-data:1004", "-predefined-group": "1000"} {

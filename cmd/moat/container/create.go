@@ -45,6 +45,10 @@ func Create(o *Options, co *CreateOptions) (_ *Container, _ *Sandbox, err error)
 	if err := c.acquire(); err != nil {
 		return nil, nil, err
 	}
+	// A container is on all CPUs, or its cpuset's, whichever its creator may use.
+	var all unix.CPUSet
+	all.Fill()
+	_ = unix.SchedSetaffinity(0, &all) // else it is on its creator's
 	var s *Sandbox
 	defer func() {
 		if err != nil {

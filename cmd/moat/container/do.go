@@ -142,10 +142,11 @@ func setEnv(env, add []string) ([]string, error) {
 func (o *Options) addVolume(v string) error {
 	f := strings.Split(v, ":")
 	t := tree{shared: true}
+	var opts []string
 	if len(f) == 3 {
 		switch f[2] {
 		case "ro":
-			t.readOnly = true
+			t.readOnly, opts = true, []string{"rro"}
 		case "rw":
 		default:
 			return fmt.Errorf("the option is ro or rw, not %q", f[2])
@@ -162,7 +163,7 @@ func (o *Options) addVolume(v string) error {
 	if err != nil {
 		return err
 	}
-	return o.addTree(src, filepath.Clean(f[1]), nil, nil, t)
+	return o.addTree(src, filepath.Clean(f[1]), opts, nil, t)
 }
 
 // tree says how a directory of the host is shown.
@@ -197,10 +198,21 @@ func (o *Options) addTree(src, dst string, options, hidden []string, t tree) err
 				continue
 			}
 		}
+		own, ro := options, t.readOnly
+		if t.shared && rel != "." {
+			// Those that are not recursive are the topmost mount's alone.
+			own = slices.DeleteFunc(slices.Clone(options), func(o string) bool {
+				return !strings.HasPrefix(o, "r") || !slices.Contains(boot.MountOptions(), o[1:])
+			})
+			ro = slices.Contains(own, "rro")
+		}
+		if !t.overlay {
+			own = slices.Concat(own, hostOptions(s))
+		}
 		id := uint32(len(o.gofer))
-		o.gofer = append(o.gofer, goferMount{ID: id, Source: s, ReadOnly: t.readOnly, Shared: t.shared, Optional: rel != "."})
+		o.gofer = append(o.gofer, goferMount{ID: id, Source: s, ReadOnly: ro, Shared: t.shared, Optional: rel != "."})
 		m := boot.Mount{
-			ID: id, Destination: filepath.Join(dst, rel), Before: t.before, ReadOnly: t.readOnly, Shared: t.shared, Overlay: t.overlay, Options: options,
+			ID: id, Destination: filepath.Join(dst, rel), Before: t.before, ReadOnly: ro, Shared: t.shared, Overlay: t.overlay, Options: own,
 			Source: source,
 		}
 		if t.ids != nil && (rel == "." || slices.Contains(t.ids.Options, "ridmap")) {

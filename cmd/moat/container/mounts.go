@@ -5,8 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // hostMount is a line of /proc/self/mountinfo.
@@ -34,7 +35,7 @@ func hostMounts() ([]hostMount, error) {
 		if !ok || len(h) < 5 || len(t) < 1 {
 			continue
 		}
-		m := hostMount{unescape(h[4]), t[0]}
+		m := hostMount{escapes.Replace(h[4]), t[0]}
 		// A later mount covers what was there and below.
 		ms = slices.DeleteFunc(ms, func(o hostMount) bool { return m.point != "/" && below(o.point, m.point) })
 		ms = append(ms, m)
@@ -42,24 +43,23 @@ func hostMounts() ([]hostMount, error) {
 	return ms, s.Err()
 }
 
-// unescape undoes mountinfo's \ooo.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if c, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(c))
-				i += 3
-				continue
-			}
+const stNoSymFollow = 0x2000 // ST_NOSYMFOLLOW, which package unix lacks
+
+// hostOptions are those that what is mounted at path has on the host. A bind mount keeps them, as Linux has it keep those of another user namespace's mount.
+func hostOptions(path string) (opts []string) {
+	var st unix.Statfs_t
+	_ = unix.Statfs(path, &st) // without an answer, none
+	for flag, opt := range map[int64]string{unix.ST_RDONLY: "ro", unix.ST_NOSUID: "nosuid", unix.ST_NODEV: "nodev", unix.ST_NOEXEC: "noexec",
+		unix.ST_NOATIME: "noatime", unix.ST_NODIRATIME: "nodiratime", stNoSymFollow: "nosymfollow"} {
+		if st.Flags&flag != 0 {
+			opts = append(opts, opt)
 		}
-		b.WriteByte(s[i])
 	}
-	return b.String()
+	return opts
 }
+
+// escapes are what mountinfo writes for what separates its fields (the kernel's mangle).
+var escapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\043`, "#", `\134`, `\`)
 
 // below reports whether p is dir or lies in it.
 func below(p, dir string) bool {

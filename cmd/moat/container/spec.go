@@ -26,9 +26,6 @@ func (o *Options) applyLinux() error {
 	if p.SelinuxLabel != "" {
 		o.warn("process.selinuxLabel: ignored: the host's kernel does not see the container's processes")
 	}
-	if p.ExecCPUAffinity != nil {
-		o.warn("process.execCPUAffinity: ignored")
-	}
 	var err error
 	if o.sandbox, o.isSandbox, err = podOf(s.Annotations, o.ID); err != nil {
 		return err

@@ -39,8 +39,8 @@ users:x:100:
 nobody:x:65534:
 E
 tar -cJf "$1/busybox-amd64.tar.xz" .
-for p in findmnt chrt ionice; do
-	f=$(command -v $p); rm -f bin/$p; cp $f bin/$p
+for p in findmnt chrt ionice bash; do
+	f=$(command -v $p); rm -f bin/$p; cp $f bin/$p; cp $f usr/bin/$p
 	for l in $(ldd $f | grep -o '/[^ ]*'); do mkdir -p .$(dirname $l); cp -n $l .$l; done
 done
 tar -cJf "$1/debian-amd64.tar.xz" .`
