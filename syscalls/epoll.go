@@ -1,7 +1,6 @@
 package syscalls
 
 import (
-	"sync"
 	"time"
 
 	"moat/sentry/fs/anon"
@@ -88,8 +87,6 @@ func epollMask(t *kernel.Task, addr kernel.Arg, size uint64, fn func() (uintptr,
 	return n, err
 }
 
-var epollBuffers = sync.Pool{New: func() any { return new([64]linux.EpollEvent) }}
-
 // epollWait is epoll_wait(2), which a signal always ends with EINTR.
 func epollWait(t *kernel.Task, a kernel.Args, block bool, deadline time.Time) (uintptr, error) {
 	f, err := t.GetFile(a[0].Int())
@@ -101,20 +98,16 @@ func epollWait(t *kernel.Task, a kernel.Args, block bool, deadline time.Time) (u
 	if n <= 0 || n > 1<<31/12 {
 		return 0, unix.EINVAL
 	}
+	if _, err := t.SingleIO(a[1].Pointer(), int64(n)*12); err != nil {
+		return 0, err
+	}
 	e, ok := f.Impl().(*anon.Epoll)
 	if !ok {
 		return 0, unix.EINVAL
 	}
-	buf := epollBuffers.Get().(*[64]linux.EpollEvent)
-	defer epollBuffers.Put(buf)
-	// A megabyte's worth: it is the sentry's memory.
-	evs, err := e.Wait(t, buf[:0], min(n, 1<<16), block, deadline)
+	got, err := e.Wait(t, t, a[1].Pointer(), n, block, deadline)
 	if err == linuxerr.ERESTARTSYS {
 		err = unix.EINTR
 	}
-	if err != nil {
-		return 0, err
-	}
-	_, err = linux.CopyEpollEventSliceOut(t, a[1].Pointer(), evs)
-	return uintptr(len(evs)), err
+	return uintptr(got), err
 }

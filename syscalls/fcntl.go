@@ -173,14 +173,12 @@ func readFlock(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd, get
 		if x.Len-1 > math.MaxInt64-l.Start {
 			return l, x, unix.EOVERFLOW
 		}
-		if l.End = l.Start + (x.Len - 1); l.End < math.MaxInt64 {
-			l.End++
-		}
+		l.End = l.Start + (x.Len - 1)
 	case x.Len < 0:
 		if l.Start+x.Len < 0 {
 			return l, x, unix.EINVAL
 		}
-		l.Start, l.End = l.Start+x.Len, l.Start
+		l.Start, l.End = l.Start+x.Len, l.Start-1
 	default:
 		l.End = math.MaxInt64
 	}
@@ -208,7 +206,7 @@ func getlk(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, ofd bool) er
 	if !ok {
 		x.Type = unix.F_UNLCK
 	} else {
-		x.Type, x.Whence, x.Start, x.Len, x.PID = c.Type, unix.SEEK_SET, c.Start, c.End-c.Start, c.PID
+		x.Type, x.Whence, x.Start, x.Len, x.PID = c.Type, unix.SEEK_SET, c.Start, c.End-c.Start+1, c.PID
 		if c.End == math.MaxInt64 {
 			x.Len = 0
 		}

@@ -49,6 +49,14 @@ func (t *Task) Clone(a *CloneArgs) (int32, error) {
 	fd := int32(-1)
 	if a.Flags&linux.CLONE_PIDFD != 0 {
 		if pidfd, fd, err = t.reservePIDFD(a); err != nil {
+			// It is made after the number, which is used up.
+			t.k.tasksMu.Lock()
+			if pid, e := t.k.allocPID(c.ns.PIDForChildren, a.SetTID, t.maySetTID); e != nil {
+				err = e
+			} else {
+				pid.unhash()
+			}
+			t.k.tasksMu.Unlock()
 			c.abandon()
 			return 0, err
 		}
@@ -250,18 +258,23 @@ func (c *Task) enter(t *Task, a *CloneArgs) (flips int, err error) {
 		k.users.put(u)
 		return 0, linuxerr.ERESTARTNOINTR
 	}
-	if uint64(k.allPIDs.tasks.Load()) >= k.threadsMax.Load() || cg.full() {
+	if uint64(k.allPIDs.tasks.Load()) >= k.threadsMax.Load() {
 		k.users.put(u)
 		return 0, unix.EAGAIN
 	}
-	if a.Cgroup != nil {
-		if err := cg.mayHoldLocked(); err != nil {
-			k.users.put(u)
-			return 0, err
-		}
-	}
 	pns := c.ns.PIDForChildren
 	pid, err := k.allocPID(pns, a.SetTID, t.maySetTID)
+	if err == nil {
+		if a.Cgroup != nil {
+			err = cg.mayHoldLocked()
+		}
+		if err == nil && cg.full() {
+			err = unix.EAGAIN
+		}
+		if err != nil {
+			pid.unhash() // the number is used up
+		}
+	}
 	if err != nil {
 		k.users.put(u)
 		return 0, err

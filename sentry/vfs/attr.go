@@ -164,16 +164,22 @@ func (fd *FileDescription) Truncate(ctx Context, size int64) error {
 	return nil
 }
 
+// MayGrow is inode_newsize_ok: EFBIG, and SIGXFSZ, if size is more than i has and RLIMIT_FSIZE allows.
+func MayGrow(ctx Context, i Inode, size int64) error {
+	if uint64(size) <= ctx.FileSizeLimit() {
+		return nil
+	}
+	a, err := i.Attr(ctx)
+	if err == nil && size > a.Size {
+		ctx.SendSIGXFSZ()
+		err = unix.EFBIG
+	}
+	return err
+}
+
 func truncateInode(ctx Context, i Inode, size int64) error {
-	if limit := ctx.FileSizeLimit(); uint64(size) > limit {
-		a, err := i.Attr(ctx)
-		if err != nil {
-			return err
-		}
-		if size > a.Size {
-			ctx.SendSIGXFSZ()
-			return unix.EFBIG
-		}
+	if err := MayGrow(ctx, i, size); err != nil {
+		return err
 	}
 	set := SetAttr{Valid: SetSize, Size: size}
 	if mode := i.Mode(); mode&(unix.S_ISUID|unix.S_ISGID) != 0 && !ctx.Credentials().HasCap(linux.CAP_FSETID) {

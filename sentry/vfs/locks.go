@@ -12,7 +12,7 @@ import (
 
 // File locks: flock(2), and the record locks of fcntl(2) (POSIX: owned by an FDTable; OFD: by a FileDescription).
 
-// FileLock is a record lock on [Start, End); End is math.MaxInt64 for "to the end of the file, wherever that is".
+// FileLock is a record lock on the bytes from Start to End, both included; End is math.MaxInt64 for "to the end of the file, wherever that is".
 type FileLock struct {
 	Type       int16 // F_RDLCK, F_WRLCK, F_UNLCK
 	Start, End int64
@@ -66,7 +66,7 @@ func (c *lockContext) waitLocked() <-chan struct{} {
 }
 
 func conflicts(a, b *FileLock) bool {
-	return a.owner != b.owner && a.Start < b.End && b.Start < a.End && (a.Type == unix.F_WRLCK || b.Type == unix.F_WRLCK)
+	return a.owner != b.owner && a.Start <= b.End && b.Start <= a.End && (a.Type == unix.F_WRLCK || b.Type == unix.F_WRLCK)
 }
 
 func find(ls []FileLock, l *FileLock) *FileLock {
@@ -230,7 +230,11 @@ func (c *lockContext) setLocked(l FileLock) {
 	var out []FileLock
 	freed := false
 	for _, x := range c.records {
-		if x.owner != l.owner || x.End < l.Start || l.End < x.Start || (x.Type != l.Type && (x.End == l.Start || l.End == x.Start)) {
+		near := int64(0) // neighbours of one type are joined
+		if x.Type == l.Type {
+			near = 1
+		}
+		if x.owner != l.owner || x.End < l.Start-near || l.End < x.Start-near {
 			out = append(out, x)
 			continue
 		}
@@ -241,12 +245,12 @@ func (c *lockContext) setLocked(l FileLock) {
 		freed = freed || x.Type == unix.F_WRLCK || l.Type == unix.F_UNLCK
 		if x.Start < l.Start {
 			left := x
-			left.End = l.Start
+			left.End = l.Start - 1
 			out = append(out, left)
 		}
 		if l.End < x.End {
 			right := x
-			right.Start = l.End
+			right.Start = l.End + 1
 			out = append(out, right)
 		}
 	}

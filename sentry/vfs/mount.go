@@ -82,6 +82,8 @@ type Mount struct {
 	source string
 	// keeps: children are kept on it; see drop.
 	keeps atomic.Bool
+	// expire is 2 when MNT_EXPIRE was asked for, and less by each reference that is dropped: the asker's is the first, another was a use.
+	expire atomic.Int32
 
 	// The rest is guarded by mountMu.
 	ns       *MountNamespace
@@ -89,7 +91,6 @@ type Mount struct {
 	group    *peerGroup // shared
 	master   *peerGroup // slave
 	unbind   bool       // MS_UNBINDABLE
-	expire   bool       // MNT_EXPIRE asked once
 	locked   bool       // what it covers is not for this namespace to see (MNT_LOCKED)
 	locks    uint32     // the flags that may not be cleared (MNT_LOCK_*)
 	old      *place     // where it was before detachLocked, until drop
@@ -126,6 +127,9 @@ func (m *Mount) tryIncRef() bool { return refs.TryInc(&m.refs, 1) }
 
 // DecRef drops a reference.
 func (m *Mount) DecRef() {
+	if e := m.expire.Load(); e > 0 {
+		m.expire.CompareAndSwap(e, e-1)
+	}
 	if m.refs.Add(-1) == 0 {
 		if m.keeps.Load() {
 			m.dropKept()

@@ -422,8 +422,7 @@ func unmountLocked(ctx Context, m *Mount, flags int32) ([]*Mount, error) {
 		if busy(m, 2) {
 			return nil, unix.EBUSY
 		}
-		if !m.expire {
-			m.expire = true
+		if m.expire.CompareAndSwap(0, 2) {
 			return nil, unix.EAGAIN
 		}
 	case flags&unix.MNT_DETACH == 0 && busy(m, 2):

@@ -358,16 +358,12 @@ func (fd *FileDescription) Allocate(ctx Context, mode uint32, off, length int64)
 	if off < 0 || length <= 0 {
 		return unix.EINVAL
 	}
-	const known = unix.FALLOC_FL_KEEP_SIZE | unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_COLLAPSE_RANGE |
-		unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_INSERT_RANGE | unix.FALLOC_FL_UNSHARE_RANGE
-	switch {
-	case mode&^known != 0,
-		mode&unix.FALLOC_FL_PUNCH_HOLE != 0 && mode&unix.FALLOC_FL_ZERO_RANGE != 0,
-		mode&unix.FALLOC_FL_PUNCH_HOLE != 0 && mode&unix.FALLOC_FL_KEEP_SIZE == 0:
+	const keep = unix.FALLOC_FL_KEEP_SIZE
+	switch mode {
+	case 0, keep, unix.FALLOC_FL_PUNCH_HOLE | keep, unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_ZERO_RANGE | keep,
+		unix.FALLOC_FL_UNSHARE_RANGE, unix.FALLOC_FL_UNSHARE_RANGE | keep, unix.FALLOC_FL_COLLAPSE_RANGE, unix.FALLOC_FL_INSERT_RANGE:
+	default:
 		return unix.EOPNOTSUPP
-	case mode&unix.FALLOC_FL_COLLAPSE_RANGE != 0 && mode != unix.FALLOC_FL_COLLAPSE_RANGE,
-		mode&unix.FALLOC_FL_INSERT_RANGE != 0 && mode != unix.FALLOC_FL_INSERT_RANGE:
-		return unix.EINVAL
 	}
 	if !fd.Writable() {
 		return unix.EBADF
@@ -382,10 +378,6 @@ func (fd *FileDescription) Allocate(ctx Context, mode uint32, off, length int64)
 		return unix.ENODEV
 	}
 	if off > math.MaxInt64-length {
-		return unix.EFBIG
-	}
-	if limit := ctx.FileSizeLimit(); uint64(off+length) > limit && mode&^uint32(unix.FALLOC_FL_ZERO_RANGE) == 0 {
-		ctx.SendSIGXFSZ()
 		return unix.EFBIG
 	}
 	err := fd.impl.Allocate(ctx, mode, off, length)

@@ -35,12 +35,39 @@ func add(ep, f *vfs.FileDescription, fd int32, events uint32) error {
 }
 
 func now(ep *vfs.FileDescription) string {
-	evs, _ := ep.Impl().(*Epoll).Wait(ctx, nil, 100, false, time.Time{})
+	s, _ := nowIn(ep, 100*12)
+	return s
+}
+
+// nowIn is now with memory for so many bytes.
+func nowIn(ep *vfs.FileDescription, size int) (string, error) {
+	b := make([]byte, size)
+	n, err := ep.Impl().(*Epoll).Wait(ctx, &usermem.BytesIO{B: b}, 0, 100, false, time.Time{})
 	s := ""
-	for _, e := range evs {
+	for range n {
+		var e linux.EpollEvent
+		b = e.UnmarshalBytes(b)
 		s += fmt.Sprintf("%d:%x ", e.Data[0], e.Events)
 	}
-	return s
+	return s, err
+}
+
+// TestEpollFault: what cannot be copied is told again, edge or not.
+func TestEpollFault(t *testing.T) {
+	ep := NewEpoll(ctx)
+	defer ep.DecRef()
+	for i, ev := range []uint32{unix.EPOLLIN | epollET, unix.EPOLLIN | unix.EPOLLONESHOT, unix.EPOLLIN} {
+		is(t, "add", add(ep, event(1), int32(i+1), ev), nil)
+	}
+	for _, c := range []struct {
+		size int
+		want string
+		err  error
+	}{{11, "", unix.EFAULT}, {23, "1:1 ", nil}, {0, "", unix.EFAULT}, {30, "2:1 3:1 ", nil}, {36, "3:1 ", nil}} {
+		if s, err := nowIn(ep, c.size); s != c.want || err != c.err {
+			t.Errorf("%d bytes: %q %v, want %q %v", c.size, s, err, c.want, c.err)
+		}
+	}
 }
 
 func TestEpollKinds(t *testing.T) {
@@ -133,8 +160,11 @@ func TestEpollThreads(t *testing.T) {
 				if l <= 0 || time.Now().After(stop) {
 					return
 				}
-				evs, _ := e.Wait(ctx, nil, 3, true, time.Now().Add(50*time.Millisecond))
-				for _, ev := range evs {
+				b := make([]byte, 3*12)
+				n, _ := e.Wait(ctx, &usermem.BytesIO{B: b}, 0, 3, true, time.Now().Add(50*time.Millisecond))
+				for range n {
+					var ev linux.EpollEvent
+					b = ev.UnmarshalBytes(b)
 					f := fs[ev.Data[0]]
 					var b [8]byte
 					if _, err := f.Read(ctx, usermem.Bytes(b[:]), 0); err != nil {
@@ -239,14 +269,13 @@ func BenchmarkEpollPingPong(b *testing.B) {
 		add(ep, event(0), int32(i+2), unix.EPOLLIN)
 	}
 	e, ev := ep.Impl().(*Epoll), f.Impl().(*EventFD)
-	var buf [4]linux.EpollEvent
 	var word [8]byte
 	b.ReportAllocs()
-	dst := usermem.Bytes(word[:])
+	dst, out := usermem.Bytes(word[:]), &usermem.BytesIO{B: make([]byte, 4*12)}
 	for b.Loop() {
 		ev.Add(1)
-		if evs, _ := e.Wait(ctx, buf[:0], 4, true, time.Time{}); len(evs) != 1 {
-			b.Fatal(evs)
+		if n, _ := e.Wait(ctx, out, 0, 4, true, time.Time{}); n != 1 {
+			b.Fatal(n)
 		}
 		f.Read(ctx, dst, 0)
 	}

@@ -5,10 +5,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"moat/sentry/usermem"
 	"moat/sentry/vfs"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -21,6 +23,9 @@ type Epoll struct {
 	mu sync.Mutex
 	// +checklocks:mu
 	items map[epollKey]*epollItem
+	// event is one on its way out.
+	// +checklocks:mu
+	event [12]byte
 
 	readyMu sync.Mutex
 	// ready is the sentinel of the ring of items that may be ready.
@@ -91,19 +96,19 @@ func (i *epollItem) NotifyEvent(waiter.EventMask) {
 // enqueue puts i on the ready list and wakes one who waits. Whoever watches e hears of each event, since it may be an edge to it.
 func (e *Epoll) enqueue(i *epollItem) {
 	e.readyMu.Lock()
-	if i.next == nil {
-		e.linkLocked(i)
-	}
+	e.linkLocked(i, &e.ready)
 	e.wakeLocked()
 	e.readyMu.Unlock()
 	e.Waiters.Notify(waiter.ReadableEvents)
 }
 
+// linkLocked puts i on the ready list before next, unless it is there already.
 // +checklocks:e.readyMu
-func (e *Epoll) linkLocked(i *epollItem) {
-	last := e.ready.prev
-	i.prev, i.next = last, &e.ready
-	last.next, e.ready.prev = i, i
+func (e *Epoll) linkLocked(i, next *epollItem) {
+	if i.next == nil {
+		i.prev, i.next = next.prev, next
+		i.prev.next, next.prev = i, i
+	}
 }
 
 // +checklocks:e.readyMu
@@ -269,12 +274,13 @@ func (e *Epoll) Release(vfs.Context, *vfs.FileDescription) {
 	}
 }
 
-// Collect appends up to n events that are there now to out. Level-triggered items stay on the list, behind all others.
-func (e *Epoll) Collect(out []linux.EpollEvent, n int) []linux.EpollEvent {
+// collect copies up to n events that are there now to addr, and returns how many. Level-triggered items stay on the list, behind all others; one that cannot
+// be copied stays at its head (ep_send_events): EFAULT if that is the first.
+func (e *Epoll) collect(io usermem.IO, addr hostarch.Addr, n int) (done int, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var again *epollItem // the first item that was put back: the round is over
-	for n = min(n, len(e.items)); len(out) < n; {
+	for n = min(n, len(e.items)); done < n; {
 		e.readyMu.Lock()
 		i := e.ready.next
 		if i == &e.ready || i == again {
@@ -288,7 +294,19 @@ func (e *Epoll) Collect(out []linux.EpollEvent, n int) []linux.EpollEvent {
 		if got == 0 {
 			continue
 		}
-		out = append(out, linux.EpollEvent{Events: got.ToLinux(), Data: i.data})
+		ev := linux.EpollEvent{Events: got.ToLinux(), Data: i.data}
+		ev.MarshalBytes(e.event[:])
+		if _, err := io.CopyOut(addr, e.event[:]); err != nil {
+			e.readyMu.Lock()
+			e.linkLocked(i, e.ready.next)
+			e.readyMu.Unlock()
+			if done > 0 {
+				err = nil
+			}
+			return done, err
+		}
+		addr += hostarch.Addr(len(e.event))
+		done++
 		switch events := i.events.Load(); {
 		case events&unix.EPOLLONESHOT != 0:
 			i.events.Store(events & epollFlags)
@@ -297,16 +315,14 @@ func (e *Epoll) Collect(out []linux.EpollEvent, n int) []linux.EpollEvent {
 				again = i
 			}
 			e.readyMu.Lock()
-			if i.next == nil {
-				e.linkLocked(i)
-			}
+			e.linkLocked(i, &e.ready)
 			e.readyMu.Unlock()
 		}
 	}
-	return out
+	return done, nil
 }
 
-// anyReady reports whether Collect would find something, without taking edges.
+// anyReady reports whether collect would find something, without taking edges.
 func (e *Epoll) anyReady() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -321,9 +337,7 @@ func (e *Epoll) anyReady() bool {
 		e.readyMu.Unlock()
 		if m := i.mask(); i.key.file.Readiness(m)&m != 0 {
 			e.readyMu.Lock()
-			if i.next == nil {
-				e.linkLocked(i)
-			}
+			e.linkLocked(i, &e.ready)
 			e.wakeLocked() // who looked meanwhile missed it
 			e.readyMu.Unlock()
 			return true
@@ -331,33 +345,35 @@ func (e *Epoll) anyReady() bool {
 	}
 }
 
-// Wait is epoll_wait(2): up to n events, waiting until deadline (zero: for ever; block false: not at all). An interruption gives
+// Wait is epoll_wait(2): up to n events, copied to addr, waiting until deadline (zero: for ever; block false: not at all). An interruption gives
 // linuxerr.ERESTARTSYS, a timeout no events.
-func (e *Epoll) Wait(ctx vfs.Context, out []linux.EpollEvent, n int, block bool, deadline time.Time) ([]linux.EpollEvent, error) {
+func (e *Epoll) Wait(ctx vfs.Context, io usermem.IO, addr hostarch.Addr, n int, block bool, deadline time.Time) (done int, err error) {
 	for {
-		if out = e.Collect(out, n); len(out) > 0 || !block {
+		if done, err = e.collect(io, addr, n); done > 0 || err != nil || !block {
 			e.passOn()
-			return out, nil
+			return done, err
 		}
 		s := sleepers.Get().(*sleeper)
 		if !e.sleep(s) {
 			sleepers.Put(s)
 			continue
 		}
-		err := ctx.BlockUntil(s.ch, deadline)
+		err = ctx.BlockUntil(s.ch, deadline)
 		woken := e.wakeUp(s)
 		sleepers.Put(s)
 		if err == nil {
 			continue
 		}
 		if woken { // just as its time ended
-			out = e.Collect(out, n)
+			if n, fault := e.collect(io, addr, n); n > 0 || fault != nil {
+				done, err = n, fault
+			}
 			e.passOn()
 		}
-		if err == unix.ETIMEDOUT || len(out) > 0 {
+		if err == unix.ETIMEDOUT {
 			err = nil
 		}
-		return out, err
+		return done, err
 	}
 }
 

@@ -530,11 +530,10 @@ func (f *file) Allocate(ctx vfs.Context, mode uint32, off, length int64) error {
 		}
 		return err
 	}
-	if end > maxSize {
-		return unix.EFBIG
+	if err := vfs.MayGrow(ctx, r, int64(end)); err != nil { // with FALLOC_FL_KEEP_SIZE too
+		return err
 	}
-	if end > ctx.FileSizeLimit() { // whether the size changes or not (inode_newsize_ok)
-		ctx.SendSIGXFSZ()
+	if end > maxSize {
 		return unix.EFBIG
 	}
 	if seals&unix.F_SEAL_GROW != 0 && int64(end) > r.size.Load() {

@@ -427,13 +427,13 @@ func TestLocks(t *testing.T) {
 	is(t, "un", f.Flock(e, unix.LOCK_UN), nil)
 	is(t, "woken", <-ch, nil)
 	a, b := vfs.NewFDTable(), vfs.NewFDTable()
-	w := func(s, n int64) vfs.FileLock { return vfs.FileLock{Type: unix.F_WRLCK, Start: s, End: n} }
+	w := func(s, n int64) vfs.FileLock { return vfs.FileLock{Type: unix.F_WRLCK, Start: s, End: n - 1} }
 	is(t, "a 0-10", f.SetLock(e, a, w(0, 10), false), nil)
 	is(t, "b 10-20", g.SetLock(e, b, w(10, 20), false), nil)
 	is(t, "b 5-15", g.SetLock(e, b, w(5, 15), false), unix.EAGAIN)
-	is(t, "a unlock 2-4", f.SetLock(e, a, vfs.FileLock{Type: unix.F_UNLCK, Start: 2, End: 4}, false), nil)
+	is(t, "a unlock 2-4", f.SetLock(e, a, vfs.FileLock{Type: unix.F_UNLCK, Start: 2, End: 3}, false), nil)
 	is(t, "b 2-4", g.SetLock(e, b, w(2, 4), false), nil)
-	if l, ok := f.GetLock(a, w(0, 100)); !ok || l.Start != 2 || l.End != 4 {
+	if l, ok := f.GetLock(a, w(0, 100)); !ok || l.Start != 2 || l.End != 3 {
 		t.Error("getlk", l, ok)
 	}
 	go func() { ch <- f.SetLock(e, a, w(10, 11), true) }()
