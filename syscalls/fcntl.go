@@ -75,7 +75,13 @@ func sysFcntl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	}
 	switch cmd {
 	case unix.F_SETFL:
-		return 0, f.SetStatusFlags(t, a[2].Uint())
+		if err := f.SetStatusFlags(t, a[2].Uint()); err != nil {
+			return 0, err
+		}
+		if err := f.SetAsync(t, a[2]&unix.O_ASYNC != 0, fd); err != unix.ENOTTY {
+			return 0, err
+		}
+		return 0, nil
 	case unix.F_GETLK, unix.F_OFD_GETLK:
 		return 0, getlk(t, f, a[2], cmd == unix.F_OFD_GETLK)
 	case unix.F_SETLK, unix.F_SETLKW:
@@ -83,17 +89,17 @@ func sysFcntl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	case unix.F_OFD_SETLK, unix.F_OFD_SETLKW:
 		return 0, setlk(t, f, a[2], cmd == unix.F_OFD_SETLKW, true)
 	case unix.F_SETOWN, unix.F_GETOWN, unix.F_SETOWN_EX, unix.F_GETOWN_EX, unix.F_SETSIG, unix.F_GETSIG:
-		return owner(t, f, fd, cmd, a[2])
+		return owner(t, f, cmd, a[2])
 	case unix.F_GETLEASE:
 		return uintptr(f.Lease()), nil
 	case unix.F_SETLEASE:
 		if a[2].Uint() > unix.F_UNLCK {
 			return 0, unix.EINVAL
 		}
-		if err := f.SetLease(t, int16(a[2])); err != nil || a[2].Uint() == unix.F_UNLCK || f.AsyncOwner() != nil {
+		if err := f.SetLease(t, fd, int16(a[2])); err != nil || a[2].Uint() == unix.F_UNLCK || f.AsyncOwner() != nil {
 			return 0, err
 		}
-		return 0, setOwner(t, f, fd, kernel.ScopeGroup, t.PID())
+		return 0, setOwner(t, f, kernel.ScopeGroup, t.PID())
 	case unix.F_GET_RW_HINT:
 		return 0, t.CopyOutUint64(a[2].Pointer(), f.WriteHint())
 	case unix.F_SET_RW_HINT:
@@ -235,7 +241,7 @@ func setlk(t *kernel.Task, f *vfs.FileDescription, addr kernel.Arg, wait, ofd bo
 // ownerKinds are whom F_OWNER_TID, F_OWNER_PID and F_OWNER_PGRP name.
 var ownerKinds = []kernel.PIDScope{kernel.ScopeThread, kernel.ScopeGroup, kernel.ScopeProcessGroup}
 
-func owner(t *kernel.Task, f *vfs.FileDescription, fd, cmd int32, arg kernel.Arg) (uintptr, error) {
+func owner(t *kernel.Task, f *vfs.FileDescription, cmd int32, arg kernel.Arg) (uintptr, error) {
 	switch cmd {
 	case unix.F_SETSIG:
 		if s := arg.Uint64(); s > linux.SignalMaximum {
@@ -253,7 +259,7 @@ func owner(t *kernel.Task, f *vfs.FileDescription, fd, cmd int32, arg kernel.Arg
 			}
 			kind, id = kernel.ScopeProcessGroup, -id
 		}
-		return 0, setOwner(t, f, fd, kind, id)
+		return 0, setOwner(t, f, kind, id)
 	case unix.F_SETOWN_EX:
 		var o linux.FOwnerEx
 		if _, err := o.CopyIn(t, arg.Pointer()); err != nil {
@@ -262,7 +268,7 @@ func owner(t *kernel.Task, f *vfs.FileDescription, fd, cmd int32, arg kernel.Arg
 		if uint32(o.Type) >= uint32(len(ownerKinds)) {
 			return 0, unix.EINVAL
 		}
-		return 0, setOwner(t, f, fd, ownerKinds[o.Type], o.PID)
+		return 0, setOwner(t, f, ownerKinds[o.Type], o.PID)
 	}
 	kind, id := kernel.ScopeThread, int32(0)
 	if o, ok := f.AsyncOwner().(*kernel.FileOwner); ok {
@@ -279,16 +285,16 @@ func owner(t *kernel.Task, f *vfs.FileDescription, fd, cmd int32, arg kernel.Arg
 	return 0, err
 }
 
-func setOwner(t *kernel.Task, f *vfs.FileDescription, fd int32, kind kernel.PIDScope, id int32) error {
+func setOwner(t *kernel.Task, f *vfs.FileDescription, kind kernel.PIDScope, id int32) error {
 	if id == 0 {
-		f.SetAsyncOwner(nil, fd)
+		f.SetAsyncOwner(nil)
 		return nil
 	}
 	o, err := t.NewFileOwner(kind, id)
 	if err != nil {
 		return err
 	}
-	f.SetAsyncOwner(o, fd)
+	f.SetAsyncOwner(o)
 	return nil
 }
 
@@ -299,29 +305,35 @@ func sysIoctl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	}
 	defer f.DecRef()
 	req, arg := a[1].Uint(), a[2]
-	flag := func(bit uint32) (uintptr, error) {
-		v, err := t.CopyInUint32(arg.Pointer())
-		if err != nil {
-			return 0, err
-		}
-		n := f.Flags() &^ bit
-		if v != 0 {
-			n |= bit
-		}
-		return 0, f.SetStatusFlags(t, n)
-	}
 	switch req {
 	case linux.FIOCLEX:
 		return 0, t.FDTable().SetCloexec(a[0].Int(), true)
 	case linux.FIONCLEX:
 		return 0, t.FDTable().SetCloexec(a[0].Int(), false)
-	case linux.FIONBIO:
-		return flag(unix.O_NONBLOCK)
-	case linux.FIOASYNC:
-		if m := f.Inode().Mode() & unix.S_IFMT; m == unix.S_IFREG || m == unix.S_IFDIR {
-			return 0, unix.ENOTTY // no fasync method
+	case linux.FIONBIO, linux.FIOASYNC:
+		v, err := t.CopyInUint32(arg.Pointer())
+		switch {
+		case err != nil:
+			return 0, err
+		case req == linux.FIOASYNC:
+			return 0, f.SetAsync(t, v != 0, a[0].Int())
+		case v != 0:
+			return 0, f.SetStatusFlags(t, f.Flags()|unix.O_NONBLOCK)
 		}
-		return flag(unix.O_ASYNC)
+		return 0, f.SetStatusFlags(t, f.Flags()&^unix.O_NONBLOCK)
+	}
+	if f.Inode().Mode()&unix.S_IFMT == unix.S_IFSOCK {
+		switch req {
+		case linux.FIOSETOWN, linux.SIOCSPGRP:
+			v, err := t.CopyInUint32(arg.Pointer())
+			if err != nil {
+				return 0, err
+			}
+			return owner(t, f, unix.F_SETOWN, kernel.Arg(v))
+		case linux.FIOGETOWN, linux.SIOCGPGRP:
+			v, _ := owner(t, f, unix.F_GETOWN, 0)
+			return 0, t.CopyOutUint32(arg.Pointer(), uint32(v))
+		}
 	}
 	const fiBMap, figetbsz, fioqsize, ficlone, ficlonerange, fideduperange = 1, 2, 0x5460, 0x40049409, 0x4020940d, 0xc0189436
 	if req == figetbsz {

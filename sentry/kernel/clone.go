@@ -31,6 +31,8 @@ type CloneArgs struct {
 	Cgroup   *Cgroup
 	// SetTID are the wanted numbers, the innermost namespace's first.
 	SetTID []int32
+	// failed is why the child is not made once it has its numbers: they are used up.
+	failed error
 }
 
 // Clone is clone(2), clone3(2), fork(2) and vfork(2); it returns the child's thread ID.
@@ -48,19 +50,9 @@ func (t *Task) Clone(a *CloneArgs) (int32, error) {
 	var pidfd *vfs.FileDescription
 	fd := int32(-1)
 	if a.Flags&linux.CLONE_PIDFD != 0 {
-		if pidfd, fd, err = t.reservePIDFD(a); err != nil {
-			// It is made after the number, which is used up.
-			t.k.tasksMu.Lock()
-			if pid, e := t.k.allocPID(c.ns.PIDForChildren, a.SetTID, t.maySetTID); e != nil {
-				err = e
-			} else {
-				pid.unhash()
-			}
-			t.k.tasksMu.Unlock()
-			c.abandon()
-			return 0, err
+		if pidfd, fd, a.failed = t.reservePIDFD(a); pidfd != nil {
+			defer pidfd.DecRef()
 		}
-		defer pidfd.DecRef()
 	}
 	fp, err := t.thread.FPState()
 	if err == nil {
@@ -265,14 +257,14 @@ func (c *Task) enter(t *Task, a *CloneArgs) (flips int, err error) {
 	pns := c.ns.PIDForChildren
 	pid, err := k.allocPID(pns, a.SetTID, t.maySetTID)
 	if err == nil {
-		if a.Cgroup != nil {
+		if err = a.failed; err == nil && a.Cgroup != nil {
 			err = cg.mayHoldLocked()
 		}
 		if err == nil && cg.full() {
 			err = unix.EAGAIN
 		}
 		if err != nil {
-			pid.unhash() // the number is used up
+			pid.unhash()
 		}
 	}
 	if err != nil {

@@ -99,15 +99,21 @@ func (o *FileOwner) send(info *linux.SignalInfo) {
 		}
 		for m := range o.pid.pgrp.members {
 			if o.may(m.leader) {
-				i := *info
-				m.SendSignal(&i)
+				sendSIGIO(m, nil, *info)
 			}
 		}
 	case o.pid.task == nil || !o.may(o.pid.task):
 	case o.scope == ScopeThread:
-		o.pid.task.SendSignal(info)
+		sendSIGIO(o.pid.task.tg, o.pid.task, *info)
 	default:
-		o.pid.task.tg.SendSignal(info)
+		sendSIGIO(o.pid.task.tg, nil, *info)
+	}
+}
+
+// sendSIGIO sends info, or SIGIO alone if the queue has no room for it (send_sigio_to_task).
+func sendSIGIO(tg *ThreadGroup, t *Task, info linux.SignalInfo) {
+	if tg.send(t, &info, true) != nil {
+		tg.send(t, &linux.SignalInfo{Signo: int32(linux.SIGIO), Code: linux.SI_KERNEL}, true)
 	}
 }
 

@@ -11,20 +11,38 @@ type AsyncOwner interface {
 	SendSIGIO(sig int32, fd int32, reason int32)
 }
 
+// Asyncer is a FileImpl that can be O_ASYNC (one with Linux's fasync method). AsyncEvents is called when it becomes that, and says what of its wait queue
+// is told by SIGIO.
+type Asyncer interface {
+	AsyncEvents(ctx Context, fd *FileDescription) waiter.EventMask
+}
+
+// Events that wait queues are notified of for SIGIO alone, where Linux calls kill_fasync with POLL_IN, POLL_OUT and POLL_HUP. Files that use them tell of no others.
+const (
+	AsyncIn waiter.EventMask = 1 << (32 + iota)
+	AsyncOut
+	AsyncHup
+	AsyncEvents = AsyncIn | AsyncOut | AsyncHup
+)
+
 // asyncState is O_ASYNC's part of a file; guarded by fileExt.mu.
 type asyncState struct {
 	owner AsyncOwner
 	sig   int32
-	fd    int32
+	fd    int32 // the descriptor that it was armed by
 	entry *waiter.Entry
 }
 
-// SetAsyncOwner is F_SETOWN; nil for nobody. fdnum is the descriptor that si_fd will tell.
-func (fd *FileDescription) SetAsyncOwner(o AsyncOwner, fdnum int32) {
+func (fd *FileDescription) editAsync(edit func(*asyncState)) {
 	e := fd.extension()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.async.owner, e.async.fd = o, fdnum
+	edit(&e.async)
+}
+
+// SetAsyncOwner is F_SETOWN; nil for nobody.
+func (fd *FileDescription) SetAsyncOwner(o AsyncOwner) {
+	fd.editAsync(func(a *asyncState) { a.owner = o })
 }
 
 func (fd *FileDescription) asyncState() asyncState {
@@ -42,56 +60,63 @@ func (fd *FileDescription) AsyncOwner() AsyncOwner { return fd.asyncState().owne
 
 // SetAsyncSignal is F_SETSIG; 0 is SIGIO.
 func (fd *FileDescription) SetAsyncSignal(sig int32) {
-	e := fd.extension()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.async.sig = sig
+	fd.editAsync(func(a *asyncState) { a.sig = sig })
 }
 
 // AsyncSignal is F_GETSIG.
 func (fd *FileDescription) AsyncSignal() int32 { return fd.asyncState().sig }
 
-// setAsync starts or stops SIGIO delivery.
-func (fd *FileDescription) setAsync(on bool) {
-	e := fd.extension()
-	e.mu.Lock()
-	old := e.async.entry
-	e.async.entry = nil
-	var entry *waiter.Entry
-	if on {
-		n := waiter.NewFunctionEntry(waiter.AllEvents, fd.sigio)
-		entry = &n
-		e.async.entry = entry
+// SetAsync starts or stops SIGIO, in which si_fd is num: ENOTTY if there is none. The O_ASYNC of an open(2) has no effect, and cannot be taken back (fasync_helper).
+func (fd *FileDescription) SetAsync(ctx Context, on bool, num int32) error {
+	if on == (fd.flags.Load()&unix.O_ASYNC != 0) {
+		return nil
 	}
-	e.mu.Unlock()
+	a, ok := fd.impl.(Asyncer)
+	switch {
+	case !ok || fd.Inode().Mode()&unix.S_IFMT == unix.S_IFREG:
+		return unix.ENOTTY
+	case !on:
+		fd.arm(nil, 0)
+		return nil
+	}
+	n := waiter.NewFunctionEntry(a.AsyncEvents(ctx, fd), fd.sigio)
+	err := fd.impl.EventRegister(&n)
+	if err == nil {
+		fd.arm(&n, num)
+	}
+	return err
+}
+
+// arm puts entry, which is nil for none, in the place of what tells of events by now.
+func (fd *FileDescription) arm(entry *waiter.Entry, num int32) {
+	var old *waiter.Entry
+	fd.editAsync(func(a *asyncState) {
+		if old = a.entry; entry != nil {
+			fd.flags.Or(unix.O_ASYNC)
+		} else if old != nil {
+			fd.flags.And(^uint32(unix.O_ASYNC))
+		}
+		a.entry, a.fd = entry, num
+	})
 	if old != nil {
 		fd.impl.EventUnregister(old)
-	}
-	if entry != nil && fd.impl.EventRegister(entry) != nil {
-		e.mu.Lock()
-		e.async.entry = nil
-		e.mu.Unlock()
 	}
 }
 
 func (fd *FileDescription) sigio(mask waiter.EventMask) {
-	e := fd.extension()
-	e.mu.Lock()
-	a := e.async
-	e.mu.Unlock()
+	a := fd.asyncState()
 	if a.owner == nil || fd.flags.Load()&unix.O_ASYNC == 0 {
 		return
 	}
 	reason := int32(PollHup)
 	switch {
-	case mask&waiter.ReadableEvents != 0:
-		reason = PollIn
-	case mask&waiter.WritableEvents != 0:
-		reason = PollOut
+	case mask&AsyncHup != 0:
 	case mask&waiter.EventErr != 0:
 		reason = PollErr
-	case mask&waiter.EventPri != 0:
-		reason = PollPri
+	case mask&(waiter.ReadableEvents|AsyncIn) != 0:
+		reason = PollIn
+	case mask&(waiter.WritableEvents|AsyncOut) != 0:
+		reason = PollOut
 	}
 	a.owner.SendSIGIO(a.sig, a.fd, reason)
 }

@@ -123,9 +123,9 @@ func (fd *FileDescription) mayDirect() bool {
 	return false
 }
 
-// SetStatusFlags is F_SETFL: only O_APPEND, O_ASYNC, O_DIRECT, O_NOATIME and O_NONBLOCK change.
+// SetStatusFlags is F_SETFL: only O_APPEND, O_DIRECT, O_NOATIME and O_NONBLOCK change; see SetAsync.
 func (fd *FileDescription) SetStatusFlags(ctx Context, flags uint32) error {
-	const settable = unix.O_APPEND | unix.O_ASYNC | unix.O_DIRECT | unix.O_NOATIME | unix.O_NONBLOCK
+	const settable = unix.O_APPEND | unix.O_DIRECT | unix.O_NOATIME | unix.O_NONBLOCK
 	for {
 		old := fd.flags.Load()
 		set := old&^settable | flags&settable
@@ -142,9 +142,6 @@ func (fd *FileDescription) SetStatusFlags(ctx Context, flags uint32) error {
 			return err
 		}
 		if fd.flags.CompareAndSwap(old, set) {
-			if (old^set)&unix.O_ASYNC != 0 {
-				fd.setAsync(set&unix.O_ASYNC != 0)
-			}
 			return nil
 		}
 	}
@@ -169,7 +166,7 @@ func (fd *FileDescription) DecRef() {
 func (fd *FileDescription) release() {
 	ctx := WithCredentials(fd.creds)
 	if e := fd.ext.Load(); e != nil {
-		fd.setAsync(false)
+		fd.arm(nil, 0)
 		e.mu.Lock()
 		hooks := e.hooks
 		e.hooks = nil

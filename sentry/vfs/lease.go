@@ -10,7 +10,8 @@ import (
 
 // lease is a file lease (fcntl(2), F_SETLEASE): its holder is told before another opens or truncates the file, and has leaseBreakTime to give it up.
 type lease struct {
-	fd *FileDescription
+	fd  *FileDescription
+	num int32 // its descriptor, for si_fd
 	// typ is what it is, target what it has been asked to become by the time until; equal while nobody asked.
 	typ, target int16
 	until       time.Time
@@ -35,8 +36,8 @@ func (fd *FileDescription) Lease() int16 {
 	return unix.F_UNLCK
 }
 
-// SetLease is F_SETLEASE: EINVAL, EACCES, EAGAIN.
-func (fd *FileDescription) SetLease(ctx Context, typ int16) error {
+// SetLease is F_SETLEASE of descriptor num: EINVAL, EACCES, EAGAIN.
+func (fd *FileDescription) SetLease(ctx Context, num int32, typ int16) error {
 	i := fd.Inode()
 	if typ != unix.F_UNLCK {
 		a, err := i.Attr(ctx)
@@ -80,11 +81,11 @@ func (fd *FileDescription) SetLease(ctx Context, typ int16) error {
 		if l.target == l.typ || l.target == typ {
 			l.target = typ
 		}
-		l.typ = typ
+		l.typ, l.num = typ, num
 		c.wakeLocked()
 		return nil
 	}
-	c.leases = append(c.leases, lease{fd: fd, typ: typ, target: typ})
+	c.leases = append(c.leases, lease{fd: fd, num: num, typ: typ, target: typ})
 	return nil
 }
 
@@ -110,7 +111,9 @@ func breakLeases(ctx Context, i Inode, flags uint32) error {
 					l.until = time.Now().Add(leaseBreakTime)
 				}
 				l.target = want
-				l.fd.told()
+				if a := l.fd.asyncState(); a.owner != nil { // it is to go
+					a.owner.SendSIGIO(a.sig, l.num, PollMsg)
+				}
 			}
 			if l.target != l.typ && !time.Now().Before(l.until) {
 				l.typ = l.target
@@ -134,16 +137,5 @@ func breakLeases(ctx Context, i Inode, flags uint32) error {
 		if err != nil && err != unix.ETIMEDOUT {
 			return err
 		}
-	}
-}
-
-// told tells the holder of a lease that it is to go.
-func (fd *FileDescription) told() {
-	e := fd.extension()
-	e.mu.Lock()
-	a := e.async
-	e.mu.Unlock()
-	if a.owner != nil {
-		a.owner.SendSIGIO(a.sig, a.fd, PollMsg)
 	}
 }

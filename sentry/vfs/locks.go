@@ -230,11 +230,7 @@ func (c *lockContext) setLocked(l FileLock) {
 	var out []FileLock
 	freed := false
 	for _, x := range c.records {
-		near := int64(0) // neighbours of one type are joined
-		if x.Type == l.Type {
-			near = 1
-		}
-		if x.owner != l.owner || x.End < l.Start-near || l.End < x.Start-near {
+		if x.owner != l.owner || x.End < l.Start-1 || l.End < x.Start-1 || (x.Type != l.Type && (x.End < l.Start || l.End < x.Start)) {
 			out = append(out, x)
 			continue
 		}

@@ -380,6 +380,11 @@ func (fd *FileDescription) Allocate(ctx Context, mode uint32, off, length int64)
 	if off > math.MaxInt64-length {
 		return unix.EFBIG
 	}
+	if mode == 0 {
+		if err := MayGrow(ctx, fd.Inode(), off+length); err != nil {
+			return err
+		}
+	}
 	err := fd.impl.Allocate(ctx, mode, off, length)
 	if err == nil {
 		err = killPriv(ctx, fd.Inode(), fd.Inode().Mode())

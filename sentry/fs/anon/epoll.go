@@ -119,12 +119,6 @@ func (e *Epoll) unlinkLocked(i *epollItem) {
 	}
 }
 
-func (e *Epoll) unlink(i *epollItem) {
-	e.readyMu.Lock()
-	e.unlinkLocked(i)
-	e.readyMu.Unlock()
-}
-
 // wakeLocked wakes the first sleeper.
 // +checklocks:e.readyMu
 func (e *Epoll) wakeLocked() {
@@ -253,7 +247,9 @@ func (e *Epoll) pollLocked(i *epollItem) {
 func (e *Epoll) dropLocked(i *epollItem) {
 	delete(e.items, i.key)
 	i.key.file.EventUnregister(&i.entry)
-	e.unlink(i)
+	e.readyMu.Lock()
+	e.unlinkLocked(i)
+	e.readyMu.Unlock()
 	epollItems.Add(-1)
 	if inner, ok := i.key.file.Impl().(*Epoll); ok {
 		unlink(e, inner)

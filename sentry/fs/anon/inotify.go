@@ -122,10 +122,10 @@ func (w *watch) remove() {
 	}
 	delete(in.watches, w.wd)
 	delete(in.byInode, w.inode)
-	in.queueLocked(inotifyEvent{wd: w.wd, mask: unix.IN_IGNORED})
+	m := in.queueLocked(inotifyEvent{wd: w.wd, mask: unix.IN_IGNORED})
 	in.mu.Unlock()
 	vfs.RemoveWatch(w.inode, w)
-	in.Waiters.Notify(waiter.ReadableEvents)
+	in.Waiters.Notify(m)
 }
 
 // Event implements vfs.Watcher.
@@ -138,36 +138,37 @@ func (w *watch) Event(mask, cookie uint32, name string, unlinked bool) {
 		return
 	}
 	hit := mask&want&linux.IN_ALL_EVENTS != 0 || mask&unix.IN_UNMOUNT != 0
+	var m waiter.EventMask
 	if hit {
-		in.queueLocked(inotifyEvent{w.wd, mask, cookie, name})
+		m = in.queueLocked(inotifyEvent{w.wd, mask, cookie, name})
 	}
 	in.mu.Unlock()
-	if hit {
-		in.Waiters.Notify(waiter.ReadableEvents)
-	}
+	in.Waiters.Notify(m)
 	if mask&(unix.IN_DELETE_SELF|unix.IN_UNMOUNT) != 0 && name == "" || hit && want&unix.IN_ONESHOT != 0 {
 		w.remove()
 	}
 }
 
+// queueLocked queues e, and returns what in's waiters are to be told.
 // +checklocks:in.mu
-func (in *Inotify) queueLocked(e inotifyEvent) {
+func (in *Inotify) queueLocked(e inotifyEvent) waiter.EventMask {
 	if n := len(in.events); n > 0 {
 		// The same again is told once (inotify_merge).
 		if in.events[n-1] == e && e.mask&unix.IN_IGNORED == 0 {
-			return
+			return waiter.ReadableEvents
 		}
 		if n >= maxQueued || totalEvents.Load() >= maxTotal {
 			if in.events[n-1].mask != unix.IN_Q_OVERFLOW {
 				e = inotifyEvent{wd: -1, mask: unix.IN_Q_OVERFLOW}
 			} else {
-				return
+				return waiter.ReadableEvents
 			}
 		}
 	}
 	in.events = append(in.events, e)
 	in.bytes += e.size()
 	totalEvents.Add(1)
+	return waiter.ReadableEvents | vfs.AsyncIn
 }
 
 // size is that of struct inotify_event with the name padded to 16 bytes.
@@ -221,6 +222,11 @@ func (in *Inotify) Ioctl(_ vfs.Context, _ *vfs.FileDescription, io usermem.IO, r
 	n := in.bytes
 	in.mu.Unlock()
 	return 0, usermem.PutUint32(io, arg, uint32(n))
+}
+
+// AsyncEvents implements vfs.Asyncer.
+func (in *Inotify) AsyncEvents(vfs.Context, *vfs.FileDescription) waiter.EventMask {
+	return vfs.AsyncEvents
 }
 
 // Release implements vfs.FileImpl.

@@ -3,6 +3,8 @@ package devpts
 import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/waiter"
+	"moat/sentry/vfs"
 )
 
 // cell is a byte of input, with what the line discipline knows of it.
@@ -37,6 +39,8 @@ type tty struct {
 	stopped      bool // ^S
 	// sigs are signals for the foreground group, to be sent without the lock.
 	sigs []linux.Signal
+	// arrived is what readers are told by SIGIO: of a line, or a byte that is read as it is; printed what the master is.
+	arrived, printed waiter.EventMask
 	// pktStatus are TIOCPKT_* bits for a master in packet mode.
 	pktStatus uint8
 }
@@ -217,6 +221,7 @@ func (t *tty) endLine(c cell) {
 	t.in = append(t.in, c|delimiter)
 	t.lines++
 	t.edit = len(t.in)
+	t.arrived = vfs.AsyncIn
 }
 
 // putInput adds an ordinary byte.
@@ -239,7 +244,7 @@ func (t *tty) putInput(b byte) {
 		t.in = append(t.in, cell(b))
 	}
 	if !t.lflag(unix.ICANON) {
-		t.edit = len(t.in)
+		t.edit, t.arrived = len(t.in), vfs.AsyncIn
 	}
 }
 
@@ -351,7 +356,7 @@ func (t *tty) wipe() {
 // emit prints an echo byte as it is.
 func (t *tty) emit(b byte) {
 	if len(t.out) < echoMax {
-		t.out = append(t.out, b)
+		t.out, t.printed = append(t.out, b), vfs.AsyncIn
 	}
 	if b == '\b' {
 		t.column = max(0, t.column-1)
@@ -369,6 +374,7 @@ func (t *tty) output(b byte, echo bool) bool {
 	if len(t.out)+8 > limit {
 		return false
 	}
+	t.printed = vfs.AsyncIn
 	if !t.oflag(unix.OPOST) {
 		t.out = append(t.out, b)
 		return true

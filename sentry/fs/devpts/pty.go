@@ -53,12 +53,29 @@ func (p *Pty) Hangup() {}
 func (p *Pty) after() {
 	sigs := p.tty.sigs
 	p.tty.sigs = nil
+	master, slave := p.tty.printed, p.tty.arrived
+	p.tty.printed, p.tty.arrived = 0, 0
 	p.mu.Unlock()
 	for _, s := range sigs {
 		p.fs.k.SignalForeground(&p.job, s)
 	}
-	p.masterQueue.Notify(p.masterReady(^waiter.EventMask(0)))
-	p.slaveQueue.Notify(p.slaveReady(^waiter.EventMask(0)))
+	p.masterQueue.Notify(p.masterReady(^waiter.EventMask(0)) | master)
+	p.slaveQueue.Notify(p.slaveReady(^waiter.EventMask(0)) | slave)
+}
+
+// async is vfs.Asyncer's AsyncEvents. A file without an owner tells the foreground group, or else who arms it (tty_fasync).
+func (p *Pty) async(ctx vfs.Context, fd *vfs.FileDescription) waiter.EventMask {
+	if t, ok := ctx.(*kernel.Task); ok && fd.AsyncOwner() == nil {
+		scope := kernel.ScopeProcessGroup
+		id, _ := t.ForegroundPGID(&p.job, true)
+		if id == 0 {
+			scope, id = kernel.ScopeGroup, t.PID()
+		}
+		if o, err := t.NewFileOwner(scope, id); err == nil {
+			fd.SetAsyncOwner(o)
+		}
+	}
+	return vfs.AsyncEvents
 }
 
 func (p *Pty) masterReady(mask waiter.EventMask) (ev waiter.EventMask) {
@@ -253,6 +270,11 @@ type master struct {
 	p *Pty
 }
 
+// AsyncEvents implements vfs.Asyncer.
+func (m *master) AsyncEvents(ctx vfs.Context, fd *vfs.FileDescription) waiter.EventMask {
+	return m.p.async(ctx, fd)
+}
+
 // Release implements vfs.FileImpl.
 func (m *master) Release(vfs.Context, *vfs.FileDescription) { m.p.closeMaster() }
 
@@ -304,6 +326,11 @@ func (m *master) Readiness(mask waiter.EventMask) waiter.EventMask { return m.p.
 type slave struct {
 	vfs.Waitable
 	p *Pty
+}
+
+// AsyncEvents implements vfs.Asyncer.
+func (s *slave) AsyncEvents(ctx vfs.Context, fd *vfs.FileDescription) waiter.EventMask {
+	return s.p.async(ctx, fd)
 }
 
 // Release implements vfs.FileImpl.

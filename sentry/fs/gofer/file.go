@@ -185,13 +185,8 @@ func (f *file) Fsync(vfs.Context, bool) error {
 }
 
 // Allocate implements vfs.FileImpl.
-func (f *file) Allocate(ctx vfs.Context, mode uint32, off, length int64) error {
+func (f *file) Allocate(_ vfs.Context, mode uint32, off, length int64) error {
 	i := f.inode
-	if mode&^uint32(unix.FALLOC_FL_ZERO_RANGE) == 0 {
-		if err := vfs.MayGrow(ctx, i, off+length); err != nil {
-			return err
-		}
-	}
 	i.wmu.Lock()
 	defer i.wmu.Unlock()
 	return i.resize(unix.Fallocate(f.h.fd, mode, off, length), f.h.fd)

@@ -89,6 +89,11 @@ func (f *File) FileDescription(fs *FS, creds *auth.Credentials) *vfs.FileDescrip
 // Position implements vfs.Positioned.
 func (f *File) Position(off int64, whence int) (int64, error) { return unix.Seek(f.fd, off, whence) }
 
+// AsyncEvents implements vfs.Asyncer.
+func (f *File) AsyncEvents(vfs.Context, *vfs.FileDescription) waiter.EventMask {
+	return waiter.AllEvents
+}
+
 // Release implements vfs.FileImpl: a reader outside sees the end of a pipe.
 func (f *File) Release(vfs.Context, *vfs.FileDescription) {
 	if f.users.Add(-1) == 0 {

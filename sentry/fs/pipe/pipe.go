@@ -127,6 +127,11 @@ type end struct {
 	gen int
 }
 
+// AsyncEvents implements vfs.Asyncer.
+func (e *end) AsyncEvents(vfs.Context, *vfs.FileDescription) waiter.EventMask {
+	return map[bool]waiter.EventMask{true: vfs.AsyncIn}[e.read] | map[bool]waiter.EventMask{true: vfs.AsyncOut}[e.write]
+}
+
 // Release implements vfs.FileImpl.
 func (e *end) Release(vfs.Context, *vfs.FileDescription) {
 	e.p.leave(e.read, e.write)
@@ -148,8 +153,12 @@ func (p *Pipe) leave(read, write bool) {
 	if write {
 		p.writers--
 	}
+	m := waiter.EventIn | waiter.EventRdNorm | waiter.EventOut | waiter.EventWrNorm | waiter.EventHUp | waiter.EventErr
+	if (p.readers == 0) != (p.writers == 0) {
+		m |= vfs.AsyncIn | vfs.AsyncOut
+	}
 	p.mu.Unlock()
-	p.queue.Notify(waiter.EventIn | waiter.EventRdNorm | waiter.EventOut | waiter.EventWrNorm | waiter.EventHUp | waiter.EventErr)
+	p.queue.Notify(m)
 }
 
 // free gives the buffer up when no end is left.
@@ -163,7 +172,7 @@ func (p *Pipe) free() {
 }
 
 // Read implements vfs.FileImpl.
-func (e *end) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, _ vfs.IOFlags) (int64, error) {
+func (e *end) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence, _ int64, flags vfs.IOFlags) (int64, error) {
 	want := int(dst.NumBytes())
 	if want == 0 {
 		return 0, nil
@@ -173,6 +182,9 @@ func (e *end) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence
 	if p.n == 0 {
 		writers := p.writers
 		p.mu.Unlock()
+		if writers == 0 || flags&vfs.IONonblock != 0 {
+			p.queue.Notify(vfs.AsyncOut)
+		}
 		if writers == 0 {
 			return 0, nil
 		}
@@ -196,13 +208,20 @@ func (e *end) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequence
 	}
 	room := p.consumeLocked(drop)
 	p.mu.Unlock()
-	if room {
-		p.queue.Notify(waiter.EventOut | waiter.EventWrNorm)
-	}
+	p.took(room)
 	if done > 0 {
 		err = nil
 	}
 	return int64(done), err
+}
+
+// took tells writers that something was read; room says that there is room again.
+func (p *Pipe) took(room bool) {
+	m := vfs.AsyncOut
+	if room {
+		m |= waiter.EventOut | waiter.EventWrNorm
+	}
+	p.queue.Notify(m)
 }
 
 // readableLocked returns how much of want one read gets, and how much leaves the pipe with it: a packet goes whole.
@@ -271,9 +290,7 @@ func (e *end) Write(_ vfs.Context, fd *vfs.FileDescription, src usermem.IOSequen
 		done, err = p.appendLocked(src, left, packet)
 	}
 	p.mu.Unlock()
-	if done > 0 {
-		p.queue.Notify(waiter.EventIn | waiter.EventRdNorm)
-	}
+	p.queue.Notify(waiter.EventIn | waiter.EventRdNorm | vfs.AsyncIn) // also of nothing
 	return int64(done), 0, err
 }
 
@@ -376,9 +393,7 @@ func (e *end) Discard(n int) {
 	e.p.mu.Lock()
 	room := e.p.consumeLocked(min(n, e.p.n))
 	e.p.mu.Unlock()
-	if room {
-		e.p.queue.Notify(waiter.EventOut | waiter.EventWrNorm)
-	}
+	e.p.took(room)
 }
 
 // PipeSize implements vfs.PipeSizer.

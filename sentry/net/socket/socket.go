@@ -15,6 +15,7 @@ import (
 	"moat/sentry/vfs"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // Socket is an open socket's file implementation.
@@ -184,6 +185,14 @@ const (
 
 // Base implements Socket for who embeds b.
 func (b *Base) Base() *Base { return b }
+
+// AsyncEvents implements vfs.Asyncer by what wakes those who wait: a datagram that was sent makes room that nobody wanted.
+func (b *Base) AsyncEvents(vfs.Context, *vfs.FileDescription) waiter.EventMask {
+	if b.Type == unix.SOCK_STREAM {
+		return waiter.AllEvents
+	}
+	return waiter.AllEvents &^ waiter.WritableEvents
+}
 
 // Init sets the defaults.
 func (b *Base) Init(family, typ, protocol int32) {

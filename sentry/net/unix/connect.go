@@ -5,6 +5,7 @@ import (
 
 	"moat/sentry/kernel"
 	"moat/sentry/net/socket"
+	"moat/sentry/vfs"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -98,7 +99,7 @@ func (s *sock) Connect(t *kernel.Task, addr []byte) error {
 	if err := s.meet(l, n); err != nil {
 		return err
 	}
-	l.Waiters.Notify(waiter.ReadableEvents)
+	l.Waiters.Notify(waiter.ReadableEvents | vfs.AsyncIn)
 	s.Waiters.Notify(allEvents)
 	return nil
 }

@@ -22,7 +22,7 @@ type message struct {
 func (m *message) discard() {
 	m.from.sent.Add(-int64(len(m.data)))
 	m.dropRights()
-	m.from.Waiters.Notify(waiter.WritableEvents)
+	m.from.sentSome()
 }
 
 // addr is the sender's address, as of now: nil if it has none (unix_copy_addr).
@@ -110,6 +110,7 @@ func (s *sock) sendStream(ctx vfs.Context, m *socket.Message, peer *sock) (int64
 	for done < total {
 		n := min(total-done, s.room(), maxPiece)
 		if n <= 0 {
+			s.noSpace.Store(true)
 			break
 		}
 		buf := make([]byte, n, max(n, min(minPiece, n*4)))
@@ -150,7 +151,7 @@ func (s *sock) receive(m *message) error {
 	}
 	s.bytes += len(m.data)
 	s.mu.Unlock()
-	s.Waiters.Notify(waiter.ReadableEvents)
+	s.Waiters.Notify(waiter.ReadableEvents | vfs.AsyncIn)
 	return nil
 }
 
@@ -214,6 +215,7 @@ func (s *sock) sendPacket(ctx vfs.Context, m *socket.Message, st state, peer *so
 		return 0, unix.EPIPE
 	}
 	if n > s.room() && s.sent.Load() > 0 {
+		s.noSpace.Store(true)
 		return 0, unix.EWOULDBLOCK
 	}
 	buf := make([]byte, n)
@@ -278,7 +280,7 @@ func (s *sock) Recv(ctx vfs.Context, m *socket.Message) (int64, error) {
 	}
 	s.mu.Unlock()
 	for _, w := range woken {
-		w.Waiters.Notify(waiter.WritableEvents)
+		w.sentSome()
 	}
 	wake(waiting)
 	return n, err

@@ -40,8 +40,9 @@ type sock struct {
 	vfs.Waitable
 	base
 	ns *kernel.NetNamespace
-	// sent is how many bytes of this socket's wait at receivers.
-	sent atomic.Int64
+	// sent is how many bytes of this socket's wait at receivers. noSpace: it was found to be too many; SIGIO tells when it is over (SOCKWQ_ASYNC_NOSPACE).
+	sent    atomic.Int64
+	noSpace atomic.Bool
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -139,7 +140,10 @@ func (s *sock) close(embryo bool) {
 		c.close(true)
 	}
 	if peer != nil && was == connected && !s.dgram() {
-		peer.hangUp(embryo || len(msgs) > 0)
+		if embryo || len(msgs) > 0 { // something was left unread
+			peer.base.SetError(unix.ECONNRESET)
+		}
+		peer.shut(true, true, true)
 	}
 	for _, m := range msgs {
 		m.discard()
@@ -151,29 +155,45 @@ func (s *sock) close(embryo bool) {
 	s.Waiters.Notify(allEvents)
 }
 
-// hangUp tells s that its other end is gone; lost says that it left something unread.
-func (s *sock) hangUp(lost bool) {
-	if lost {
-		s.base.SetError(unix.ECONNRESET)
-	}
-	s.shut(true, true)
+// AsyncEvents implements vfs.Asyncer.
+func (s *sock) AsyncEvents(vfs.Context, *vfs.FileDescription) waiter.EventMask {
+	return vfs.AsyncEvents
 }
 
-// shut ends receiving, sending or both, and returns the other end.
-func (s *sock) shut(rd, wr bool) *sock {
+// sentSome tells s that something of it was received.
+func (s *sock) sentSome() {
+	m := waiter.WritableEvents
+	if s.writable() && s.noSpace.CompareAndSwap(true, false) {
+		m |= vfs.AsyncOut
+	}
+	s.Waiters.Notify(m)
+}
+
+// writable is unix_writable.
+func (s *sock) writable() bool { return s.sent.Load()*4 <= int64(s.base.SndBuf.Load()) }
+
+// shut ends receiving, sending or both, which SIGIO tells of if the other end did it, and returns the other end.
+func (s *sock) shut(rd, wr, other bool) *sock {
+	m := waiter.EventMask(allEvents)
+	switch {
+	case other && rd && wr:
+		m |= vfs.AsyncHup
+	case other && rd:
+		m |= vfs.AsyncIn
+	}
 	s.mu.Lock()
 	s.noRead, s.noWrite = s.noRead || rd, s.noWrite || wr
 	peer := s.peer
 	s.mu.Unlock()
-	s.Waiters.Notify(allEvents)
+	s.Waiters.Notify(m)
 	return peer
 }
 
 // Shutdown implements socket.Socket.
 func (s *sock) Shutdown(how int) error {
 	rd, wr := how != unix.SHUT_WR, how != unix.SHUT_RD
-	if peer := s.shut(rd, wr); peer != nil && !s.dgram() {
-		peer.shut(wr, rd)
+	if peer := s.shut(rd, wr, false); peer != nil && !s.dgram() {
+		peer.shut(wr, rd, true)
 	}
 	return nil
 }
@@ -199,7 +219,7 @@ func (s *sock) Readiness(mask waiter.EventMask) waiter.EventMask {
 	if s.base.HasError() {
 		ev |= waiter.EventErr
 	}
-	if st != listening && s.sent.Load()*4 <= int64(s.base.SndBuf.Load()) && !(s.dgram() && peer != nil && peer.fullFor(s)) {
+	if st != listening && s.writable() && !(s.dgram() && peer != nil && peer.fullFor(s)) {
 		ev |= waiter.WritableEvents
 	}
 	return ev & mask
