@@ -1,4 +1,4 @@
-// Clocks, sleeps, interval timers, POSIX timers, timerfd. Times are compared loosely; the host's output is the expected one.
+// Clocks, sleeps, interval timers, POSIX timers, timerfd. Nothing comes too early; how late, a loaded machine decides, and is no check.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -35,7 +35,14 @@ static long ms(void) {
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
-static int near(long d, long want) { return d >= want - 1 && d < want + 60; }
+static int after(long d, long want) { return d >= want - 1; }
+// QUICK does x until that took less than n milliseconds.
+#define QUICK(n, x)                                                                                                    \
+	for (long m_ = ms() - n, i_ = 0; i_ < 1000 && ms() - m_ >= n; i_++)                                                \
+	m_ = ms(), x
+// UNTIL waits for a minute at most.
+#define UNTIL(x)                                                                                                       \
+	for (long m_ = ms(); !(x) && ms() - m_ < 60000; usleep(1000))
 
 static void spin(int n) {
 	struct timespec s, t;
@@ -91,7 +98,9 @@ static void clocks(void) {
 	V(S(SYS_clock_gettime, 3, &t)); // Agree with each other.
 	clock_gettime(CLOCK_REALTIME, &t);
 	gettimeofday(&tv, 0);
-	V((tv.tv_sec - t.tv_sec) * 1000000 + tv.tv_usec - t.tv_nsec / 1000 < 100000);
+	clock_gettime(CLOCK_REALTIME, &u);
+	V((tv.tv_sec - t.tv_sec) * 1000000 + tv.tv_usec - t.tv_nsec / 1000 >= 0);
+	V((u.tv_sec - tv.tv_sec) * 1000000 + u.tv_nsec / 1000 - tv.tv_usec >= 0);
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
 	spin(50);
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &u);
@@ -114,7 +123,7 @@ static void sleeps(void) {
 	struct timespec t = {0, 30000000}, r = {7, 7}, bad = {0, 1000000000}, neg = {-1, 0};
 	long m = ms();
 	V(S(SYS_nanosleep, &t, &r));
-	V(near(ms() - m, 30));
+	V(after(ms() - m, 30));
 	V(r.tv_sec);
 	V(S(SYS_nanosleep, &bad, &r));
 	V(S(SYS_nanosleep, &neg, &r));
@@ -123,21 +132,23 @@ static void sleeps(void) {
 	V(S(SYS_clock_nanosleep, 0, 0, &bad, &r));
 	V(S(SYS_clock_nanosleep, 1, TIMER_ABSTIME, &t, &r));
 	catch(SIGUSR1, 0);
-	t = (struct timespec){1, 0};
+	t = (struct timespec){60, 0};
+	m = ms();
 	after50();
 	V(S(SYS_nanosleep, &t, &r));
-	V(near(1000 - r.tv_nsec / 1000000, 50));
+	V(r.tv_sec * 1000 + r.tv_nsec / 1000000 >= 60000 - (ms() - m) - 1);
+	V(r.tv_sec < 60);
 	after50();
 	V(S(SYS_nanosleep, &t, BAD));
 	usleep(1000);
 	r = (struct timespec){7, 7};
 	clock_gettime(1, &t);
-	t.tv_sec++;
+	t.tv_sec += 60;
 	after50();
 	V(S(SYS_clock_nanosleep, 1, TIMER_ABSTIME, &t, &r));
 	V(r.tv_sec);
 	catch(SIGUSR1, SA_RESTART);
-	t = (struct timespec){0, 200000000};
+	t = (struct timespec){60, 0};
 	after50();
 	V(S(SYS_nanosleep, &t, &r));
 	m = ms();
@@ -146,14 +157,14 @@ static void sleeps(void) {
 	if (t.tv_nsec >= 1000000000)
 		t.tv_sec++, t.tv_nsec -= 1000000000;
 	V(S(SYS_clock_nanosleep, 0, TIMER_ABSTIME, &t, &r));
-	V(near(ms() - m, 40));
+	V(after(ms() - m, 40));
 	// A stop restarts it.
 	pid_t p = fork();
 	if (!p) {
 		t = (struct timespec){0, 200000000};
 		m = ms();
 		long x = S(SYS_nanosleep, &t, &r);
-		_exit(x ? 99 : near(ms() - m, 200));
+		_exit(x ? 99 : after(ms() - m, 200));
 	}
 	usleep(30000);
 	kill(p, SIGSTOP);
@@ -178,15 +189,14 @@ static void itimers(void) {
 	V(setitimer(0, &b, 0));
 	b = (struct itimerval){{-1, 0}, {0, 1}};
 	V(setitimer(0, &b, 0));
-	V(setitimer(0, &v, 0));
-	V(getitimer(0, &o));
-	V(near(50 - o.it_value.tv_usec / 1000, 0));
-	V(o.it_interval.tv_usec);
 	got = 0;
 	long m = ms();
-	while (got < 3)
-		pause();
-	V(near(ms() - m, 90));
+	V(setitimer(0, &v, 0));
+	V(getitimer(0, &o));
+	V(o.it_value.tv_usec <= 50000);
+	V(o.it_interval.tv_usec);
+	UNTIL(got >= 3);
+	V(after(ms() - m, 90));
 	V(last.si_code);
 	V(setitimer(0, &z, &o));
 	V(o.it_interval.tv_usec);
@@ -194,32 +204,43 @@ static void itimers(void) {
 	got = 0;
 	usleep(50000);
 	V(got);
-	v = (struct itimerval){{0, 0}, {0, 20000}};
+	v = (struct itimerval){{0, 0}, {5, 0}};
 	V(setitimer(ITIMER_VIRTUAL, &v, 0));
 	V(setitimer(ITIMER_PROF, &v, 0));
 	got = 0;
 	usleep(60000);
 	V(got);
+	getitimer(ITIMER_VIRTUAL, &o);
+	V(o.it_value.tv_sec == 4 || o.it_value.tv_sec == 5); // it goes by the CPU's time, not the clock's
+	v = (struct itimerval){{0, 0}, {0, 20000}};
+	V(setitimer(ITIMER_VIRTUAL, &v, 0));
+	V(setitimer(ITIMER_PROF, &v, 0));
 	m = ms();
-	while (got < 2 && ms() < m + 3000)
+	while (got < 2 && ms() < m + 60000)
 		;
 	V(got);
 	V(alarm(10));
 	V(alarm(0));
-	V(alarm(1));
-	usleep(600000);
-	V(alarm(0));
+	int left;
+	QUICK(800, (alarm(1), usleep(600000), left = alarm(0)));
+	V(left);
 	v.it_value.tv_usec = 100000;
-	setitimer(0, &v, 0);
-	V(alarm(0));
+	QUICK(90, (setitimer(0, &v, 0), left = alarm(0)));
+	V(left);
+	v.it_value = (struct timeval){1, 400000};
+	QUICK(300, (setitimer(0, &v, 0), left = alarm(0)));
+	V(left);
+	v.it_value.tv_usec = 900000;
+	QUICK(300, (setitimer(0, &v, 0), left = alarm(0)));
+	V(left);
 	// Not inherited by fork, kept by exec.
-	alarm(5);
+	alarm(1000);
 	if (!fork())
 		_exit(alarm(0));
 	int s;
 	wait(&s);
 	V(s);
-	V(alarm(0));
+	V(alarm(0) > 500);
 }
 
 static void posix(void) {
@@ -260,11 +281,10 @@ static void posix(void) {
 	v.it_value.tv_nsec = 20000000;
 	got = sum = 0;
 	V(S(SYS_timer_settime, kid, 0, &v, &o));
-	V(S(SYS_timer_gettime, kid, &o));
+	QUICK(9, (S(SYS_timer_settime, kid, 0, &v, &o), S(SYS_timer_gettime, kid, &o)));
 	V(o.it_interval.tv_nsec);
 	V(o.it_value.tv_nsec > 10000000);
-	while (got < 2)
-		pause();
+	UNTIL(got >= 2);
 	V(last.si_code);
 	V(last.si_value.sival_int);
 	V(last.si_timerid == kid);
@@ -272,12 +292,17 @@ static void posix(void) {
 	sigset_t s, old;
 	sigemptyset(&s);
 	sigaddset(&s, SIGUSR1);
+	long long all = ms();
 	sigprocmask(SIG_BLOCK, &s, &old);
+	long m = ms();
 	usleep(100000);
 	got = sum = 0;
+	m = ms() - m; // so long at least they were blocked
 	sigprocmask(SIG_SETMASK, &old, 0);
-	V(got);
-	V(sum >= 8 && sum <= 14);
+	all = ms() - all; // and so long at most
+	V(got > 0);
+	V(sum >= m / 10 - 2 && sum <= all / 10 + 2);
+	UNTIL(S(SYS_timer_getoverrun, kid) == last.si_overrun); // no other came between
 	V(S(SYS_timer_getoverrun, kid) == last.si_overrun);
 	V(S(SYS_timer_settime, kid, 0, &z, &o));
 	V(o.it_interval.tv_nsec);
@@ -289,14 +314,13 @@ static void posix(void) {
 	// Absolute, in the past.
 	z.it_value.tv_nsec = 1;
 	V(S(SYS_timer_settime, kid, TIMER_ABSTIME, &z, 0));
-	usleep(1000);
+	UNTIL(got);
 	V(got);
 	// A deleted timer's pending signal goes.
 	sigprocmask(SIG_BLOCK, &s, &old);
 	V(S(SYS_timer_settime, kid, 0, &z, 0));
-	usleep(10000);
 	sigset_t pend;
-	sigpending(&pend);
+	UNTIL((sigpending(&pend), sigismember(&pend, SIGUSR1)));
 	V(sigismember(&pend, SIGUSR1));
 	V(S(SYS_timer_delete, kid));
 	got = 0;
@@ -311,9 +335,9 @@ static void posix(void) {
 	V(S(SYS_timer_settime, kid, 0, &fast, 0));
 	usleep(30000);
 	got = sum = 0;
-	struct timespec zero = {0, 0};
+	struct timespec minute = {60, 0};
 	siginfo_t si;
-	V(sigtimedwait(&s, &si, &zero));
+	V(sigtimedwait(&s, &si, &minute));
 	V(si.si_overrun > 1000000);
 	V(S(SYS_timer_delete, kid));
 	sigprocmask(SIG_SETMASK, &old, 0);
@@ -321,34 +345,37 @@ static void posix(void) {
 	catch(SIGALRM, 0);
 	V(S(SYS_timer_create, CLOCK_BOOTTIME, 0, &kid));
 	z.it_value.tv_nsec = 1000000;
+	got = 0;
 	V(S(SYS_timer_settime, kid, 0, &z, 0));
-	usleep(30000);
+	UNTIL(got);
 	V(last.si_signo);
 	V(last.si_value.sival_int == kid);
 	// None; a thread; CPU clocks.
 	e.sigev_notify = SIGEV_NONE;
 	V(S(SYS_timer_create, 1, &e, &k2));
 	z.it_value.tv_nsec = 20000000;
-	V(S(SYS_timer_settime, k2, 0, &z, 0));
-	V(S(SYS_timer_gettime, k2, &o));
+	QUICK(18, (S(SYS_timer_settime, k2, 0, &z, 0), S(SYS_timer_gettime, k2, &o)));
 	V(o.it_value.tv_nsec > 1000000);
 	usleep(30000);
 	V(S(SYS_timer_gettime, k2, &o));
 	V(o.it_value.tv_nsec);
 	e.sigev_notify = SIGEV_SIGNAL;
 	V(S(SYS_timer_create, CLOCK_PROCESS_CPUTIME_ID, &e, &k2));
+	z.it_value.tv_sec = 5;
 	V(S(SYS_timer_settime, k2, 0, &z, 0));
 	got = 0;
 	usleep(40000);
 	V(got);
-	long m = ms();
-	while (!got && ms() < m + 2000)
+	z.it_value.tv_sec = 0;
+	V(S(SYS_timer_settime, k2, 0, &z, 0));
+	m = ms();
+	while (!got && ms() < m + 60000)
 		;
 	V(got);
 	V(S(SYS_timer_create, CLOCK_THREAD_CPUTIME_ID, &e, &k2));
 	V(S(SYS_timer_settime, k2, 0, &z, 0));
 	m = ms();
-	while (got < 2 && ms() < m + 2000)
+	while (got < 2 && ms() < m + 60000)
 		;
 	V(got);
 	// Gone in the child.
@@ -378,29 +405,30 @@ static void timerfds(void) {
 	V(timerfd_gettime(f, BAD));
 	int ep = epoll_create1(0);
 	epoll_ctl(ep, EPOLL_CTL_ADD, f, &ev);
+	long m = ms();
 	V(timerfd_settime(f, 0, &v, &o));
 	V(o.it_interval.tv_nsec);
-	V(epoll_wait(ep, &out, 1, 1000));
+	V(epoll_wait(ep, &out, 1, 60000));
 	V(epoll_wait(ep, &out, 1, 50)); // not read: no further edge
 	V(read(f, &n, 8));
-	V(n >= 5 && n < 12);
-	V(epoll_wait(ep, &out, 1, 1000));
+	V(n >= 5 && n <= (ms() - m) / 10);
+	V(epoll_wait(ep, &out, 1, 60000));
 	V(timerfd_settime(f, 0, &z, &o));
 	V(o.it_interval.tv_nsec);
 	V(o.it_value.tv_nsec > 0);
 	V(read(f, &n, 8));
 	z.it_value.tv_nsec = 1;
 	V(timerfd_settime(f, TFD_TIMER_ABSTIME, &z, 0));
-	usleep(1000);
+	V(poll(&(struct pollfd){f, POLLIN}, 1, 60000));
 	V(read(f, &n, 8));
 	V(timerfd_gettime(f, &o));
 	V(o.it_value.tv_nsec + o.it_interval.tv_nsec);
 	int g = timerfd_create(CLOCK_REALTIME, 0);
 	z.it_value.tv_nsec = 30000000;
+	m = ms();
 	V(timerfd_settime(g, 0, &z, 0));
-	long m = ms();
 	V(read(g, &n, 8));
-	V(near(ms() - m, 30));
+	V(after(ms() - m, 30));
 	V(n);
 	clock_gettime(CLOCK_REALTIME, &z.it_value);
 	z.it_value.tv_sec += 1000;

@@ -17,7 +17,11 @@ static void tios(int fd) {
 	else
 		P("i %x o %x c %x l %x cc %02x %02x %02x %02x %02x %02x %02x", t.c_iflag, t.c_oflag, t.c_cflag, t.c_lflag, t.c_cc[0], t.c_cc[1], t.c_cc[2], t.c_cc[3], t.c_cc[4], t.c_cc[VTIME], t.c_cc[VMIN]);
 }
-static void say(int fd, const char *text) { write(fd, text, strlen(text)); }
+// settle has the kernel take in what was written to either side, which the host leaves to a worker until somebody polls: the slave's side first, which echoes.
+static void settle(void) {
+	poll(&(struct pollfd){s, POLLIN}, 1, 0), poll(&(struct pollfd){m, POLLIN}, 1, 0);
+}
+static void say(int fd, const char *text) { write(fd, text, strlen(text)), settle(); }
 static void hear(const char *what, int fd) {
 	char b[512];
 	struct pollfd p = {fd, POLLIN};
@@ -25,10 +29,7 @@ static void hear(const char *what, int fd) {
 		P("%s: nothing", what);
 		return;
 	}
-	int n = read(fd, b, sizeof b), more;
-	if (!strcmp(what, "echo")) /* comes in pieces as the host's worker finds time */
-		while (n > 0 && poll(&p, 1, 10) == 1 && (more = read(fd, b + n, sizeof b - n)) > 0)
-			n += more;
+	int n = read(fd, b, sizeof b);
 	printf("%s: %d", what, n);
 	if (n < 0)
 		printf(" %s", conf_errno(errno));
