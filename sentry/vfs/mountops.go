@@ -139,12 +139,12 @@ func MountFlags(ms uint64) uint32 {
 // DoMount is mount(2). target is consumed neither way; source is resolved for MS_BIND and MS_MOVE only.
 func DoMount(ctx Context, source string, target Path, fstype string, flags uint64, data string) error {
 	ns, err := namespaceOf(ctx)
+	const noUser = 1 << 31 // MS_NOUSER
+	if flags&noUser != 0 || err == nil && ns != nil && target.Mount.Namespace() != ns {
+		return unix.EINVAL
+	}
 	if err != nil {
 		return err
-	}
-	const noUser = 1 << 31 // MS_NOUSER
-	if flags&noUser != 0 || ns != nil && target.Mount.Namespace() != ns {
-		return unix.EINVAL
 	}
 	const propagation = unix.MS_SHARED | unix.MS_PRIVATE | unix.MS_SLAVE | unix.MS_UNBINDABLE
 	switch {

@@ -47,7 +47,8 @@ func (e *EventFD) Read(_ vfs.Context, _ *vfs.FileDescription, dst usermem.IOSequ
 	e.count -= v
 	e.mu.Unlock()
 	e.Waiters.Notify(waiter.WritableEvents)
-	return putWord(dst, v)
+	n, err := putWord(dst, v)
+	return n &^ 7, err // whole or not at all
 }
 
 // Write implements vfs.FileImpl: each buffer is a write of its own (do_loop_readv_writev).

@@ -484,7 +484,7 @@ func (r *regular) truncate(size int64) error {
 		return unix.EPERM
 	}
 	r.size.Store(size)
-	if size >= old {
+	if size > old { // at the old size, too, what was allocated behind it goes
 		// What mappings wrote behind the old end must not show.
 		r.zeroLocked(uint64(old), min(pageUp(uint64(old)), uint64(size)))
 		r.mu.Unlock()

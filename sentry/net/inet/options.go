@@ -89,7 +89,7 @@ func (s *sock) keptValue(level, name int32) []byte {
 	return s.kept[int64(level)<<32|int64(name)]
 }
 
-// keptInt is a kept option's value, -1 if it was not set.
+// keptInt is a kept option's value, 0 if it was not set.
 func (s *sock) keptInt(level, name int32) int {
 	switch b := s.keptValue(level, name); {
 	case len(b) >= 4:
@@ -97,11 +97,11 @@ func (s *sock) keptInt(level, name int32) int {
 	case len(b) > 0:
 		return int(b[0])
 	}
-	return -1
+	return 0
 }
 
 // isKept reports whether a kept option is on.
-func (s *sock) isKept(level, name int32) bool { return s.keptInt(level, name) > 0 }
+func (s *sock) isKept(level, name int32) bool { return s.keptInt(level, name) != 0 }
 
 // SetOption implements socket.Socket.
 func (s *sock) SetOption(t *kernel.Task, level, name int32, val []byte) error {

@@ -199,7 +199,7 @@ func (s *sock) sendPacket(ctx vfs.Context, m *socket.Message, st state, peer *so
 	if s.base.Type == unix.SOCK_SEQPACKET && peer == nil {
 		return 0, unix.ENOTCONN
 	}
-	if s.base.PassCred.Load() {
+	if s.base.PassCred.Load() || s.base.PassPIDFD.Load() {
 		if err := s.autobind(); err != nil {
 			return 0, err
 		}

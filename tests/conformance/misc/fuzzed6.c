@@ -6,6 +6,9 @@
 #include <sys/eventfd.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <netinet/in.h>
+#include <sys/un.h>
 
 // Three events: an edge, a one-shot and a level. What a fault kept back is told again.
 static void epoll_faults(void) {
@@ -145,4 +148,24 @@ static void expiry(void) {
 	setuid(1000), R(umount2("/mnt", MNT_EXPIRE));
 }
 
-int main(void) { sub(epoll_faults), sub(far_locks), sub(sizes), sub(numbers), sub(expiry); }
+// Calls of which the last is what showed a difference.
+static void pairs(void) {
+	int f = file("p", "");
+	struct stat st;
+	fallocate(f, FALLOC_FL_KEEP_SIZE, 2, 4097), fstat(f, &st), P("allocated %d", st.st_blocks > 0), ftruncate(f, 0), fstat(f, &st), P("blocks %ld", (long)st.st_blocks);
+	int m = SC(memfd_create, "m", 0);
+	ftruncate(m, 5000), fallocate(m, FALLOC_FL_KEEP_SIZE, 0, 100000), ftruncate(m, 5000), fstat(m, &st), P("blocks %ld", (long)st.st_blocks);
+	int e = eventfd(5, EFD_NONBLOCK), t = timerfd_create(CLOCK_MONOTONIC, 0);
+	V(read(e, border(1), 100)), V(read(e, border(8), 8)), timerfd_settime(t, 0, &(struct itimerspec){.it_value = {0, 1}}, 0), V(read(t, border(7), 8));
+	struct sockaddr_un a = {.sun_family = AF_UNIX, .sun_path = "bound"};
+	int s = socket(AF_UNIX, SOCK_DGRAM, 0), on = 5;
+	R(setsockopt(s, SOL_SOCKET, 76 /* SO_PASSPIDFD */, &on, 4)), R(send(s, "x", 1, 0)), R(bind(s, (void *)&a, 8));
+	s = socket(AF_UNIX, SOCK_STREAM, 0), R(setsockopt(s, SOL_SOCKET, 76, &on, 4)), R(connect(s, (void *)&a, 8)), R(bind(s, (void *)&a, 8));
+	int u = socket(AF_INET, SOCK_DGRAM, 0), v = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0), all = -1;
+	struct sockaddr_in i = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t n = sizeof i;
+	bind(v, (void *)&i, sizeof i), getsockname(v, (void *)&i, &n), connect(u, (void *)&i, n), R(setsockopt(u, IPPROTO_UDP, 1 /* UDP_CORK */, &all, 4)), V(write(u, "corked", 6)), V(recv(v, &all, 4, 0)), all = 0, R(setsockopt(u, IPPROTO_UDP, 1, &all, 4)), V(recv(v, &all, 4, MSG_TRUNC));
+	setuid(1000), R(mount("t", "/", "", 1UL << 31, 0)), R(mount("t", "/", "", 0, 0));
+}
+
+int main(void) { sub(pairs), sub(epoll_faults), sub(far_locks), sub(sizes), sub(numbers), sub(expiry); }
