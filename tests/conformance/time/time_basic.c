@@ -294,14 +294,12 @@ static void posix(void) {
 	sigaddset(&s, SIGUSR1);
 	long long all = ms();
 	sigprocmask(SIG_BLOCK, &s, &old);
-	long m = ms();
 	usleep(100000);
 	got = sum = 0;
-	m = ms() - m; // so long at least they were blocked
 	sigprocmask(SIG_SETMASK, &old, 0);
-	all = ms() - all; // and so long at most
-	V(got > 0);
-	V(sum >= m / 10 - 2 && sum <= all / 10 + 2);
+	UNTIL(sum >= 8);
+	all = ms() - all; // in which there were so many expirations at most
+	V(sum >= 8 && sum <= all / 10 + 2);
 	UNTIL(S(SYS_timer_getoverrun, kid) == last.si_overrun); // no other came between
 	V(S(SYS_timer_getoverrun, kid) == last.si_overrun);
 	V(S(SYS_timer_settime, kid, 0, &z, &o));
@@ -368,7 +366,7 @@ static void posix(void) {
 	V(got);
 	z.it_value.tv_sec = 0;
 	V(S(SYS_timer_settime, k2, 0, &z, 0));
-	m = ms();
+	long m = ms();
 	while (!got && ms() < m + 60000)
 		;
 	V(got);
