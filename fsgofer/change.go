@@ -37,12 +37,7 @@ func own(fd int, mode, uid, gid uint32) (wire.Attr, error) {
 }
 
 // create makes a regular file. It is created closed to others and gets its owner before its mode.
-func (s *Server) create(r *wire.CreateReq) (wire.Message, int, error) {
-	e, err := s.dirOf(r.Dir, true)
-	if err != nil {
-		return nil, -1, err
-	}
-	defer s.put(e)
+func (s *Server) create(e *handle, r *wire.CreateReq) (wire.Message, int, error) {
 	if r.Name == "" {
 		return s.tmpfile(e, r)
 	}
@@ -84,12 +79,8 @@ func (s *Server) tmpfile(e *handle, r *wire.CreateReq) (wire.Message, int, error
 }
 
 // makeNode is mkdir(2), symlink(2) and mknod(2).
-func (s *Server) makeNode(r *wire.MakeReq) (wire.Message, int, error) {
-	e, err := s.dirOf(r.Dir, true)
-	if err != nil {
-		return nil, -1, err
-	}
-	defer s.put(e)
+func (s *Server) makeNode(e *handle, r *wire.MakeReq) (wire.Message, int, error) {
+	var err error
 	rmflags := 0
 	switch typ := r.Mode & unix.S_IFMT; typ {
 	case unix.S_IFDIR:
@@ -209,12 +200,7 @@ func (s *Server) rename(r *wire.RenameReq) (wire.Message, int, error) {
 	return s.kept(o, n, fd, unix.Renameat2(o.fd, r.OldName, n.fd, r.NewName, uint(r.Flags)))
 }
 
-func (s *Server) unlink(r *wire.UnlinkReq) (wire.Message, int, error) {
-	e, err := s.dirOf(r.Dir, true)
-	if err != nil {
-		return nil, -1, err
-	}
-	defer s.put(e)
+func (s *Server) unlink(e *handle, r *wire.UnlinkReq) (wire.Message, int, error) {
 	flags := 0
 	if r.Rmdir {
 		flags = unix.AT_REMOVEDIR
@@ -224,12 +210,7 @@ func (s *Server) unlink(r *wire.UnlinkReq) (wire.Message, int, error) {
 }
 
 // setAttr changes attributes, mode after owner.
-func (s *Server) setAttr(r *wire.SetAttrReq) (wire.Message, int, error) {
-	e, err := s.resolve(&r.Ref, true)
-	if err != nil {
-		return nil, -1, err
-	}
-	defer s.put(e)
+func (s *Server) setAttr(e *handle, r *wire.SetAttrReq) (wire.Message, int, error) {
 	if r.Valid&(wire.SetUID|wire.SetGID) != 0 {
 		uid, gid := -1, -1
 		if r.Valid&wire.SetUID != 0 {
@@ -275,29 +256,25 @@ func timespec(ns int64) unix.Timespec {
 	return unix.Timespec{Sec: sec, Nsec: rem}
 }
 
-// xattrNamed is xattrTarget for a request about one xattr, if it is one of those that a guest may see or change.
-func (s *Server) xattrNamed(r *wire.XattrReq, change bool) (*handle, error) {
-	if !xattrAllowed(r.Name, change) {
-		return nil, unix.EOPNOTSUPP
+// onXattr calls f with a path of the file e for a request about one xattr, if it is one of those that a guest may see or change.
+func onXattr(e *handle, name string, change bool, f func(path string) (wire.Message, error)) (wire.Message, int, error) {
+	if !xattrAllowed(name, change) {
+		return nil, -1, unix.EOPNOTSUPP
 	}
-	return s.xattrTarget(&r.Ref, change)
+	return onXattrs(e, f)
 }
 
-// xattrTarget returns the file of a request about xattrs. A symlink has none that a guest may touch.
-func (s *Server) xattrTarget(r *wire.Ref, change bool) (*handle, error) {
-	e, err := s.resolve(r, change)
-	if err != nil {
-		return nil, err
-	}
+// onXattrs calls f with a path of the file e for a request about xattrs. A symlink has none that a guest may touch.
+func onXattrs(e *handle, f func(path string) (wire.Message, error)) (wire.Message, int, error) {
 	a, _, err := stat(e.fd, "")
 	if err == nil && a.Mode&unix.S_IFMT == unix.S_IFLNK {
 		err = unix.EOPNOTSUPP
 	}
 	if err != nil {
-		s.put(e)
-		return nil, err
+		return nil, -1, err
 	}
-	return e, nil
+	m, err := f(self(e.fd))
+	return m, -1, err
 }
 
 // xattrAllowed: the user's attributes, and the file capabilities that execve reads. The rest is the host's.
@@ -305,62 +282,40 @@ func xattrAllowed(name string, change bool) bool {
 	return strings.HasPrefix(name, "user.") || name == "security.capability" && !change
 }
 
-func (s *Server) getXattr(r *wire.XattrReq) (wire.Message, int, error) {
-	e, err := s.xattrNamed(r, false)
-	if err != nil {
-		return nil, -1, err
-	}
-	defer s.put(e)
-	buf := make([]byte, wire.MaxXattrValue)
-	n, err := unix.Getxattr(self(e.fd), r.Name, buf)
-	return &wire.BytesRep{B: buf[:max(n, 0)]}, -1, err
+func (s *Server) getXattr(e *handle, r *wire.XattrReq) (wire.Message, int, error) {
+	return onXattr(e, r.Name, false, func(path string) (wire.Message, error) {
+		buf := make([]byte, wire.MaxXattrValue)
+		n, err := unix.Getxattr(path, r.Name, buf)
+		return &wire.BytesRep{B: buf[:max(n, 0)]}, err
+	})
 }
 
-func (s *Server) setXattr(r *wire.XattrReq) (wire.Message, int, error) {
-	e, err := s.xattrNamed(r, true)
-	if err != nil {
-		return nil, -1, err
-	}
-	defer s.put(e)
-	return &wire.Empty{}, -1, unix.Setxattr(self(e.fd), r.Name, r.Value, int(r.Flags))
+func (s *Server) setXattr(e *handle, r *wire.XattrReq) (wire.Message, int, error) {
+	return onXattr(e, r.Name, true, func(path string) (wire.Message, error) {
+		return &wire.Empty{}, unix.Setxattr(path, r.Name, r.Value, int(r.Flags))
+	})
 }
 
-func (s *Server) removeXattr(r *wire.XattrReq) (wire.Message, int, error) {
-	e, err := s.xattrNamed(r, true)
-	if err != nil {
-		return nil, -1, err
-	}
-	defer s.put(e)
-	return &wire.Empty{}, -1, unix.Removexattr(self(e.fd), r.Name)
+func (s *Server) removeXattr(e *handle, r *wire.XattrReq) (wire.Message, int, error) {
+	return onXattr(e, r.Name, true, func(path string) (wire.Message, error) { return &wire.Empty{}, unix.Removexattr(path, r.Name) })
 }
 
-func (s *Server) listXattr(r *wire.RefReq) (wire.Message, int, error) {
-	e, err := s.xattrTarget(&r.Ref, false)
-	if err != nil {
-		return nil, -1, err
-	}
-	defer s.put(e)
-	buf := make([]byte, wire.MaxXattrValue)
-	n, err := unix.Listxattr(self(e.fd), buf)
-	if err != nil {
-		return nil, -1, err
-	}
-	var out []byte
-	for _, name := range strings.Split(string(buf[:n]), "\x00") {
-		if name != "" && xattrAllowed(name, false) {
-			out = append(append(out, name...), 0)
+func (s *Server) listXattr(e *handle, _ *wire.RefReq) (wire.Message, int, error) {
+	return onXattrs(e, func(path string) (wire.Message, error) {
+		buf := make([]byte, wire.MaxXattrValue)
+		n, err := unix.Listxattr(path, buf)
+		var out []byte
+		for _, name := range strings.Split(string(buf[:max(n, 0)]), "\x00") {
+			if name != "" && xattrAllowed(name, false) {
+				out = append(append(out, name...), 0)
+			}
 		}
-	}
-	return &wire.BytesRep{B: out}, -1, nil
+		return &wire.BytesRep{B: out}, err
+	})
 }
 
 // sync is fsync(2), or syncfs(2) of what the file lies on.
-func (s *Server) sync(r *wire.SyncReq) (wire.Message, int, error) {
-	e, err := s.resolve(&r.Ref, false)
-	if err != nil {
-		return nil, -1, err
-	}
-	defer s.put(e)
+func (s *Server) sync(e *handle, r *wire.SyncReq) (wire.Message, int, error) {
 	if e.mount.ReadOnly {
 		return &wire.Empty{}, -1, nil
 	}

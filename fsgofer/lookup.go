@@ -157,12 +157,7 @@ func (s *Server) openMore(r *wire.OpenReq, rep *opened) {
 	}
 }
 
-func (s *Server) getAttr(r *wire.RefReq) (wire.Message, int, error) {
-	e, err := s.resolve(&r.Ref, false)
-	if err != nil {
-		return nil, -1, err
-	}
-	defer s.put(e)
+func (s *Server) getAttr(e *handle, _ *wire.RefReq) (wire.Message, int, error) {
 	rep, fd, err := attrRep(e.fd)
 	if err == nil && e.mount.Shared {
 		fd, _ = reopen(e.fd, unix.O_PATH) // without it, the sentry asks again
@@ -175,12 +170,7 @@ func attrRep(fd int) (wire.Message, int, error) {
 	return &wire.AttrRep{Attr: a}, -1, err
 }
 
-func (s *Server) readlink(r *wire.RefReq) (wire.Message, int, error) {
-	e, err := s.resolve(&r.Ref, false)
-	if err != nil {
-		return nil, -1, err
-	}
-	defer s.put(e)
+func (s *Server) readlink(e *handle, _ *wire.RefReq) (wire.Message, int, error) {
 	a, target, err := stat(e.fd, "")
 	if err == nil && a.Mode&unix.S_IFMT != unix.S_IFLNK {
 		err = unix.EINVAL
@@ -188,12 +178,7 @@ func (s *Server) readlink(r *wire.RefReq) (wire.Message, int, error) {
 	return &wire.StringRep{S: target}, -1, err
 }
 
-func (s *Server) statFS(r *wire.RefReq) (wire.Message, int, error) {
-	e, err := s.resolve(&r.Ref, false)
-	if err != nil {
-		return nil, -1, err
-	}
-	defer s.put(e)
+func (s *Server) statFS(e *handle, _ *wire.RefReq) (wire.Message, int, error) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(e.fd, &st); err != nil {
 		return nil, -1, err

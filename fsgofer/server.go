@@ -276,21 +276,21 @@ var handlers = [wire.OpMax]func(*Server, []byte) (wire.Message, int, error){
 	wire.OpAttach:      do((*Server).attach),
 	wire.OpWalk:        do((*Server).walk),
 	wire.OpOpen:        do((*Server).open),
-	wire.OpCreate:      do((*Server).create),
-	wire.OpMake:        do((*Server).makeNode),
+	wire.OpCreate:      do(on((*Server).create, func(r *wire.CreateReq) *wire.Ref { return &wire.Ref{H: r.Dir} }, true)),
+	wire.OpMake:        do(on((*Server).makeNode, func(r *wire.MakeReq) *wire.Ref { return &wire.Ref{H: r.Dir} }, true)),
 	wire.OpLink:        do((*Server).link),
 	wire.OpRename:      do((*Server).rename),
-	wire.OpUnlink:      do((*Server).unlink),
-	wire.OpGetAttr:     do((*Server).getAttr),
-	wire.OpSetAttr:     do((*Server).setAttr),
+	wire.OpUnlink:      do(on((*Server).unlink, func(r *wire.UnlinkReq) *wire.Ref { return &wire.Ref{H: r.Dir} }, true)),
+	wire.OpGetAttr:     do(on((*Server).getAttr, func(r *wire.RefReq) *wire.Ref { return &r.Ref }, false)),
+	wire.OpSetAttr:     do(on((*Server).setAttr, func(r *wire.SetAttrReq) *wire.Ref { return &r.Ref }, true)),
 	wire.OpReadDir:     do((*Server).readDir),
-	wire.OpReadlink:    do((*Server).readlink),
-	wire.OpGetXattr:    do((*Server).getXattr),
-	wire.OpSetXattr:    do((*Server).setXattr),
-	wire.OpListXattr:   do((*Server).listXattr),
-	wire.OpRemoveXattr: do((*Server).removeXattr),
-	wire.OpStatFS:      do((*Server).statFS),
-	wire.OpSync:        do((*Server).sync),
+	wire.OpReadlink:    do(on((*Server).readlink, func(r *wire.RefReq) *wire.Ref { return &r.Ref }, false)),
+	wire.OpGetXattr:    do(on((*Server).getXattr, func(r *wire.XattrReq) *wire.Ref { return &r.Ref }, false)),
+	wire.OpSetXattr:    do(on((*Server).setXattr, func(r *wire.XattrReq) *wire.Ref { return &r.Ref }, true)),
+	wire.OpListXattr:   do(on((*Server).listXattr, func(r *wire.RefReq) *wire.Ref { return &r.Ref }, false)),
+	wire.OpRemoveXattr: do(on((*Server).removeXattr, func(r *wire.XattrReq) *wire.Ref { return &r.Ref }, true)),
+	wire.OpStatFS:      do(on((*Server).statFS, func(r *wire.RefReq) *wire.Ref { return &r.Ref }, false)),
+	wire.OpSync:        do(on((*Server).sync, func(r *wire.SyncReq) *wire.Ref { return &r.Ref }, false)),
 	wire.OpClose:       do((*Server).close),
 }
 
@@ -305,6 +305,18 @@ func do[Req any, P interface {
 			return nil, -1, unix.EBADMSG
 		}
 		return f(s, req)
+	}
+}
+
+// on is f for requests about one file, which target finds in them; with change its mount must be writable.
+func on[Req any](f func(*Server, *handle, *Req) (wire.Message, int, error), target func(*Req) *wire.Ref, change bool) func(*Server, *Req) (wire.Message, int, error) {
+	return func(s *Server, r *Req) (wire.Message, int, error) {
+		e, err := s.resolve(target(r), change)
+		if err != nil {
+			return nil, -1, err
+		}
+		defer s.put(e)
+		return f(s, e, r)
 	}
 }
 

@@ -126,7 +126,7 @@ func (b *bundleFlags) add(cmd *cobra.Command) {
 
 // options reads the bundle.
 func (b *bundleFlags) options(cmd *cobra.Command, id string) (*container.Options, error) {
-	o, err := container.LoadBundle(b.bundle, id, warn)
+	o, err := container.LoadBundle(global.root, b.bundle, id, warn)
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +151,7 @@ func (b *bundleFlags) options(cmd *cobra.Command, id string) (*container.Options
 const fail = 1
 
 // runcVerbs exit with runc's codes rather than with boot.ExitFailure.
-var runcVerbs = strings.Fields("create start state kill delete run list exec ps pause resume events update spec features debug install uninstall")
+var runcVerbs = strings.Fields("create start state kill delete run list exec ps pause resume events update spec features debug checkpoint restore install uninstall")
 
 func failureCode(verb string) int {
 	switch {

@@ -50,6 +50,11 @@ func main() {
 	root.AddCommand(doCommand(), surfaceCommand(), syscallsCommand(), versionCommand(),
 		createCommand(), startCommand(), runCommand(), stateCommand(), listCommand(), killCommand(), deleteCommand(), execCommand(), psCommand(),
 		pauseCommand(), resumeCommand(), updateCommand(), eventsCommand(), specCommand(), featuresCommand(), installCommand(), uninstallCommand(), debugCommand())
+	for _, name := range []string{"checkpoint", "restore"} {
+		root.AddCommand(&cobra.Command{Use: name, Hidden: true, DisableFlagParsing: true, RunE: func(*cobra.Command, []string) error {
+			return errors.New(name + ": moat does not save the state of a container yet")
+		}})
+	}
 	cmd, err := root.ExecuteC()
 	os.Exit(report(err, failureCode(cmd.Name())))
 }

@@ -179,7 +179,7 @@ func TestDocker(t *testing.T) {
 		})
 	}
 	for name, f := range map[string]func(*testing.T, *docker){"errors": dockerErrors, "life": dockerLife, "exec": dockerExec, "files": dockerFiles,
-		"restart": dockerRestart, "oom": dockerOOM, "terminal": dockerTerminal, "build": dockerBuild, "attach": dockerAttach, "health": dockerHealth, "network": dockerNetwork} {
+		"restart": dockerRestart, "oom": dockerOOM, "terminal": dockerTerminal, "build": dockerBuild, "attach": dockerAttach, "health": dockerHealth, "network": dockerNetwork, "shared": dockerShared} {
 		t.Run(name, func(t *testing.T) { f(t, d) })
 	}
 }
@@ -301,6 +301,27 @@ func dockerOOM(t *testing.T, d *docker) {
 	eventually(t, "the end", func() bool { return d.inspect(t, id, ".State.Status") == "exited" })
 	if s := d.inspect(t, id, ".State.OOMKilled") + d.inspect(t, id, ".State.ExitCode"); s != "true137" {
 		t.Errorf("OOMKilled, ExitCode: %s", s)
+	}
+}
+
+// dockerShared: the network, and the processes, of another container.
+func dockerShared(t *testing.T, d *docker) {
+	id := d.start(t, "box", "sh", "-c", "echo hello >/tmp/index.html; exec busybox httpd -f -p 8080 -h /tmp")
+	of := "container:" + id
+	get := "until busybox wget -qO- http://127.0.0.1:8080/ 2>/dev/null; do :; done"
+	if out := d.ok(t, "run", "--rm", "--network", of, "box", "sh", "-c", get); out != "hello" {
+		t.Errorf("by the network of another container: %q", out)
+	}
+	both := d.start(t, "--network", of, "--pid", of, "box", "sleep", "100")
+	if out := d.ok(t, "exec", both, "sh", "-c", get+"; ps"); !strings.HasPrefix(out, "hello\n") || !strings.Contains(out, "httpd -f") || !strings.Contains(out, "sleep 100") {
+		t.Errorf("with the processes of another container: %s", out)
+	}
+	if res := d.run(t, "run", "--rm", "--pid", of, "box", "true"); res.code != 125 || !strings.Contains(res.err, "hooks cannot give it a network") {
+		t.Errorf("with a network of its own: %v", res)
+	}
+	d.ok(t, "stop", "-t", "1", both)
+	if out := d.ok(t, "exec", id, "sh", "-c", get); out != "hello" {
+		t.Errorf("after the end of who was with it: %q", out)
 	}
 }
 

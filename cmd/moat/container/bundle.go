@@ -24,8 +24,8 @@ func badID(id string) error {
 	return fmt.Errorf("%q cannot be a container's ID: letters, digits, and any of _+.- only", id)
 }
 
-// LoadBundle reads an OCI bundle. warn is told of what will not be honoured.
-func LoadBundle(dir, id string, warn func(string)) (*Options, error) {
+// LoadBundle reads an OCI bundle, of a container that is to be among those below root. warn is told of what will not be honoured.
+func LoadBundle(root, dir, id string, warn func(string)) (*Options, error) {
 	if !validID(id) {
 		return nil, badID(id)
 	}
@@ -46,7 +46,7 @@ func LoadBundle(dir, id string, warn func(string)) (*Options, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	o := &Options{Config: boot.Config{ID: id}, Spec: s, ID: id, Bundle: dir, Warn: warn}
-	if err := o.applySpec(dir); err != nil {
+	if err := o.applySpec(root, dir); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return o, nil
@@ -115,7 +115,7 @@ func possible(c *specs.LinuxCapabilities, warn func(string)) *specs.LinuxCapabil
 }
 
 // applySpec checks what is needed and finds the host's part of the mounts.
-func (o *Options) applySpec(dir string) error {
+func (o *Options) applySpec(containers, dir string) error {
 	s := o.Spec
 	switch {
 	case s.Version == "":
@@ -129,7 +129,7 @@ func (o *Options) applySpec(dir string) error {
 	if s.Root == nil || s.Root.Path == "" {
 		return errors.New("root.path: missing")
 	}
-	if err := o.applyLinux(); err != nil {
+	if err := o.applyLinux(containers); err != nil {
 		return err
 	}
 	o.Config.First.Spec, o.Config.First.Terminal = s.Process, s.Process.Terminal

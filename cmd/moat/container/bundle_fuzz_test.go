@@ -22,7 +22,7 @@ func FuzzBundle(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		o, err := LoadBundle(dir, "x", func(string) {})
+		o, err := LoadBundle(t.TempDir(), dir, "x", func(string) {})
 		switch {
 		case err == nil:
 			if o.Spec == nil || len(o.Spec.Process.Args) == 0 || o.Spec.Process.Cwd[0] != '/' {

@@ -68,9 +68,9 @@ const (
 
 // hostResources are the limits as they are set on the host. Zeroes mean "not set" to Docker, though not to the kernel. The number of tasks is held
 // by the sentry; the host's bound keeps a broken sentry from more. Devices are left out: a container has none but the sentry's.
-func hostResources(r *specs.LinuxResources) *specs.LinuxResources {
+func hostResources(r *specs.LinuxResources) (*specs.LinuxResources, error) {
 	if r == nil {
-		return &specs.LinuxResources{}
+		return &specs.LinuxResources{}, nil
 	}
 	h := *r
 	h.Devices = nil
@@ -112,7 +112,7 @@ func hostResources(r *specs.LinuxResources) *specs.LinuxResources {
 		dropZero(&b.LeafWeight)
 		h.BlockIO = &b
 	}
-	return &h
+	return &h, checkResources(&h)
 }
 
 // hierarchies are version 1's controllers that the host has. A directory that is no mount of one, as other tools leave behind, is none.
@@ -245,8 +245,8 @@ func dropZero[T comparable](p **T) {
 
 // newGroup makes the cgroup at path, with limits.
 func newGroup(path string, r *specs.LinuxResources) (g group, err error) {
-	h := hostResources(r)
-	if err = checkResources(h); err != nil {
+	h, err := hostResources(r)
+	if err != nil {
 		return nil, err
 	}
 	if cgroups.Mode() == cgroups.Unified {
@@ -294,12 +294,12 @@ type groupV1 struct {
 func (g *groupV1) add(pid int) error              { return g.c.AddProc(uint64(pid)) }
 func (g *groupV1) stats() (*stats.Metrics, error) { return g.c.Stat(cgroup1.IgnoreNotExist) }
 func (g *groupV1) update(r *specs.LinuxResources) error {
-	h := hostResources(r)
-	b := apart(h)
-	if err := checkResources(h); err != nil {
+	h, err := hostResources(r)
+	if err != nil {
 		return err
 	}
-	err := g.c.Update(h)
+	b := apart(h)
+	err = g.c.Update(h)
 	if c := h.CPU; errors.Is(err, unix.EINVAL) && c != nil {
 		// A new period may be too short for the old quota.
 		first := specs.LinuxCPU{Quota: c.Quota, RealtimeRuntime: c.RealtimeRuntime}
@@ -313,11 +313,17 @@ func (g *groupV1) update(r *specs.LinuxResources) error {
 	return setRest(g.path, h, b)
 }
 
-func (g *groupV1) freeze(on bool) error {
+func (g *groupV1) freeze(on bool) error { return freeze(g.c, on) }
+func (g *groupV2) freeze(on bool) error { return freeze(g.m, on) }
+
+func freeze(g interface {
+	Freeze() error
+	Thaw() error
+}, on bool) error {
 	if on {
-		return g.c.Freeze()
+		return g.Freeze()
 	}
-	return g.c.Thaw()
+	return g.Thaw()
 }
 
 func (g *groupV2) remove() error { return removed(g.m.Delete, os.ErrNotExist) }
@@ -350,21 +356,14 @@ type groupV2 struct {
 
 func (g *groupV2) add(pid int) error { return g.m.AddProc(uint64(pid)) }
 func (g *groupV2) update(r *specs.LinuxResources) error {
-	h := hostResources(r)
-	if err := checkResources(h); err != nil {
+	h, err := hostResources(r)
+	if err != nil {
 		return err
 	}
 	if err := g.m.Update(cgroup2.ToResources(h)); err != nil {
 		return err
 	}
 	return setRest(g.path, h, nil)
-}
-
-func (g *groupV2) freeze(on bool) error {
-	if on {
-		return g.m.Freeze()
-	}
-	return g.m.Thaw()
 }
 
 func (g *groupV2) stats() (*stats.Metrics, error) {

@@ -23,6 +23,9 @@
 // that the keeper is to it what the sentry is to others: Container.Init. Until `create` is done, the keeper ends with it: its orders come through a pipe, and the
 // last is to live on. It writes the exit status into exit.json, and ends with it. Pause is the sentry's affair in a pod, as the host cannot tell its containers apart.
 //
+// Engines' container:ID, a namespace that is named by the process of a container that is no pod's, is the same: from then on that one's sandbox is one that
+// others are in (State.Shared).
+//
 // # State
 //
 // state.json is replaced whole (temporary file, fsync, rename) by who holds the flock of the directory: verbs that change a container take it, and

@@ -12,7 +12,6 @@ import (
 // Features is what of the specification moat does.
 func Features() *features.Features {
 	yes, no := true, false
-	ptr := func(b bool) *bool { return &b }
 	return &features.Features{
 		OCIVersionMin: "1.0.0", OCIVersionMax: specs.Version,
 		Hooks:        []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"},
@@ -25,8 +24,8 @@ func Features() *features.Features {
 				Actions: []string{"SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG",
 					"SCMP_ACT_TRACE", "SCMP_ACT_TRAP"},
 				Operators: []string{"SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"}},
-			Apparmor: &features.Apparmor{Enabled: ptr(false)}, Selinux: &features.Selinux{Enabled: ptr(false)},
-			IntelRdt: &features.IntelRdt{Enabled: ptr(false)}, MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
+			Apparmor: &features.Apparmor{Enabled: &no}, Selinux: &features.Selinux{Enabled: &no},
+			IntelRdt: &features.IntelRdt{Enabled: &no}, MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
 		},
 	}
 }

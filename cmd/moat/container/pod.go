@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -60,8 +61,8 @@ var podNamespaces = []specs.LinuxNamespaceType{specs.PIDNamespace, specs.IPCName
 
 // inPod reports whether others may be in the same sandbox.
 func (c *Container) inPod() bool {
-	if c.Sandbox != "" || c.Spec == nil {
-		return c.Sandbox != ""
+	if c.Sandbox != "" || c.Shared || c.Spec == nil {
+		return c.Sandbox != "" || c.Shared
 	}
 	_, is, _ := podOf(c.Spec.Annotations, c.ID)
 	return is
@@ -114,6 +115,44 @@ func (c *Container) onHost(r *specs.LinuxResources) *specs.LinuxResources {
 // namespacePath is a namespace as proc_pid_ns(5) names it.
 var namespacePath = regexp.MustCompile(`^/proc/([0-9]+)/ns/[a-z]+$`)
 
+// standing is which of all has the process that a path of proc_pid_ns(5) names; nil: none.
+func standing(all []*Container, path string) *Container {
+	if m := namespacePath.FindStringSubmatch(path); m != nil {
+		for _, o := range all {
+			if strconv.Itoa(o.Init.PID) == m[1] && o.Init.alive() {
+				return o
+			}
+		}
+	}
+	return nil
+}
+
+// joined is the sandbox of the container below root that has a namespace of list by the process that stands for it, as engines name that of container:ID;
+// "" if none has. From then on it is as a pod's.
+func joined(root string, list []specs.LinuxNamespace) (string, error) {
+	for _, n := range list {
+		if !slices.Contains(podNamespaces, n.Type) || !namespacePath.MatchString(n.Path) {
+			continue
+		}
+		all, err := List(root)
+		o := standing(all, n.Path)
+		if err != nil || o == nil {
+			return "", err
+		}
+		s, err := Lock(root, cmp.Or(o.Sandbox, o.ID))
+		if err != nil {
+			return "", err
+		}
+		defer s.Unlock()
+		if s.frozen() {
+			return "", fmt.Errorf("%s: container %s is paused", n.Path, s.ID)
+		}
+		s.Shared = true
+		return s.ID, s.save()
+	}
+	return "", nil
+}
+
 // share finds whose namespaces the container gets that config.json does not make anew. The sandbox must run.
 func (c *Container) share(o *Options) error {
 	s, err := Load(filepath.Dir(c.dir), c.Sandbox)
@@ -145,6 +184,9 @@ func (c *Container) share(o *Options) error {
 			o.Config.Share[kind] = id
 		}
 	}
+	if o.Config.Share[specs.NetworkNamespace] == "" && s.Shared && spec.Hooks != nil {
+		return fmt.Errorf("linux.namespaces: who joins a namespace of %s is in its sandbox, where hooks cannot give it a network: join that one's too", s.ID)
+	}
 	return nil
 }
 
@@ -155,17 +197,12 @@ func (s *Container) owner(kind specs.LinuxNamespaceType, path string) (string, e
 	if err != nil {
 		return "", err
 	}
-	if m := namespacePath.FindStringSubmatch(path); m != nil {
-		pid, _ := strconv.Atoi(m[1])
-		all, err := s.members()
-		if err != nil {
-			return "", err
-		}
-		for _, o := range append(all, s) {
-			if o.Init.PID == pid && o.Init.alive() {
-				return o.ID, nil
-			}
-		}
+	all, err := s.members()
+	if err != nil {
+		return "", err
+	}
+	if o := standing(append(all, s), path); o != nil {
+		return o.ID, nil
 	}
 	var same []string
 	if kind == specs.NetworkNamespace {

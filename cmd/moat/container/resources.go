@@ -9,11 +9,8 @@ import (
 // mergeResources is old with what is set in r.
 func mergeResources(old, r *specs.LinuxResources) *specs.LinuxResources {
 	n := &specs.LinuxResources{}
-	// Fields that are not set are left out of JSON, so decoding one over the other merges them.
+	// Fields that are not set are left out of JSON, so decoding one over the other merges them; what is nil is null, which changes nothing.
 	for _, x := range []*specs.LinuxResources{old, r} {
-		if x == nil {
-			continue
-		}
 		if b, err := json.Marshal(x); err == nil {
 			json.Unmarshal(b, n)
 		}

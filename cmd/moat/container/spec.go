@@ -14,7 +14,7 @@ import (
 )
 
 // applyLinux takes in config.json's linux: what cannot be honoured is an error, what need not be is warned of.
-func (o *Options) applyLinux() error {
+func (o *Options) applyLinux(containers string) error {
 	s := o.Spec
 	if s.Windows != nil || s.Solaris != nil || s.VM != nil || s.ZOS != nil {
 		o.warn("config.json: what is for other systems than Linux is ignored")
@@ -33,6 +33,11 @@ func (o *Options) applyLinux() error {
 	l := s.Linux
 	if l == nil {
 		return nil
+	}
+	if o.sandbox == "" && !o.isSandbox {
+		if o.sandbox, err = joined(containers, l.Namespaces); err != nil {
+			return fmt.Errorf("linux.namespaces: %w", err)
+		}
 	}
 	if err := o.applyNamespaces(l.Namespaces); err != nil {
 		return err
@@ -142,6 +147,9 @@ func (o *Options) applyNamespaces(list []specs.LinuxNamespace) error {
 		o.netNS = f
 	}
 	o.HostNet = !have[specs.NetworkNamespace] && o.sandbox == ""
+	if !have[specs.UTSNamespace] && o.sandbox == "" && o.Spec.Hostname == "" {
+		o.Spec.Hostname, _ = os.Hostname() // it would be the host's
+	}
 	with := "the container has its own"
 	if o.sandbox != "" {
 		with = "the pod's is"

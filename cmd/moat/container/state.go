@@ -114,6 +114,8 @@ type State struct {
 	UID int `json:"uid"`
 	// Sandbox is the ID of the pod's sandbox whose sentry the container is in; "": it has one of its own.
 	Sandbox string `json:"sandbox,omitempty"`
+	// Shared: others have joined namespaces of the container, and so are in its sandbox, though no annotation makes it a pod's.
+	Shared bool `json:"shared,omitempty"`
 	// Init is the process that stands for the container's first process, its sentry or, in another's sandbox, its keeper: who made the container waits
 	// for it. It is not set until it runs.
 	Init  hostProcess `json:"init"`
