@@ -422,6 +422,7 @@ func (t *thread) Park() {
 			old.area.Wake()
 		}
 	}
+	b.flush()
 	if t.polls {
 		b.passPoll(t)
 	}

@@ -36,14 +36,15 @@
 // the guests share the others as long as it finds an event every 5 us that is soon answered; where calls are rarer or long nobody polls: a guest thread then wakes
 // the watchman of its CPU, and one wake serves all that have events by then.
 //
-// Frames that calls send wait, while somebody polls, until no guest has called for a microsecond, and then leave by one host call (source.go): the guest does not look for an
-// answer while the host delivers each, and who is sent to wakes once.
+// What calls send waits, while somebody polls, until a guest blocks or none has called for some microseconds. Then segments are made of it, and frames leave by one host call
+// (source.go): the guest does not look for an answer while that is done, and who is sent to wakes once.
 //
 // Tried and left: a futex for each thread with an OS thread of the sentry's behind it (each blocking call then wakes two threads of the runtime's);
 // runtime.Gosched between looks (it wakes an OS thread each time); that a thread becomes the poller before its guest goes on (where both sides happen to share a CPU, the
 // guest then looks in vain for 60 us); guests where the host puts them (one that lands on the poller's CPU stays there, and each hand-over takes
 // as long as the poller looks in vain); watchmen that wait for the end of the poll as sources do (an event that comes while the poller answers a call that takes long
-// after all then waits for it); guests that look three or ten times as long, that leave the poller's CPU at the first hand-over that slept, and
+// after all then waits for it); guests that look three or ten times as long, or that leave the poller's CPU at the first hand-over that slept;
+// poller threads that leave a CPU where they are preempted, or where a frame woke them; guest threads that yield their CPU while they look; and
 // sources that keep their place for a millisecond, so that the runtime's sysmon does not rest and wake to a look every 20 us (fewer host calls each, but redis
 // and nginx beside their clients on two CPUs answer no faster).
 //

@@ -163,7 +163,7 @@ func mappings(uids, gids []specs.LinuxIDMapping) (*auth.UserNamespace, error) {
 func (b *sandbox) registerFileSystems(c *Config, host *Host) error {
 	tmpfs.Register(b.mem)
 	if _, err := proc.NewInstances(b.k, proc.Options{CPUInfo: host.CPUInfo, Cmdline: host.Cmdline, Net: inet.ProcNet(),
-		Sysctl: inet.Of(b.k.RootNamespaces().Net).Sysctl}); err != nil {
+		Sysctl: inet.Sysctl}); err != nil {
 		return fmt.Errorf("procfs: %w", err)
 	}
 	sys.Register(b.k, b.netDevs(c)...)

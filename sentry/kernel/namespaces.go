@@ -91,6 +91,8 @@ func (n *IPCNamespace) Slot(key any, mk func() any) any {
 type NetNamespace struct {
 	nsID
 	Stack any
+	// Sysctls are the values that were set below /proc/sys/net, by their paths in /proc/sys.
+	Sysctls sync.Map
 }
 
 // CgroupNamespace is cgroup_namespaces(7); Root is the cgroup that shows as "/".

@@ -33,8 +33,8 @@ type Options struct {
 	Cmdline string
 	// Net prints /proc/PID/net/NAME for a network namespace; nil leaves the tables empty.
 	Net map[string]func(ns *kernel.NetNamespace, b *bytes.Buffer)
-	// Sysctl is told of a value below /proc/sys that was written, by its path there.
-	Sysctl func(path, value string)
+	// Sysctl is told of a value below /proc/sys/net that was written in a network namespace, by its path in /proc/sys.
+	Sysctl func(ns *kernel.NetNamespace, path, value string)
 	// SysVIPC prints /proc/sysvipc/NAME ("msg", "sem", "shm") below the heading.
 	SysVIPC map[string]func(ns *kernel.IPCNamespace, b *bytes.Buffer)
 }
@@ -91,7 +91,7 @@ func (in *Instances) New(pidns *kernel.PIDNamespace) *FS {
 	f.NextIno()
 	tree := genfs.NewTree(f.FS)
 	in.addSystem(f, tree)
-	in.sys.add(tree)
+	in.sys.add(f.FS, tree)
 	f.net = f.netDir()
 	f.SetRoot(genfs.NewDir(f.FS, 1, 0o555, pids{f}, tree.Children()...))
 	return f

@@ -403,8 +403,8 @@ func FuzzWrites(f *testing.F) {
 			t.Error(m, b)
 		}
 		y.list[0].put(vfs.Background(), s)
-		if n := len(strings.Fields(y.value("a"))); n != 3 {
-			t.Errorf("%q", y.value("a"))
+		if n := len(strings.Fields(y.value(vfs.Background(), "a"))); n != 3 {
+			t.Errorf("%q", y.value(vfs.Background(), "a"))
 		}
 	})
 }

@@ -16,10 +16,11 @@ import (
 
 	"moat/sentry/fs/genfs"
 	"moat/sentry/kernel"
+	"moat/sentry/kernel/auth"
 	"moat/sentry/vfs"
 )
 
-// sysctl is one file of /proc/sys. Values are shared by all instances.
+// sysctl is one file of /proc/sys. Values are shared by all instances, those below net by all in a network namespace.
 type sysctl struct {
 	path string
 	perm uint16
@@ -32,15 +33,16 @@ type sysctls struct {
 	k    *kernel.Kernel
 	list []sysctl
 	// changed is Options.Sysctl.
-	changed func(path, value string)
+	changed func(n *kernel.NetNamespace, path, value string)
 
-	mu     sync.Mutex
+	mu sync.Mutex
+	// values are those of all network namespaces that have not set their own (NetNamespace.Sysctls).
 	values map[string]string // +checklocks:mu
 }
 
 // ints is a stored value that may be written: fields decimal numbers between lo and hi.
 func (y *sysctls) ints(path, value string, lo, hi int64) {
-	y.kept(path, value, func(s string) (string, error) {
+	y.kept(path, value, func(was, s string) (string, error) {
 		fs := strings.Fields(s)
 		if len(fs) == 0 {
 			return "", unix.EINVAL
@@ -60,33 +62,41 @@ func (y *sysctls) ints(path, value string, lo, hi int64) {
 			}
 		}
 		// Fewer numbers than there are change the first ones.
-		old := strings.Fields(y.value(path))
+		old := strings.Fields(was)
 		copy(old, fs)
 		return strings.Join(old, "\t"), nil
 	})
 }
 
-// kept is a stored value; check turns what was written into what is kept.
-func (y *sysctls) kept(path, value string, check func(string) (string, error)) {
+// kept is a stored value; check turns what it was and what was written into what is kept.
+func (y *sysctls) kept(path, value string, check func(was, s string) (string, error)) {
 	y.mu.Lock()
 	y.values[path] = value
 	y.mu.Unlock()
-	y.list = append(y.list, sysctl{path, 0o644, func(vfs.Context) string { return y.value(path) + "\n" }, func(_ vfs.Context, s string) error {
-		v, err := check(s)
+	y.list = append(y.list, sysctl{path, 0o644, func(ctx vfs.Context) string { return y.value(ctx, path) + "\n" }, func(ctx vfs.Context, s string) error {
+		v, err := check(y.value(ctx, path), s)
 		if err != nil {
 			return err
 		}
-		y.mu.Lock()
-		y.values[path] = v
-		y.mu.Unlock()
-		if y.changed != nil {
-			y.changed(path, v)
+		if strings.HasPrefix(path, "net/") {
+			n := y.k.Within(ctx).Namespaces().Net
+			n.Sysctls.Store(path, v)
+			y.changed(n, path, v)
+			return nil
 		}
+		y.mu.Lock()
+		defer y.mu.Unlock()
+		y.values[path] = v
 		return nil
 	}})
 }
 
-func (y *sysctls) value(path string) string {
+func (y *sysctls) value(ctx vfs.Context, path string) string {
+	if strings.HasPrefix(path, "net/") {
+		if v, ok := y.k.Within(ctx).Namespaces().Net.Sysctls.Load(path); ok {
+			return v.(string)
+		}
+	}
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	return y.values[path]
@@ -153,7 +163,7 @@ func (y *sysctls) kernel(in *Instances) {
 	y.fixed("kernel/arch", "x86_64")
 	y.ints("kernel/pid_max", strconv.Itoa(kernel.PIDMax), 301, kernel.PIDMax)
 	y.computed("kernel/ns_last_pid", 0o444, func(ctx vfs.Context) string { return strconv.Itoa(int(k.Within(ctx).PIDNamespace().LastPID())) + "\n" }, nil)
-	y.kept("kernel/threads-max", strconv.Itoa(kernel.ThreadsMax), func(s string) (string, error) {
+	y.kept("kernel/threads-max", strconv.Itoa(kernel.ThreadsMax), func(_, s string) (string, error) {
 		n, err := genfs.Uint(strings.TrimSpace(s), 0, 64)
 		if err != nil || n < 20 || n > kernel.ThreadsMax {
 			return "", unix.EINVAL
@@ -165,7 +175,7 @@ func (y *sysctls) kernel(in *Instances) {
 	y.fixed("kernel/ngroups_max", "65536")
 	y.fixed("kernel/overflowuid", "65534")
 	y.fixed("kernel/overflowgid", "65534")
-	y.kept("kernel/core_pattern", "core", func(s string) (string, error) { s = line(s); return s[:min(len(s), 127)], nil })
+	y.kept("kernel/core_pattern", "core", func(_, s string) (string, error) { s = line(s); return s[:min(len(s), 127)], nil })
 	y.ints("kernel/core_uses_pid", "0", 0, 1)
 	y.ints("kernel/core_pipe_limit", "0", 0, math.MaxInt32)
 	y.fixed("kernel/randomize_va_space", "2")
@@ -265,7 +275,7 @@ func (y *sysctls) fs() {
 	y.fixed("fs/dentry-state", "4096\t2048\t45\t0\t0\t0")
 	y.fixed("fs/aio-nr", "0")
 	y.ints("fs/aio-max-nr", "65536", 0, math.MaxInt64)
-	y.kept("fs/pipe-max-size", "1048576", func(s string) (string, error) { // round_pipe_size
+	y.kept("fs/pipe-max-size", "1048576", func(_, s string) (string, error) { // round_pipe_size
 		n, err := genfs.Uint(strings.TrimSpace(s), 0, 32)
 		if err != nil || n > 1<<31 {
 			return "", unix.EINVAL
@@ -313,12 +323,12 @@ func (y *sysctls) net() {
 		{"ipv6/conf/all/forwarding", "0"}, {"unix/max_dgram_qlen", "512"},
 	} {
 		if v.value == "" {
-			y.kept("net/"+v.path, "", func(s string) (string, error) { return strings.TrimSpace(s), nil })
+			y.kept("net/"+v.path, "", func(_, s string) (string, error) { return strings.TrimSpace(s), nil })
 			continue
 		}
 		y.ints("net/"+v.path, v.value, math.MinInt32, math.MaxInt64)
 	}
-	y.kept("net/ipv4/tcp_congestion_control", "cubic", func(s string) (string, error) {
+	y.kept("net/ipv4/tcp_congestion_control", "cubic", func(_, s string) (string, error) {
 		if s = strings.TrimSpace(s); s != "cubic" && s != "reno" {
 			return "", unix.ENOENT
 		}
@@ -329,13 +339,16 @@ func (y *sysctls) net() {
 }
 
 // add enters all of them in an instance's tree. Who may write is the mode's business: root, with the capabilities of the machine's owner.
-func (y *sysctls) add(tree *genfs.Tree) {
+func (y *sysctls) add(fs *genfs.FS, tree *genfs.Tree) {
 	for i := range y.list {
 		s := &y.list[i]
-		file := tree.AddFile("sys/"+s.path, s.perm, func(ctx vfs.Context, b *bytes.Buffer) error {
+		file := &sysctlFile{y: y, s: s}
+		genfs.InitFile(&file.File, fs, fs.NextIno(), s.perm)
+		tree.Add("sys/"+s.path, file)
+		file.Gen = func(ctx vfs.Context, b *bytes.Buffer) error {
 			b.WriteString(s.gen(ctx))
 			return nil
-		})
+		}
 		if s.put == nil {
 			continue
 		}
@@ -346,4 +359,37 @@ func (y *sysctls) add(tree *genfs.Tree) {
 			return s.put(ctx, string(data))
 		}
 	}
+}
+
+// sysctlFile is the file of s. One below net belongs to the root of the user namespace that owns the reader's network (net_ctl_set_ownership).
+type sysctlFile struct {
+	genfs.File
+	y *sysctls
+	s *sysctl
+}
+
+// owner is that user namespace, nil for files that belong to the machine's root.
+func (f *sysctlFile) owner(ctx vfs.Context) *auth.UserNamespace {
+	if !strings.HasPrefix(f.s.path, "net/") {
+		return nil
+	}
+	return f.y.k.Within(ctx).Namespaces().Net.UserNamespace()
+}
+
+// Attr implements vfs.Inode.
+func (f *sysctlFile) Attr(ctx vfs.Context) (vfs.Attr, error) {
+	a, err := f.File.Attr(ctx)
+	if u := f.owner(ctx); u != nil && u.MapFromKUID(u.MapToKUID(0)) == 0 && u.MapFromKGID(u.MapToKGID(0)) == 0 {
+		a.UID, a.GID = u.MapToKUID(0), u.MapToKGID(0)
+	}
+	return a, err
+}
+
+// Permission implements vfs.PermissionChecker: who administers the network is as its root (net_ctl_permissions).
+func (f *sysctlFile) Permission(ctx vfs.Context, may uint) error {
+	c := ctx.Credentials()
+	if u := f.owner(ctx); u != nil && c.HasCapIn(linux.CAP_NET_ADMIN, u) && may&^uint(f.s.perm>>6)&7 == 0 {
+		return nil
+	}
+	return vfs.GenericPermission(ctx, c, f, may)
 }

@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 
@@ -153,6 +154,7 @@ func (s *sock) Connect(t *kernel.Task, addr []byte) error {
 	if linkLocal(a.Addr) && a.NIC == 0 && s.endpoint().SocketOptions().GetBindToDevice() == 0 {
 		return unix.EINVAL
 	}
+	s.bindLoopback(a.Addr)
 	if !s.tcp() {
 		if err := s.endpoint().Connect(a); err != nil {
 			if _, none := err.(*tcpip.ErrNoPortAvailable); none {
@@ -172,6 +174,20 @@ func (s *sock) Connect(t *kernel.Task, addr []byte) error {
 		return unix.EISCONN
 	default:
 		return errno(err)
+	}
+}
+
+// bindLoopback gives what is about to be connected to another address of lo's its first as the source, for which netstack would take that other.
+func (s *sock) bindLoopback(to tcpip.Address) {
+	from := loopback4
+	if to.To4() == from {
+		return
+	}
+	if to.Len() == header.IPv6AddressSize {
+		from = mapped(from)
+	}
+	if has, err := s.endpoint().GetLocalAddress(); err == nil && has.Port == 0 && has.Addr.Unspecified() && header.IsV4LoopbackAddress(to.To4()) {
+		_ = s.endpoint().Bind(tcpip.FullAddress{Addr: from}) // else it is netstack's choice
 	}
 }
 
@@ -237,6 +253,7 @@ func (s *sock) Shutdown(how int) error {
 			return unix.ENOTCONN
 		}
 	}
+	s.push()
 	err := ep.Shutdown(f)
 	switch err.(type) {
 	case *tcpip.ErrNotSupported:

@@ -16,7 +16,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
-	"moat/platform"
+	"moat/sentry/kernel"
 )
 
 // Link is an interface of the sandbox beside lo, as it was found in the network namespace that the command line entered.
@@ -95,10 +95,11 @@ func (s *Stack) byName(name string) (tcpip.NICID, bool) {
 // unprivileged is net.ipv4.ip_unprivileged_port_start.
 func (s *Stack) unprivileged() int32 { return s.firstPort.Load() }
 
-// Sysctl is told of values below /proc/sys, of which these have an effect here.
-func (s *Stack) Sysctl(path, value string) {
+// Sysctl is told of values below /proc/sys that were set in a network namespace, of which these have an effect here.
+func Sysctl(ns *kernel.NetNamespace, path, value string) {
 	v, err := strconv.Atoi(strings.Fields(value + " x")[0])
-	if err != nil {
+	s := Of(ns)
+	if err != nil || s == nil {
 		return
 	}
 	switch path {
@@ -117,7 +118,7 @@ func (s *Stack) Sysctl(path, value string) {
 }
 
 // addLinks makes the interfaces, with what they have.
-func (s *Stack) addLinks(n *stack.Stack, links []Link, a platform.Attender, pcap *os.File) error {
+func (s *Stack) addLinks(n *stack.Stack, links []Link, pcap *os.File) error {
 	table := n.GetRouteTable()
 	for i := range links {
 		l := &links[i]
@@ -128,7 +129,7 @@ func (s *Stack) addLinks(n *stack.Stack, links []Link, a platform.Attender, pcap
 		var ep stack.LinkEndpoint = channel.New(0, l.MTU, tcpip.LinkAddress(l.MAC))
 		if l.FD >= 0 {
 			var err error
-			if ep, err = newPacketLink(l, a, s.delivered); err == nil && pcap != nil {
+			if ep, err = newPacketLink(l, s); err == nil && pcap != nil {
 				ep, err = sniffer.NewWithWriter(ep, pcap, 65535)
 			}
 			if err != nil {

@@ -12,8 +12,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
-
-	"moat/platform"
 )
 
 const (
@@ -26,7 +24,7 @@ const (
 	vnetTCP6      = 4
 	// batch is how many frames one call receives, outBatch how many one sends.
 	batch    = 8
-	outBatch = 32
+	outBatch = 8
 	// smallFrame holds a frame of an Ethernet without segments that the host has joined, bigFrame the rest of one with.
 	smallFrame = 2048
 	bigFrame   = 65536
@@ -44,13 +42,10 @@ type packetLink struct {
 	mac tcpip.LinkAddress
 	// unverified: the host does not vouch for the checksums of the packet that is being delivered, and the stack must verify them.
 	unverified atomic.Bool
-	// delivered is told how many frames went to the stack.
-	delivered func(n int64)
-	// attender has receive called; nil: a goroutine of p's does.
-	attender platform.Attender
-	slots    []slot // never moves: the host is given its addresses
-	hdrs     [batch]rawfile.MMsgHdr
-	receives atomic.Bool
+	st         *Stack
+	slots      []slot // never moves: the host is given its addresses
+	hdrs       [batch]rawfile.MMsgHdr
+	receives   atomic.Bool
 
 	outMu sync.Mutex
 	// out are the frames that wait to be sent together, as many as queued. +checklocks:outMu
@@ -59,10 +54,9 @@ type packetLink struct {
 	queued  int
 }
 
-// newPacketLink takes over the descriptor of l.
-func newPacketLink(l *Link, a platform.Attender, delivered func(n int64)) (*packetLink, error) {
-	p := &packetLink{Endpoint: channel.New(0, l.MTU, tcpip.LinkAddress(l.MAC)), fd: l.FD, gso: l.GSO, mac: tcpip.LinkAddress(l.MAC), delivered: delivered,
-		attender: a, slots: make([]slot, batch)}
+// newPacketLink takes over the descriptor of l, a link of s.
+func newPacketLink(l *Link, s *Stack) (*packetLink, error) {
+	p := &packetLink{Endpoint: channel.New(0, l.MTU, tcpip.LinkAddress(l.MAC)), fd: l.FD, gso: l.GSO, mac: tcpip.LinkAddress(l.MAC), st: s, slots: make([]slot, batch)}
 	if l.GSO {
 		p.SupportedGSOKind = stack.HostGSOSupported
 	}
@@ -74,8 +68,8 @@ func (p *packetLink) Attach(d stack.NetworkDispatcher) {
 	p.Endpoint.Attach(d)
 	switch {
 	case p.receives.Swap(true):
-	case p.attender != nil:
-		p.attender.Attend(p.fd, p.receive, p.flush)
+	case p.st.attender != nil:
+		p.st.attender.Attend(p.fd, p.receive, p.flush)
 	default:
 		go func() {
 			for fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}; ; {
@@ -129,7 +123,7 @@ func (p *packetLink) receive() bool {
 	for i := range max(n, 0) {
 		p.deliver(&p.slots[i], int(p.hdrs[i].Len))
 	}
-	p.delivered(int64(max(n, 0)))
+	p.st.delivered(int64(max(n, 0)))
 	return errno != unix.EAGAIN
 }
 
@@ -208,7 +202,7 @@ func (p *packetLink) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error
 			p.flushLocked()
 		}
 	}
-	if p.attender == nil || !p.attender.Looks() {
+	if !p.st.looks() && p.st.late.pushing.Load() == 0 {
 		p.flushLocked()
 	}
 	return pkts.Len(), nil
@@ -216,6 +210,7 @@ func (p *packetLink) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error
 
 // flush sends what waits.
 func (p *packetLink) flush() {
+	p.st.push()
 	p.outMu.Lock()
 	defer p.outMu.Unlock()
 	p.flushLocked()

@@ -29,7 +29,7 @@ var testMAC = tcpip.LinkAddress("\x02\x00\x00\x00\x00\x01")
 func testLink(tb testing.TB) (*stack.Stack, *packetLink) {
 	s := New(Config{LoopbackUp: true})
 	n := s.tcpip()
-	p := &packetLink{Endpoint: channel.New(0, 1500, testMAC), fd: -1, gso: true, mac: testMAC}
+	p := &packetLink{Endpoint: channel.New(0, 1500, testMAC), fd: -1, gso: true, mac: testMAC, st: &Stack{}}
 	p.SupportedGSOKind = stack.HostGSOSupported
 	p.receives.Store(true) // Attach starts nothing
 	if err := n.CreateNICWithOptions(2, p, stack.NICOptions{Name: "eth0", DeliverLinkPackets: true}); err != nil {
@@ -152,7 +152,7 @@ func TestBatch(t *testing.T) {
 	defer unix.Close(fds[0])
 	defer unix.Close(fds[1])
 	look := &looker{looks: true}
-	p := &packetLink{fd: fds[0], attender: look}
+	p := &packetLink{fd: fds[0], st: &Stack{attender: look}}
 	next := 0
 	send := func(sizes ...int) {
 		var l stack.PacketBufferList

@@ -44,13 +44,20 @@ func (s *sock) sendStream(m *socket.Message) (int64, error) {
 	ep := s.endpoint()
 	s.grow(ep)
 	more := m.Flags&unix.MSG_MORE != 0
-	if more != s.corked.Load() {
+	switch {
+	case !more && !s.corked.Load() && s.far.Load() && s.st.looks():
+		if !s.late.Swap(true) {
+			ep.SocketOptions().SetCorkOption(true)
+		}
+		defer s.st.hold(s)
+	case more != s.corked.Load():
+		s.push()
 		s.corked.Store(more)
 		if more {
 			ep.SocketOptions().SetCorkOption(true)
 		} else {
 			// The data of this call goes with what was held back.
-			defer ep.SocketOptions().SetCorkOption(s.isKept(linux.SOL_TCP, linux.TCP_CORK))
+			defer ep.SocketOptions().SetCorkOption(s.corks())
 		}
 	}
 	c := newCursor(m.Data)

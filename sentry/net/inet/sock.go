@@ -39,8 +39,10 @@ type sock struct {
 	brokenPipe atomic.Bool
 	// corked: the last send had MSG_MORE.
 	corked atomic.Bool
-	// grown: the send buffer is a connection's.
-	grown atomic.Bool
+	// grown: the send buffer is a connection's. far: to elsewhere.
+	grown, far atomic.Bool
+	// late: what was sent waits for Stack.push.
+	late atomic.Bool
 	// errors counts what waits in the error queue, at most.
 	errors atomic.Int32
 	// taken counts the datagrams that were read; throttled is the endpoint's receive buffer while it gets no more of them, else 0.
@@ -203,6 +205,7 @@ func (s *sock) Release(vfs.Context, *vfs.FileDescription) {
 		s.Waiters.EventUnregister(watch)
 	}
 	ep := s.endpoint()
+	s.push()
 	ep.Close()
 	if !s.tcp() || over(ep) || s.tcpState() > tcp.StateClosing {
 		ep = nil
@@ -256,6 +259,9 @@ func (s *sock) grow(ep tcpip.Endpoint) {
 		return
 	}
 	s.grown.Store(true)
+	if peer, err := ep.GetRemoteAddress(); err == nil {
+		s.far.Store(s.st.tcpip().CheckLocalAddress(0, protoOf(peer.Addr), peer.Addr) == 0)
+	}
 	if o, size := ep.SocketOptions(), min(int64(2*tcp.InitialCwnd*s.maxSegment(ep)), maxSend); !s.base.SndBufSet.Load() && o.GetSendBufferSize() < size {
 		o.SetSendBufferSize(size, false)
 	}

@@ -6,7 +6,7 @@
 // be connected anew, options that are kept, bounds.
 //
 // Locks: sock.mu guards a socket's own state and is not held over calls of netstack that deliver packets (Write, Connect, Close). Stack.mu guards the lists of
-// sockets and the tables of iptables; only netstack's lock of its tables is taken under it. acks.mu guards what a link holds back; nothing is called under it. Waiter queues are notified by netstack, without locks of this package.
+// sockets and the tables of iptables; only netstack's lock of its tables is taken under it. acks.mu guards what a link holds back, late.mu who holds back data; nothing is called under them. Waiter queues are notified by netstack, without locks of this package.
 //
 // Bounds: buffers of a socket are SO_SNDBUF's and SO_RCVBUF's (queue.go), error queues maxErrors, sockets of a stack maxSockets, connections that nobody holds any more
 // (TIME_WAIT and the like) maxOrphans, of which the oldest goes first; packets for neighbours that do not answer maxUnresolved.
@@ -60,6 +60,9 @@ type Stack struct {
 	queues, packets atomic.Int64
 	// lag is by how much the packets sent were more than those that left when that was last looked at, unresolved when neighbours were last given up for it.
 	lag, unresolved atomic.Int64
+	// attender waits for the links' frames, if there is one.
+	attender platform.Attender
+	late     late
 	// firstPort is the first that everybody may bind to.
 	firstPort atomic.Int32
 
@@ -88,8 +91,8 @@ func New(c Config) *Stack {
 // AddLinks gives the stack interfaces beside lo, which answer their neighbours from now on. What they carry is written to pcap if that is not nil; loop and a, which
 // waits for frames, may be nil. It takes over the descriptors, and is called while the host may still be asked for more than the filter allows, before anything else uses the stack.
 func (s *Stack) AddLinks(links []Link, loop *HostLoop, a platform.Attender, pcap *os.File) error {
-	s.loop = loop
-	return s.addLinks(s.tcpip(), links, a, pcap)
+	s.loop, s.attender = loop, a
+	return s.addLinks(s.tcpip(), links, pcap)
 }
 
 // UseHost makes the sockets of the stack the host kernel's. It is called before the first and before the filter is in force.

@@ -1,0 +1,101 @@
+// What belongs to a network namespace: the values below /proc/sys/net, who may write them, and what they do; and where connections over lo come from.
+#include "net.h"
+#include <net/if.h>
+
+static const char *const ttl = "/proc/sys/net/ipv4/ip_default_ttl";
+
+static void show(const char *what, const char *path) {
+	char b[64] = {0};
+	struct stat st;
+	int f = open(path, O_RDONLY);
+	int n = read(f, b, sizeof b - 1);
+	fstat(f, &st);
+	P("%s: %s, %d:%d, mode %o: %.*s", what, strrchr(path, '/') + 1, st.st_uid, st.st_gid, st.st_mode, n - 1, b);
+	close(f);
+}
+
+static void put(const char *path, const char *v) {
+	int f = open(path, O_WRONLY);
+	if (f < 0) {
+		P("open %s: %s", path, strerrorname_np(errno));
+		return;
+	}
+	VN(path, write(f, v, strlen(v)));
+	close(f);
+}
+
+static void up(void) {
+	struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+	int s = socket(AF_INET, SOCK_DGRAM, 0);
+	VN("lo up", ioctl(s, SIOCSIFFLAGS, &r));
+	close(s);
+}
+
+static void in_child(void (*f)(void)) {
+	int st = 0;
+	fflush(stdout);
+	if (!fork()) {
+		f();
+		exit(0);
+	}
+	wait(&st);
+	P("status %x", st);
+}
+
+// from is the source address of a connection of a type to an address.
+static void from(int type, const char *to, const char *own) {
+	struct sockaddr_in a = in4(to, 0);
+	int l = socket(AF_INET, type, 0), s = socket(AF_INET, type, 0);
+	bind(l, SA(a));
+	listen(l, 1);
+	if (own) {
+		struct sockaddr_in b = in4(own, 0);
+		bind(s, SA(b));
+	}
+	a.sin_port = htons(port_of(l));
+	VN("connect", connect(s, SA(a)));
+	socklen_t n = sizeof a;
+	getsockname(s, (void *)&a, &n);
+	P("to %s bound to %s: from %s", to, own ? own : "nothing", inet_ntoa(a.sin_addr));
+	close(l), close(s);
+}
+
+static void inner(void) {
+	V(unshare(CLONE_NEWNET));
+	show("inner", ttl);
+	put(ttl, "99"), show("inner", ttl);
+	put("/proc/sys/net/ipv4/ip_local_port_range", "2000 2001"), show("inner", "/proc/sys/net/ipv4/ip_local_port_range");
+	put("/proc/sys/net/ipv4/ip_unprivileged_port_start", "7"), show("inner", "/proc/sys/net/ipv4/ip_unprivileged_port_start");
+	up();
+	int s[3];
+	for (int i = 0; i < 3; i++) {
+		struct sockaddr_in a = in4("127.0.0.1", 0);
+		s[i] = socket(AF_INET, SOCK_DGRAM, 0);
+		VN("bind", bind(s[i], SA(a)));
+	}
+	for (int i = 0; i < 3; i++)
+		close(s[i]);
+	put("/proc/sys/net/ipv4/ip_local_port_range", "20000 30000");
+	for (int t = SOCK_STREAM; t <= SOCK_DGRAM; t++)
+		from(t, "127.0.0.1", 0), from(t, "127.0.0.2", 0), from(t, "127.9.9.9", 0), from(t, "127.0.0.3", "127.0.0.4"), from(t, "127.0.0.3", "0.0.0.0");
+	V(setgid(1000));
+	V(setuid(1000));
+	put(ttl, "98");
+	V(unshare(CLONE_NEWUSER | CLONE_NEWNET));
+	put("/proc/self/setgroups", "deny"), put("/proc/self/uid_map", "0 1000 1"), put("/proc/self/gid_map", "0 1000 1");
+	show("of an ordinary user", ttl);
+	put(ttl, "77"), show("of an ordinary user", ttl);
+	put("/proc/sys/kernel/pid_max", "4000");
+}
+
+int main(void) {
+	if (getuid())
+		return 0;
+	V(unshare(CLONE_NEWNET));
+	put(ttl, "88");
+	in_child(inner);
+	show("outer", ttl);
+	show("outer", "/proc/sys/net/ipv4/ip_local_port_range");
+	show("outer", "/proc/sys/net/ipv4/ip_unprivileged_port_start");
+	return 0;
+}
