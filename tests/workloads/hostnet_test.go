@@ -143,10 +143,12 @@ func TestIPTables(t *testing.T) {
 		$i -t nat -A OUT -m owner --uid-owner 1337 -j RETURN
 		$i -t nat -A OUT -p tcp --dport 8888 -m comment --comment sidecar -j REDIRECT --to-ports 15001
 		$i -t nat -A OUT -d 10.1.2.3/32 -p tcp --dport 80 -j DNAT --to-destination 127.0.0.1:15001
+		$i -t nat -A OUT -p tcp -m multiport --dports 9999,20000:20002 -j REDIRECT --to-ports 15001
 		$i -A INPUT -p tcp --dport 7777 -j DROP; $i -A OUTPUT -p tcp --dport 7778 -j REJECT
-		[ "$($i -t nat -S OUT | tail -1)" = "-A OUT -d 10.1.2.3/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 127.0.0.1:15001" ]
+		[ "$($i -t nat -S OUT | tail -2)" = "-A OUT -d 10.1.2.3/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 127.0.0.1:15001
+-A OUT -p tcp -m multiport --dports 9999,20000:20002 -j REDIRECT --to-ports 15001" ]
 		iptables-legacy-save > /tmp/rules; $i -F; [ "$($i -S | wc -l)" = 3 ]; iptables-legacy-restore < /tmp/rules; [ "$($i -S | wc -l)" = 5 ]
-		! $i -t mangle -L 2>/dev/null; ! $i -A INPUT -p tcp -m multiport --dports 1,2 -j ACCEPT 2>/dev/null
+		! $i -t mangle -L 2>/dev/null; ! $i -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT 2>/dev/null
 		! $i -t nat -A OUT -j OUT 2>/dev/null
 		! setpriv --bounding-set -net_admin $i -L 2>/dev/null
 		cat > /tmp/c.py <<-END
@@ -166,7 +168,8 @@ func TestIPTables(t *testing.T) {
 		    try: print(socket.create_connection((a, int(p)), 1).recv(100).decode())
 		    except OSError as e: print(type(e).__name__)
 		END
-		[ "$(echo $(python3 /tmp/c.py 15001 127.0.0.1:8888 127.0.0.1:7777 127.0.0.1:7778))" = "15001 for 127.0.0.1:8888 TimeoutError ConnectionRefusedError" ]
+		[ "$(echo $(python3 /tmp/c.py 15001 127.0.0.1:8888 127.0.0.1:7777 127.0.0.1:7778 127.0.0.1:20001 127.0.0.1:20003))" = \
+			"15001 for 127.0.0.1:8888 TimeoutError ConnectionRefusedError 15001 for 127.0.0.1:20001 ConnectionRefusedError" ]
 		setpriv --reuid 1337 --clear-groups python3 /tmp/c.py 8888 127.0.0.1:8888`,
 		"8888 for 127.0.0.1:8888")
 }

@@ -177,17 +177,10 @@ func (s *sock) Connect(t *kernel.Task, addr []byte) error {
 	}
 }
 
-// bindLoopback gives what is about to be connected to another address of lo's its first as the source, for which netstack would take that other.
+// bindLoopback gives what is about to be connected to another IPv4 address of lo's its first as the source, for which netstack would take that other.
 func (s *sock) bindLoopback(to tcpip.Address) {
-	from := loopback4
-	if to.To4() == from {
-		return
-	}
-	if to.Len() == header.IPv6AddressSize {
-		from = mapped(from)
-	}
-	if has, err := s.endpoint().GetLocalAddress(); err == nil && has.Port == 0 && has.Addr.Unspecified() && header.IsV4LoopbackAddress(to.To4()) {
-		_ = s.endpoint().Bind(tcpip.FullAddress{Addr: from}) // else it is netstack's choice
+	if has, err := s.endpoint().GetLocalAddress(); header.IsV4LoopbackAddress(to) && to != loopback4 && err == nil && has.Port == 0 && has.Addr.Unspecified() {
+		_ = s.endpoint().Bind(tcpip.FullAddress{Addr: loopback4}) // else it is netstack's choice
 	}
 }
 

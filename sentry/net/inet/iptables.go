@@ -17,7 +17,7 @@ import (
 )
 
 // The packet filter of IPv4 as iptables-legacy sets it (net/ipv4/netfilter/ip_tables.c). Carried by netstack: the tables filter and nat; the targets ACCEPT, DROP,
-// RETURN, jumps, REJECT, DNAT, SNAT, REDIRECT and MASQUERADE of one address and port; the matches tcp, udp, owner and comment. Not carried: IPv6, the tables mangle
+// RETURN, jumps, REJECT, DNAT, SNAT, REDIRECT and MASQUERADE of one address and port; the matches tcp, udp, multiport, owner and comment. Not carried: IPv6, the tables mangle
 // and raw, goto, other matches and targets (ENOENT, as where a module is not there), counters (0), and nftables.
 //
 // A table is kept as the guest gave it, for IPT_SO_GET_ENTRIES, beside netstack's form of it. Only what has the layout of iptables' own tables is taken (EINVAL):

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
@@ -139,4 +140,55 @@ func FuzzTable(f *testing.F) {
 func emptyForm(name string) stack.Table {
 	k, _ := decodeTable(emptyTable(tables[name].hooks).replace(name), tables[name].hooks, nil)
 	return k.form
+}
+
+// TestMultiport: ports and ranges, on either side, and all others.
+func TestMultiport(t *testing.T) {
+	tcp := stack.IPHeaderFilter{CheckProtocol: true, Protocol: header.TCPProtocolNumber}
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{ReserveHeaderBytes: header.TCPMinimumSize})
+	defer pkt.DecRef()
+	pkt.TransportProtocolNumber = header.TCPProtocolNumber
+	h := header.TCP(pkt.TransportHeader().Push(header.TCPMinimumSize))
+	h.SetSourcePort(1000)
+	h.SetDestinationPort(80)
+	for _, c := range []struct {
+		which, invert byte
+		ports         []uint16
+		ranges        []byte // those that begin one
+		want          bool
+	}{
+		{1, 0, []uint16{79, 81}, nil, false}, {1, 0, []uint16{79, 80}, nil, true}, {1, 1, []uint16{79, 80}, nil, false}, {1, 0, []uint16{79, 81}, []byte{0}, true},
+		{0, 0, []uint16{80}, nil, false}, {0, 0, []uint16{80, 1000}, nil, true}, {0, 1, []uint16{80}, nil, true}, {0, 0, []uint16{1, 5, 999, 1001}, []byte{0, 2}, true},
+		{2, 0, []uint16{80}, nil, true}, {2, 0, []uint16{1000}, nil, true}, {2, 1, []uint16{1000}, nil, false}, {2, 0, []uint16{5}, nil, false}, {1, 1, nil, nil, true},
+	} {
+		b := make([]byte, 48)
+		b[0], b[1], b[47] = c.which, byte(len(c.ports)), c.invert
+		for i, p := range c.ports {
+			binary.LittleEndian.PutUint16(b[2+2*i:], p)
+		}
+		for _, i := range c.ranges {
+			b[32+i] = 1
+		}
+		m, err := decodeMatch("multiport", 1, b, &tcp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, drop := m.Match(stack.Input, pkt, "", ""); got != c.want || drop {
+			t.Errorf("%+v: %v %v", c, got, drop)
+		}
+		if m, err = decodeMatch("multiport", 1, b, &stack.IPHeaderFilter{CheckProtocol: true, Protocol: header.UDPProtocolNumber}); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := m.Match(stack.Input, pkt, "", ""); got {
+			t.Errorf("%+v: matches another protocol", c)
+		}
+	}
+	for _, b := range [][]byte{make([]byte, 47), {0: 3, 47: 0}, {1: 16, 47: 0}} {
+		if _, err := decodeMatch("multiport", 1, b, &tcp); err != unix.EINVAL {
+			t.Errorf("%v: %v", b, err)
+		}
+	}
+	if _, err := decodeMatch("multiport", 1, make([]byte, 48), &stack.IPHeaderFilter{}); err != unix.EINVAL {
+		t.Error(err)
+	}
 }

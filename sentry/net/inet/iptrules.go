@@ -2,6 +2,7 @@ package inet
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -13,7 +14,7 @@ import (
 // targets and matches are the extensions that there are, with their revision.
 var (
 	targets = map[string]byte{"": 0, errorTarget: 0, "REJECT": 0, "DNAT": 0, "SNAT": 0, "REDIRECT": 0, "MASQUERADE": 0}
-	matches = map[string]byte{"tcp": 0, "udp": 0, "owner": 1, "comment": 0}
+	matches = map[string]byte{"tcp": 0, "udp": 0, "owner": 1, "comment": 0, "multiport": 1}
 )
 
 // extension takes a struct xt_entry_match or xt_entry_target apart, which are alike.
@@ -131,6 +132,20 @@ func decodeMatch(name string, rev byte, b []byte, f *stack.IPHeaderFilter) (stac
 		}
 		return m, nil
 	}
+	if name == "multiport" { // struct xt_multiport_v1
+		if len(b) < 48 || b[0] > 2 || b[1] > 15 || !f.CheckProtocol || f.Protocol != header.TCPProtocolNumber && f.Protocol != header.UDPProtocolNumber {
+			return nil, unix.EINVAL
+		}
+		m := &portsMatch{proto: f.Protocol, which: b[0], invert: b[47] != 0}
+		for i := range int(b[1]) {
+			if port := le.Uint16(b[2+2*i:]); i > 0 && b[31+i] != 0 { // the one before begins a range
+				m.ranges[len(m.ranges)-1][1] = port
+			} else {
+				m.ranges = append(m.ranges, [2]uint16{port, port})
+			}
+		}
+		return m, nil
+	}
 	// struct xt_tcp, xt_udp
 	m := &portMatch{proto: header.UDPProtocolNumber}
 	size, inv := 10, 8
@@ -176,6 +191,27 @@ func (m *portMatch) Match(_ stack.Hook, p *stack.PacketBuffer, _, _ string) (mat
 		}
 	}
 	return m.proto != header.TCPProtocolNumber || (b[13]&m.mask == m.flags) != (m.invert&4 != 0), false
+}
+
+// portsMatch is the match multiport: which is 0 for source ports, 1 for destination ports, 2 for either.
+type portsMatch struct {
+	proto  tcpip.TransportProtocolNumber
+	which  byte
+	invert bool
+	ranges [][2]uint16
+}
+
+// Match implements stack.Matcher.
+func (m *portsMatch) Match(_ stack.Hook, p *stack.PacketBuffer, _, _ string) (matches, hotdrop bool) {
+	b := p.TransportHeader().Slice()
+	if p.TransportProtocolNumber != m.proto || len(b) < 4 {
+		return false, false
+	}
+	for i := range 2 {
+		port := binary.BigEndian.Uint16(b[2*i:])
+		matches = matches || m.which != byte(1-i) && slices.ContainsFunc(m.ranges, func(r [2]uint16) bool { return port >= r[0] && port <= r[1] })
+	}
+	return matches != m.invert, false
 }
 
 // ownerMatch is the match owner: the least and greatest user, and group.

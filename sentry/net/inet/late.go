@@ -1,31 +1,16 @@
 package inet
 
-import (
-	"bytes"
-	"sync"
-	"sync/atomic"
-
-	"gvisor.dev/gvisor/pkg/abi/linux"
-)
-
-// late are the connections whose data waits, corked, until the guests have nothing to ask (package trap): a thread that sends is answered before the segments are
-// made, which takes longer than all else of its call, and goes on meanwhile. It is for connections by links that an attender looks after, while it does.
-type late struct {
-	// pushing counts those who send what waited, as frames that leave together.
-	pushing atomic.Int32
-	mu      sync.Mutex
-	// +checklocks:mu
-	socks []*sock
-}
+// A thread that sends to a connection by a link is answered before the segments are made, which takes longer than all else of its call, and goes on meanwhile: while
+// somebody looks after the links, the data waits, corked, until the guests have nothing to ask (package trap).
 
 // looks reports whether push is called soon.
 func (s *Stack) looks() bool { return s.attender != nil && s.attender.Looks() }
 
 // hold has the data of k sent by the next push.
 func (s *Stack) hold(k *sock) {
-	s.late.mu.Lock()
-	s.late.socks = append(s.late.socks, k)
-	s.late.mu.Unlock()
+	s.mu.Lock()
+	s.late = append(s.late, k)
+	s.mu.Unlock()
 	if !s.looks() {
 		s.push()
 	}
@@ -33,26 +18,18 @@ func (s *Stack) hold(k *sock) {
 
 // push sends what waits. Who calls it flushes the links after that, or nobody looks.
 func (s *Stack) push() {
-	l := &s.late
-	l.pushing.Add(1)
-	l.mu.Lock()
-	socks := l.socks
-	l.socks = nil
-	l.mu.Unlock()
-	for _, k := range socks {
+	s.mu.Lock()
+	late := s.late
+	s.late = nil
+	s.mu.Unlock()
+	for _, k := range late {
 		k.push()
 	}
-	l.pushing.Add(-1)
 }
 
-// push sends what s holds back.
+// push sends what s holds back, whose TCP_CORK is then its own again.
 func (s *sock) push() {
 	if s.late.Swap(false) {
-		s.endpoint().SocketOptions().SetCorkOption(s.corked.Load() || s.corks())
+		s.endpoint().SocketOptions().SetCorkOption(false)
 	}
-}
-
-// corks reports whether TCP_CORK was set; netstack's option is on for what is late, too.
-func (s *sock) corks() bool {
-	return len(bytes.Trim(s.keptValue(linux.SOL_TCP, linux.TCP_CORK), "\x00")) > 0
 }

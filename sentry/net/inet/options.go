@@ -124,6 +124,7 @@ func (s *sock) SetOption(t *kernel.Task, level, name int32, val []byte) error {
 }
 
 func (s *sock) setOption(t *kernel.Task, ep tcpip.Endpoint, level, name int32, val []byte) error {
+	s.push()
 	if level == linux.SOL_SOCKET {
 		return s.setSocketOption(t, ep, name, val)
 	}
@@ -162,6 +163,7 @@ func (s *sock) setOption(t *kernel.Task, ep tcpip.Endpoint, level, name int32, v
 // GetOption implements socket.Socket.
 func (s *sock) GetOption(_ *kernel.Task, level, name int32, size int) ([]byte, error) {
 	ep := s.endpoint()
+	s.push()
 	if level == linux.SOL_SOCKET {
 		return s.getSocketOption(ep, name)
 	}

@@ -35,19 +35,8 @@ func duration[T interface {
 const maxInt32 = 1<<31 - 1
 
 var tcpOptions = map[int32]option{
-	linux.TCP_NODELAY: flagOption(func(o *so) bool { return !o.GetDelayOption() }, func(o *so, on bool) { o.SetDelayOption(!on) }),
-	linux.TCP_CORK: {min: -1 << 31, max: maxInt32,
-		get: func(s *sock, _ tcpip.Endpoint) (int, error) {
-			if s.corks() {
-				return 1, nil
-			}
-			return 0, nil
-		},
-		set: func(s *sock, ep tcpip.Endpoint, v int) error {
-			s.push()
-			ep.SocketOptions().SetCorkOption(v != 0)
-			return nil
-		}},
+	linux.TCP_NODELAY:  flagOption(func(o *so) bool { return !o.GetDelayOption() }, func(o *so, on bool) { o.SetDelayOption(!on) }),
+	linux.TCP_CORK:     flagOption((*so).GetCorkOption, (*so).SetCorkOption),
 	linux.TCP_QUICKACK: flagOption((*so).GetQuickAck, (*so).SetQuickAck),
 	linux.TCP_MAXSEG: {min: 0, max: 32767,
 		get: func(s *sock, ep tcpip.Endpoint) (int, error) { return s.maxSegment(ep), nil },

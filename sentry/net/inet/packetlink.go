@@ -202,7 +202,7 @@ func (p *packetLink) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error
 			p.flushLocked()
 		}
 	}
-	if !p.st.looks() && p.st.late.pushing.Load() == 0 {
+	if !p.st.looks() {
 		p.flushLocked()
 	}
 	return pkts.Len(), nil

@@ -45,7 +45,7 @@ func (s *sock) sendStream(m *socket.Message) (int64, error) {
 	s.grow(ep)
 	more := m.Flags&unix.MSG_MORE != 0
 	switch {
-	case !more && !s.corked.Load() && s.far.Load() && s.st.looks():
+	case !more && !s.corked.Load() && s.far.Load() && s.st.looks() && (s.late.Load() || !ep.SocketOptions().GetCorkOption()):
 		if !s.late.Swap(true) {
 			ep.SocketOptions().SetCorkOption(true)
 		}
@@ -57,7 +57,7 @@ func (s *sock) sendStream(m *socket.Message) (int64, error) {
 			ep.SocketOptions().SetCorkOption(true)
 		} else {
 			// The data of this call goes with what was held back.
-			defer ep.SocketOptions().SetCorkOption(s.corks())
+			defer ep.SocketOptions().SetCorkOption(s.isKept(linux.SOL_TCP, linux.TCP_CORK))
 		}
 	}
 	c := newCursor(m.Data)

@@ -6,7 +6,7 @@
 // be connected anew, options that are kept, bounds.
 //
 // Locks: sock.mu guards a socket's own state and is not held over calls of netstack that deliver packets (Write, Connect, Close). Stack.mu guards the lists of
-// sockets and the tables of iptables; only netstack's lock of its tables is taken under it. acks.mu guards what a link holds back, late.mu who holds back data; nothing is called under them. Waiter queues are notified by netstack, without locks of this package.
+// sockets and the tables of iptables; only netstack's lock of its tables is taken under it. acks.mu guards what a link holds back; nothing is called under it. Waiter queues are notified by netstack, without locks of this package.
 //
 // Bounds: buffers of a socket are SO_SNDBUF's and SO_RCVBUF's (queue.go), error queues maxErrors, sockets of a stack maxSockets, connections that nobody holds any more
 // (TIME_WAIT and the like) maxOrphans, of which the oldest goes first; packets for neighbours that do not answer maxUnresolved.
@@ -62,7 +62,6 @@ type Stack struct {
 	lag, unresolved atomic.Int64
 	// attender waits for the links' frames, if there is one.
 	attender platform.Attender
-	late     late
 	// firstPort is the first that everybody may bind to.
 	firstPort atomic.Int32
 
@@ -71,6 +70,8 @@ type Stack struct {
 	iptables map[string]*table
 	// socks are the open sockets. +checklocks:mu
 	socks map[*sock]struct{}
+	// late are connections whose data waits. +checklocks:mu
+	late []*sock
 	// orphans are endpoints of closed sockets whose connections are not over, oldest first. +checklocks:mu
 	orphans []tcpip.Endpoint
 }
