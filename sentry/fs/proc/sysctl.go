@@ -386,10 +386,11 @@ func (f *sysctlFile) Attr(ctx vfs.Context) (vfs.Attr, error) {
 }
 
 // Permission implements vfs.PermissionChecker: who administers the network is as its root (net_ctl_permissions).
-func (f *sysctlFile) Permission(ctx vfs.Context, may uint) error {
-	c := ctx.Credentials()
+func (f *sysctlFile) Permission(ctx vfs.Context, c *auth.Credentials, may uint) error {
 	if u := f.owner(ctx); u != nil && c.HasCapIn(linux.CAP_NET_ADMIN, u) && may&^uint(f.s.perm>>6)&7 == 0 {
 		return nil
 	}
 	return vfs.GenericPermission(ctx, c, f, may)
 }
+
+var _ vfs.PermissionChecker = (*sysctlFile)(nil)
