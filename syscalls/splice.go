@@ -223,7 +223,7 @@ func sysSendfile(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	case !out.Writable():
 		return 0, unix.EBADF
 	case !in.Seekable() && !isPipe(out), out.Flags()&unix.O_APPEND != 0 && out.Seekable(),
-		a[3] != 0 && (isPipe(in) && in.Inode() == out.Inode() || unspliced(in)):
+		a[3] != 0 && (isPipe(in) || unspliced(in)): // a pipe has no splice_read
 		return 0, unix.EINVAL
 	}
 	m := mover{t: t, in: in, out: out, inOff: off}

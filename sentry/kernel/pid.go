@@ -91,37 +91,37 @@ func (ns *PIDNamespace) isAncestorOf(c *PIDNamespace) bool {
 // allocPID takes a number in ns and every namespace around it. set, if not empty, are the wanted numbers from the deepest namespace outwards (clone3's
 // set_tid), which may says whether they may be chosen in a namespace. Preconditions: k.tasksMu is held for writing.
 func (k *Kernel) allocPID(ns *PIDNamespace, set []int32, may func(*PIDNamespace) bool) (*PID, error) {
-	if ns.dead || k.allPIDs.dead {
-		return nil, unix.ENOMEM
-	}
 	if len(set) > ns.level { // allPIDs is nobody's
 		return nil, unix.EINVAL
 	}
 	p := &PID{ns: ns, nums: make([]int32, ns.level+1)}
+	fail := func(err error) (*PID, error) {
+		p.unhash()
+		return nil, err
+	}
 	for n, i := ns, 0; n != nil; n, i = n.parent, i+1 {
 		var nr int32
 		if i < len(set) {
 			nr = set[i]
 			if nr <= 0 || nr >= PIDMax || (nr != 1 && n.init == nil) {
-				p.unhash()
-				return nil, unix.EINVAL
+				return fail(unix.EINVAL)
 			}
 			if !may(n) {
-				p.unhash()
-				return nil, unix.EPERM
+				return fail(unix.EPERM)
 			}
 			if _, used := n.pids[nr]; used {
-				p.unhash()
-				return nil, unix.EEXIST
+				return fail(unix.EEXIST)
 			}
 		} else if nr = n.nextFree(); nr == 0 {
-			p.unhash()
-			return nil, unix.EAGAIN
+			return fail(unix.EAGAIN)
 		} else {
 			n.last = nr
 		}
 		n.pids[nr] = p
 		p.nums[n.level] = nr
+	}
+	if ns.dead || k.allPIDs.dead { // the numbers are used up
+		return fail(unix.ENOMEM)
 	}
 	return p, nil
 }

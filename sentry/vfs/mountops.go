@@ -398,7 +398,7 @@ func Unmount(ctx Context, target Path, flags int32) error {
 	if target.Dentry != m.root {
 		return unix.EINVAL
 	}
-	if flags&unix.MNT_EXPIRE != 0 && flags&(unix.MNT_FORCE|unix.MNT_DETACH) != 0 {
+	if flags&unix.MNT_EXPIRE != 0 && (flags&(unix.MNT_FORCE|unix.MNT_DETACH) != 0 || m == ctx.Root().Mount) {
 		return unix.EINVAL
 	}
 	mountMu.Lock()

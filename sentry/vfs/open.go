@@ -233,9 +233,6 @@ func openPath(ctx Context, p Path, flags uint32, created bool) (*FileDescription
 		if may&MayWrite != 0 || flags&unix.O_CREAT != 0 {
 			return nil, unix.EISDIR
 		}
-		if flags&unix.O_DIRECT != 0 {
-			return nil, unix.EINVAL
-		}
 	case unix.S_IFCHR, unix.S_IFBLK:
 		if p.Mount.Flags()&unix.ST_NODEV != 0 {
 			return nil, unix.EACCES
@@ -251,6 +248,9 @@ func openPath(ctx Context, p Path, flags uint32, created bool) (*FileDescription
 	}
 	if flags&unix.O_NOATIME != 0 && !ownerOrCapable(ctx, inode) {
 		return nil, unix.EPERM
+	}
+	if typ == unix.S_IFDIR && flags&unix.O_DIRECT != 0 {
+		return nil, unix.EINVAL
 	}
 	return openFile(ctx, p, flags, trunc)
 }

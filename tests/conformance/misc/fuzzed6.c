@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mount.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <netinet/in.h>
@@ -128,6 +129,16 @@ static void numbers(void) {
 	int pidfd;
 	TRY("no descriptor", .flags = CLONE_PIDFD, .pidfd = (long)&pidfd);
 	setrlimit(RLIMIT_NOFILE, &old);
+	// a namespace whose init has ended
+	if (unshare(CLONE_NEWPID))
+		P("%s", conf_errno(errno));
+	pid_t end = fork();
+	if (!end)
+		_exit(0);
+	waitpid(end, 0, 0), last = end;
+	RN("fork where init has ended", fork()), RN("again", fork());
+	int ns = open("/proc/self/ns/pid", O_RDONLY);
+	RN("back", setns(ns, CLONE_NEWPID)), P("%d numbers", next() - last - 1);
 	fflush(stdout), _exit(0);
 }
 
@@ -145,7 +156,9 @@ static void expiry(void) {
 	R(umount2("a", MNT_EXPIRE)), R(close(f)), R(umount2("a", MNT_EXPIRE)), R(umount2("a", MNT_FORCE));
 	mount("t", "a", "tmpfs", 0, 0), mkdir("a/x", 0700), R(umount2("a", MNT_EXPIRE)), R(mount("t", "a/x", "tmpfs", 0, 0)), R(umount2("a", MNT_EXPIRE)), R(umount2("a/x", MNT_EXPIRE)), R(umount2("a/x", MNT_EXPIRE));
 	R(umount2("a", MNT_EXPIRE)), R(mount("a", "b", 0, MS_BIND, 0)), R(umount2("a", MNT_EXPIRE)), R(umount2("a", MNT_EXPIRE)), R(umount2("b", MNT_EXPIRE)), R(umount2("b", 0));
-	setuid(1000), R(umount2("/mnt", MNT_EXPIRE));
+	mkdir("r", 0700), mount("t", "r", "tmpfs", 0, 0);
+	pid_t in = CHILD(chroot("r"); R(umount2("r", MNT_EXPIRE)); R(umount2("r/", MNT_EXPIRE)));
+	P("%s", wait_for(in)), setuid(1000), R(umount2("/mnt", MNT_EXPIRE));
 }
 
 // Calls of which the last is what showed a difference.
@@ -165,7 +178,11 @@ static void pairs(void) {
 	struct sockaddr_in i = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t n = sizeof i;
 	bind(v, (void *)&i, sizeof i), getsockname(v, (void *)&i, &n), connect(u, (void *)&i, n), R(setsockopt(u, IPPROTO_UDP, 1 /* UDP_CORK */, &all, 4)), V(write(u, "corked", 6)), V(recv(v, &all, 4, 0)), all = 0, R(setsockopt(u, IPPROTO_UDP, 1, &all, 4)), V(recv(v, &all, 4, MSG_TRUNC));
-	setuid(1000), R(mount("t", "/", "", 1UL << 31, 0)), R(mount("t", "/", "", 0, 0));
+	int p[2], q[2], w[2];
+	pipe(p), pipe(q), socketpair(AF_UNIX, SOCK_STREAM, 0, w), write(p[1], "abc", 3), write(w[1], "xyz", 3);
+	V(sendfile(q[1], p[0], 0, 3)), V(sendfile(q[1], p[0], 0, 0)), V(sendfile(w[0], p[0], 0, 3)), V(sendfile(p[1], p[0], 0, 3)), fcntl(q[0], F_SETFL, O_NONBLOCK), V(sendfile(p[1], q[0], 0, 3)), V(sendfile(q[1], w[0], 0, 3)), V(sendfile(w[0], w[0], 0, 3));
+	mkdir("ad", 0700), V(SC(open, "ad", 040000 /* O_DIRECT */)), chmod("ad", 0);
+	setuid(1000), V(SC(open, "ad", 040000)), R(mount("t", "/", "", 1UL << 31, 0)), R(mount("t", "/", "", 0, 0));
 }
 
 int main(void) { sub(pairs), sub(epoll_faults), sub(far_locks), sub(sizes), sub(numbers), sub(expiry); }
