@@ -227,18 +227,16 @@ func (p *Pipe) took(room bool) {
 // readableLocked returns how much of want one read gets, and how much leaves the pipe with it: a packet goes whole.
 // +checklocks:p.mu
 func (p *Pipe) readableLocked(want int) (take, drop int) {
-	if s := p.slotLocked(0); s.packet {
-		return min(want, int(s.n)), int(s.n)
-	}
 	for i := 0; i < p.used && take < want; i++ {
 		s := p.slotLocked(i)
-		if s.packet {
-			break
+		n := min(int(s.n), want-take)
+		take += n
+		if s.packet { // the read ends in it
+			return take, drop + int(s.n)
 		}
-		take += int(s.n)
+		drop += n
 	}
-	take = min(take, want)
-	return take, take
+	return take, drop
 }
 
 // usedLocked returns the first n bytes.

@@ -181,6 +181,16 @@ static void pairs(void) {
 	int p[2], q[2], w[2];
 	pipe(p), pipe(q), socketpair(AF_UNIX, SOCK_STREAM, 0, w), write(p[1], "abc", 3), write(w[1], "xyz", 3);
 	V(sendfile(q[1], p[0], 0, 3)), V(sendfile(q[1], p[0], 0, 0)), V(sendfile(w[0], p[0], 0, 3)), V(sendfile(p[1], p[0], 0, 3)), fcntl(q[0], F_SETFL, O_NONBLOCK), V(sendfile(p[1], q[0], 0, 3)), V(sendfile(q[1], w[0], 0, 3)), V(sendfile(w[0], w[0], 0, 3));
+	// a read that begins in front of a packet ends in it, and takes what it has no room for away
+	static char big[9000];
+	for (int want = 1; want < 9000; want += 1111) {
+		int k[2];
+		pipe2(k, O_NONBLOCK), write(k[1], big, 1000), fcntl(k[1], F_SETFL, 040000 | O_NONBLOCK), write(k[1], big, 4161), write(k[1], big, 10);
+		P("reads of %d:", want);
+		for (int i = 0; i < 5; i++)
+			V(read(k[0], big, want));
+		close(k[0]), close(k[1]);
+	}
 	mkdir("ad", 0700), V(SC(open, "ad", 040000 /* O_DIRECT */)), chmod("ad", 0);
 	setuid(1000), V(SC(open, "ad", 040000)), R(mount("t", "/", "", 1UL << 31, 0)), R(mount("t", "/", "", 0, 0));
 }
