@@ -65,6 +65,18 @@ type Attender interface {
 	Looks() bool
 }
 
+// Keeper is implemented by a Platform that can keep an address space, with what is mapped in it, for one that is to have nearly the same: a fork of the same parent.
+type Keeper interface {
+	// Keep is AddressSpace.Release, but that what is mapped or queued stays, so that files stay open that are. It returns a number for Reclaim or Discard; 0 if the space was
+	// released after all.
+	Keep(as AddressSpace) (ticket uint64)
+	// Reclaim returns what was kept, for which the caller maps and unmaps what is to be different. It is nil if it is not ready yet, or gone for good: the platform
+	// keeps few, and not for long.
+	Reclaim(ticket uint64) (as AddressSpace, gone bool)
+	// Discard releases what was kept.
+	Discard(ticket uint64)
+}
+
 // Counter is implemented by a Platform that counts what it does.
 type Counter interface {
 	// Counts is a line for the log.

@@ -98,7 +98,7 @@ func Run(t *testing.T, mk func() (platform.Platform, error)) {
 		{"Syscall", testSyscall}, {"Fault", testFault}, {"Signals", testSignals}, {"Mapping", testMapping},
 		{"Spaces", testSpaces}, {"Threads", testThreads}, {"Interrupt", testInterrupt}, {"FPState", testFPState},
 		{"BadRegs", testBadRegs}, {"Killed", testKilled}, {"Leaks", testLeaks}, {"Vsyscall", testVsyscall},
-		{"Watch", testWatch},
+		{"Watch", testWatch}, {"Keep", testKeep},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.fn(newBed(t, mk)) })
 	}
@@ -242,6 +242,84 @@ func testSpaces(b *bed) {
 				b.t.Fatalf("this space: %+v", ev)
 			}
 		})
+	}
+}
+
+// testKeep: a space that is kept has its mappings, but no thread of before; one that is not reclaimed becomes another's, empty.
+func testKeep(b *bed) {
+	k := b.p.(platform.Keeper)
+	code := cat([]byte{0x48, 0x8b, 0x37}, movEAX(1), sysc)
+	b.m[dataOff], b.m[dataOff+page] = 77, 78
+	data := hostarch.AddrRange{Start: dataAt, End: dataAt + page}
+	see := func(as platform.AddressSpace, what string, want byte) {
+		b.t.Helper()
+		b.onThread(as, func(th platform.Thread, r *platform.Regs) {
+			r.Rdi = uint64(dataAt)
+			if ev := b.run(th, r); want == 0 && ev.Kind != platform.EventFault || want != 0 && (ev.Kind != platform.EventSyscall || byte(r.Rsi) != want) {
+				b.t.Errorf("%s: %+v, %x read, want %x", what, ev, r.Rsi, want)
+			}
+		})
+	}
+	reclaim := func(ticket uint64) platform.AddressSpace {
+		b.t.Helper()
+		for {
+			as, gone := k.Reclaim(ticket)
+			if as != nil {
+				return as
+			}
+			if gone {
+				b.t.Fatal("what was kept is gone")
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	as := b.space(code...)
+	see(as, "at first", 77)
+	for range 5 {
+		ticket := k.Keep(as)
+		if ticket == 0 {
+			b.t.Fatal("a space is not kept")
+		}
+		as = reclaim(ticket)
+		if _, gone := k.Reclaim(ticket); !gone {
+			b.t.Fatal("what was kept is had twice")
+		}
+		see(as, "reclaimed", 77)
+	}
+	as.Map(data, b.fd, dataOff+page, hostarch.ReadWrite) // not flushed
+	as = reclaim(k.Keep(as))
+	see(as, "changed before it was kept", 78)
+	as.Unmap(data)
+	see(as, "changed after it was reclaimed", 0)
+	as.Map(data, b.fd, dataOff, hostarch.ReadWrite)
+	see(as, "mapped again", 77)
+	ticket := k.Keep(as)
+	k.Discard(ticket)
+	if as, gone := k.Reclaim(ticket); as != nil || !gone {
+		b.t.Error("what was discarded is still there")
+	}
+	// However many are kept, the others are empty.
+	var tickets []uint64
+	for range 12 {
+		as := b.space(code...)
+		see(as, "one of many", 77)
+		tickets = append(tickets, k.Keep(as))
+	}
+	var spaces []platform.AddressSpace
+	for range 16 {
+		as, err := b.p.NewAddressSpace()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		spaces = append(spaces, as)
+		as.Map(hostarch.AddrRange{Start: codeAt, End: codeAt + page}, b.fd, 0, hostarch.ReadExecute)
+		see(as, "a new one", 0)
+	}
+	for _, ticket := range tickets {
+		k.Discard(ticket)
+	}
+	for _, as := range spaces {
+		as.Release()
 	}
 }
 

@@ -59,6 +59,9 @@ type Host struct {
 	ready []*Space
 	// +checklocks:mu
 	coming int
+	// tickets is the last ticket given.
+	// +checklocks:mu
+	tickets uint64
 	// +checklocks:mu
 	closed bool
 

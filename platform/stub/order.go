@@ -126,9 +126,6 @@ func (s *Space) carryOut(ops []order, apart bool) error {
 	if s.dead.Load() {
 		return s.gone()
 	}
-	o := s.slot.order
-	copy(o.ops[:], ops)
-	o.n = uint32(len(ops))
 	here := CPU()
 	if apart = apart && s.host.cfg.Looks(here); apart {
 		PinOff(s.pid, here)
@@ -136,13 +133,24 @@ func (s *Space) carryOut(ops []order, apart bool) error {
 		s.cpu = here
 		Pin(s.pid, here)
 	}
-	o.part = o.seq.Load() + 1
-	o.seq.Add(2)
-	futexWake(&o.seq, 1)
+	o := s.tell(ops)
 	for i := 0; apart && i < 1000 && o.ack.Load()-o.part > 1; i++ {
 		gsync.Goyield()
 	}
 	return s.await(o.part)
+}
+
+// tell gives the orders to the helper, which must be done with the last batch.
+//
+// +checklocks:s.orderMu
+func (s *Space) tell(ops []order) *orderPage {
+	o := s.slot.order
+	copy(o.ops[:], ops)
+	o.n = uint32(len(ops))
+	o.part = o.seq.Load() + 1
+	o.seq.Add(2)
+	futexWake(&o.seq, 1)
+	return o
 }
 
 // await waits until the helper is done with the batch, or tells of part.

@@ -15,6 +15,9 @@ import (
 // When an address space is released its mappings go, which the helper tells in a way that no guest can forge. Then it waits until its guest threads, which were told to
 // end, have ended, and makes new ones. Only the host is asked whether they have: a guest thread that stays, whatever it may have done to its registers and its area, would
 // run in the next address space. If one does not end, the helper ends the stub.
+//
+// An address space that is kept (platform.Keeper) has its mappings until it is reclaimed or something else is made of the stub. It counts as released when its guest threads have
+// ended: their pages may then be others'.
 
 const (
 	// maxReady is how many stubs wait for use, or are being made ready for it.
@@ -36,16 +39,72 @@ func (h *Host) want() bool {
 	return true
 }
 
-// put adds one of the stubs that are coming to the ready ones; false if it came to nothing, or is not wanted any more.
-func (h *Host) put(s *Space, ok bool) bool {
+// put adds one of the stubs that are coming to the ready ones, with a ticket if it is kept; false if it came to nothing, or is not wanted any more.
+func (h *Host) put(s *Space, keep, ok bool) (ticket uint64, _ bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.coming--
 	if ok = ok && !h.closed; ok {
+		if keep {
+			h.tickets++
+			ticket = h.tickets
+		}
+		s.ticket = ticket
 		s.released.Store(false)
 		h.ready = append(h.ready, s)
 	}
-	return ok
+	return ticket, ok
+}
+
+// Keep implements platform.Keeper.
+func (h *Host) Keep(as platform.AddressSpace) uint64 { return as.(*Space).retire(true) }
+
+// take takes what is kept under ticket, which is not 0, from the ready stubs. It is left there if it is not ready yet and must be.
+func (h *Host) take(ticket uint64, ready bool) (s *Space, gone bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i := slices.IndexFunc(h.ready, func(s *Space) bool { return s.ticket == ticket })
+	if i < 0 {
+		return nil, true
+	}
+	if s = h.ready[i]; !ready {
+		h.coming++
+	} else if !s.dead.Load() && !s.renewed() {
+		return nil, false
+	}
+	s.ticket = 0
+	h.ready = slices.Delete(h.ready, i, i+1)
+	return s, false
+}
+
+// Reclaim implements platform.Keeper.
+func (h *Host) Reclaim(ticket uint64) (as platform.AddressSpace, gone bool) {
+	s, gone := h.take(ticket, true)
+	if s == nil {
+		return nil, gone
+	}
+	if err := s.adopt(); err != nil {
+		s.kill()
+		return nil, true
+	}
+	return s, false
+}
+
+// Discard implements platform.Keeper. It does not wait until the mappings are gone.
+func (h *Host) Discard(ticket uint64) {
+	s, gone := h.take(ticket, false)
+	if gone {
+		return
+	}
+	s.orderMu.Lock()
+	err := s.await(s.slot.order.seq.Load())
+	if err == nil {
+		s.tell(unmapAll[:])
+	}
+	s.orderMu.Unlock()
+	if _, ok := h.put(s, false, err == nil); !ok {
+		s.kill()
+	}
 }
 
 // NewAddressSpace implements platform.Platform.
@@ -54,20 +113,38 @@ func (h *Host) NewAddressSpace() (platform.AddressSpace, error) {
 		return nil, h.zygote.gone()
 	}
 	h.mu.Lock()
-	var s *Space
+	var s, kept *Space
 	var ended []*Space
-	for n := len(h.ready) - 1; n >= 0 && s == nil; n-- {
-		switch r := h.ready[n]; {
+	empty := 0
+	h.ready = slices.DeleteFunc(h.ready, func(r *Space) bool {
+		switch {
 		case r.dead.Load():
 			ended = append(ended, r)
-		case r.renewed():
-			s = r
-		default:
-			continue
+			return true
+		case r.ticket == 0:
+			empty++
+		case kept == nil && r.renewed():
+			kept = r
 		}
-		h.ready = slices.Delete(h.ready, n, n+1)
+		return false
+	})
+	if empty > 0 {
+		kept = nil
 	}
-	low := len(h.ready) == 0 && h.coming == 0 && !h.closed
+	for n := len(h.ready) - 1; n >= 0 && s == nil; n-- {
+		if r := h.ready[n]; r == kept || r.ticket == 0 && r.renewed() {
+			s = r
+			h.ready = slices.Delete(h.ready, n, n+1)
+		}
+	}
+	switch {
+	case s == nil:
+	case s == kept:
+		s.ticket = 0
+	default:
+		empty--
+	}
+	low := empty == 0 && h.coming == 0 && len(h.ready) < maxReady && !h.closed
 	if low {
 		h.coming++
 	}
@@ -84,6 +161,10 @@ func (h *Host) NewAddressSpace() (platform.AddressSpace, error) {
 			return nil, err
 		}
 	}
+	if s == kept {
+		s.push(unmapAll[0])
+		s.push(unmapAll[1])
+	}
 	if err := s.adopt(); err != nil {
 		s.kill()
 		return nil, err
@@ -93,7 +174,7 @@ func (h *Host) NewAddressSpace() (platform.AddressSpace, error) {
 
 func (h *Host) refill() {
 	s, err := h.create() // whoever needs one will meet the error
-	if !h.put(s, err == nil) && err == nil {
+	if _, ok := h.put(s, false, err == nil); !ok && err == nil {
 		s.kill()
 	}
 }
@@ -116,31 +197,44 @@ func (h *Host) create() (*Space, error) {
 	}
 	s := &Space{host: h, pid: pid, slot: sl, cpu: -1, used: firstThreads}
 	h.enter(s, fork)
-	if !s.renew() {
+	if !s.renew(false) {
 		s.kill()
 		return nil, s.gone()
 	}
 	return s, nil
 }
 
-// renew empties the stub and has its helper make it ready for the next address space, which goes on when renew returns; false if it is of no use any more.
-func (s *Space) renew() bool {
-	s.queueMu.Lock()
-	s.queue = s.queue[:0]
-	s.queued.Store(false)
-	s.queueMu.Unlock()
+// unmapAll removes all mappings that a guest may have.
+var unmapAll = [...]order{
+	{nr: unix.SYS_MUNMAP, args: [6]uint64{minUser, WindowBase - minUser}},
+	{nr: unix.SYS_MUNMAP, args: [6]uint64{windowEnd, stubBase - windowEnd}},
+}
+
+// renew empties the stub, unless its mappings are to be kept, and has its helper make it ready for the next address space, which goes on when renew returns; false if it is of no use
+// any more.
+func (s *Space) renew(keep bool) bool {
 	s.orderMu.Lock()
 	defer s.orderMu.Unlock()
+	if !keep {
+		s.queueMu.Lock()
+		s.queue = s.queue[:0]
+		s.queued.Store(false)
+		s.queueMu.Unlock()
+	} else if s.flushLocked() != nil {
+		return false
+	}
 	if s.broken.Load() || s.failed != nil || len(s.tids) > maxEnds {
 		return false
 	}
-	orders := []order{
-		{nr: unix.SYS_MUNMAP, args: [6]uint64{minUser, WindowBase - minUser}},
-		{nr: unix.SYS_MUNMAP, args: [6]uint64{windowEnd, stubBase - windowEnd}},
+	told := []order{
 		{nr: unix.SYS_PWRITE64, args: [6]uint64{uint64(s.host.ctlFD), partAddr, 4, s.slot.order.ackOff}},
 		{nr: unix.SYS_FUTEX, args: [6]uint64{ackAddr, futexWakeOp, 1}},
-		freeOrder,
 	}
+	var orders []order
+	if !keep {
+		orders = append(unmapAll[:], told...)
+	}
+	orders = append(orders, freeOrder)
 	words := map[int]uint64{} // whether a thread has ended is looked for 20000 times, every 50 us and when its area says so
 	for _, a := range s.idle {
 		words[a.tid] = a.addr
@@ -148,6 +242,9 @@ func (s *Space) renew() bool {
 	}
 	for _, tid := range s.tids {
 		orders = append(orders, order{nr: orderEnd, args: [6]uint64{uint64(s.pid), uint64(tid), cmp.Or(words[tid], orderAddr), 0, 50_000}})
+	}
+	if keep {
+		orders = append(orders, told...)
 	}
 	clear(s.slot.bases[:s.slot.texts])
 	s.free, s.idle, s.tids, s.slot.texts = append(s.free, s.idle...), s.idle[:0], s.tids[:0], 0

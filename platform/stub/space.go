@@ -71,6 +71,8 @@ type Space struct {
 	stale []*chunk
 
 	released atomic.Bool
+	// ticket is what the stub is kept under, or 0. The host's mu guards it.
+	ticket uint64
 }
 
 func protOf(at hostarch.AccessType) uint64 {
@@ -325,14 +327,20 @@ func (s *Space) noteLocked(tid int) {
 var freeOrder = order{nr: unix.SYS_SCHED_SETAFFINITY, args: [6]uint64{0, cpusSize, cpusAddr}}
 
 // Release implements platform.AddressSpace. When it returns, no guest thread can reach what was mapped.
-func (s *Space) Release() {
+func (s *Space) Release() { s.retire(false) }
+
+// retire is Release, or Keep.
+func (s *Space) retire(keep bool) (ticket uint64) {
 	if s.released.Swap(true) {
-		return
+		return 0
 	}
-	if s.host.want() && s.host.put(s, s.renew()) {
-		return
+	if s.host.want() {
+		if ticket, ok := s.host.put(s, keep, s.renew(keep)); ok {
+			return ticket
+		}
 	}
 	s.kill()
+	return 0
 }
 
 // kill ends the stub.

@@ -7,16 +7,20 @@
 // comes here. An anonymous PMA ("anon") belongs to this address space and to those forked from it; if "cow" is set others may hold its pages,
 // and it is copied before the first write unless its pages turn out to have one owner only.
 //
+// Address spaces that were forked from each other are kin. What the platform has mapped for one that ended may stay, for the next fork of a relative: of pages that
+// are others' by then no guest thread is left that could reach them, and the fork replaces whatever is not as it must be before its own thread runs (kin.go).
+//
 // Locks, in order:
 //
 //	MemoryManager.mu (read: look at VMAs and PMAs, copy; write: change them)
 //	  locks of a memmap.Mappable, in AddMapping, RemoveMapping and Translate
-//	    locks of memory.File, of the platform's address space
+//	    kin.mu
+//	      locks of memory.File, of the platform's address space
 //
 // Nothing is called under mu that may take mu of another MemoryManager, or wait for a guest. Identities are released, the platform is flushed,
 // and pages that another running thread might still reach are freed after mu is dropped (see MemoryManager.unlock). Callers of CopyIn, CopyOut
 // and Blocks must hold no lock that a Mappable's Translate takes.
 //
 // Changes to the platform's address space are queued, not flushed: a task's changes are in force before it runs guest code again. Only these
-// flush: Fork, Invalidate (the file's pages may get another owner as soon as it returns), and freeing pages of a space with several users.
+// flush: Fork of a space with several users, Invalidate (the file's pages may get another owner as soon as it returns), and freeing pages of a space with several users.
 package mm

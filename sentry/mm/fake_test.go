@@ -2,6 +2,7 @@ package mm
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -37,6 +38,47 @@ func (fakePlatform) NewAddressSpace() (platform.AddressSpace, error) {
 	return &fakeAS{pages: make(map[uint64]fakePage)}, nil
 }
 func (fakePlatform) Close() {}
+
+// kept are the spaces that were kept, by ticket.
+var (
+	kept    sync.Map
+	tickets atomic.Uint64
+)
+
+func (fakePlatform) Keep(as platform.AddressSpace) uint64 {
+	t := tickets.Add(1)
+	kept.Store(t, as)
+	return t
+}
+
+// Reclaim has lost each seventh.
+func (fakePlatform) Reclaim(t uint64) (platform.AddressSpace, bool) {
+	as, ok := kept.LoadAndDelete(t)
+	if !ok || t%7 == 0 {
+		return nil, true
+	}
+	return as.(platform.AddressSpace), false
+}
+
+func (fakePlatform) Discard(t uint64) { kept.Delete(t) }
+
+// checkMapped compares what the platform has mapped with the runs of pages.
+func checkMapped(t *testing.T, m *MemoryManager) {
+	t.Helper()
+	as, n := m.as.(*fakeAS), 0
+	for it := m.pmas.First(); m.pmas.Ok(it); it = m.pmas.Next(it) {
+		sp := m.pmas.At(it)
+		for a := sp.Start; a < sp.End; a += pageSize {
+			if want := (fakePage{sp.Val.file.FD(), sp.Val.off + a - sp.Start, sp.Val.perms}); as.pages[a] != want {
+				t.Fatalf("%#x is mapped to %+v, want %+v", a, as.pages[a], want)
+			}
+			n++
+		}
+	}
+	if n != len(as.pages) {
+		t.Fatalf("%d pages are mapped, want %d", len(as.pages), n)
+	}
+}
 
 func (f *fakeAS) Populate(ar hostarch.AddrRange) { f.made += uint64(ar.Length()) }
 

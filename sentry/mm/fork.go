@@ -8,22 +8,29 @@ import (
 // Fork returns a copy of the address space with one user (kernel/fork.c dup_mmap). Private pages are shared until one side writes.
 // It is called by a task of the space; other tasks of it may be running guest code.
 func (mm *MemoryManager) Fork() (*MemoryManager, error) {
-	child, err := New(mm.p, mm.mf, mm.texts)
-	if err != nil {
-		return nil, err
+	as, old := mm.kin.reclaim(mm.p)
+	if as == nil {
+		var err error
+		if as, err = mm.p.NewAddressSpace(); err != nil {
+			return nil, err
+		}
 	}
+	child := newOn(as, mm.p, mm.mf, mm.texts, mm.kin)
+	child.before = old.maps
+	child.expectTexts(old.textsAt)
 	child.acct.Store(mm.acct.Load())
 	child.Dumpable.Store(mm.Dumpable.Load())
 	child.denyWX.Store(mm.denyWX.Load())
 	mm.mu.Lock()
-	child.hot = mm.hot
 	hot := mm.splitHot()
 	mm.shareForFork()
 	// The child's mappings are queued, so the files behind them must stay open.
 	child.hostQueued = true
 	child.layout = mm.layout
 	mm.forkTexts(child)
-	err = mm.copyVMAs(child)
+	err := mm.copyVMAs(child)
+	child.unmapBefore(^uint64(0))
+	child.forked = err == nil
 	mm.joinHot(hot)
 	// A thread that runs meanwhile must not write to what the child is to see as it was. If there is none, the caller's own return does.
 	if mm.users.Load() > 1 {
@@ -137,7 +144,7 @@ func (mm *MemoryManager) copyPMAs(child *MemoryManager, vs *spans.Span[vma]) err
 			return err
 		}
 		child.account(&p, int64(b-a))
-		child.mapRun(a, b, &p, false)
+		child.mapOver(a, b, p)
 		child.pmas.InsertAt(endOf(&child.pmas), spans.Span[pma]{Start: a, End: b, Val: p})
 	}
 	return nil

@@ -7,8 +7,7 @@ import (
 )
 
 // hotPages are pages that were written to soon after forks, by either side: the top of the stack, the C library's data. A fork copies them at
-// once, which costs a fraction of the two faults that follow otherwise. An address space shares the set with those forked from it, whose addresses
-// are the same. Its mutex is a leaf.
+// once, which costs a fraction of the two faults that follow otherwise. Its mutex is a leaf.
 type hotPages struct {
 	mu sync.Mutex
 	// +checklocks:mu
@@ -57,7 +56,7 @@ func (mm *MemoryManager) splitHot() (runs []uint64) {
 	if mm.mf.Pressed() {
 		return nil
 	}
-	for _, a := range mm.hot.take() {
+	for _, a := range mm.kin.hot.take() {
 		sp, run := mm.vmas.Lookup(a), mm.pmas.Lookup(a)
 		if sp == nil || !sp.Val.private() || sp.Val.flags&(vmDontFork|vmWipeOnFork) != 0 || run == nil || !run.Val.anon || !sp.Val.can().Write {
 			continue

@@ -108,7 +108,12 @@ type MemoryManager struct {
 	dead       bool // +checklocks:mu
 
 	rss rssCounters
-	hot *hotPages
+	kin *kin
+	// forked: the platform's side may be kept for a relative. before, in a fork that is being made, is what is mapped there and has not been looked at.
+	forked bool
+	before []spans.Span[pma]
+	// textsAt is Texts.changes before the code was mapped that a fork began with.
+	textsAt uint64
 
 	// auxv, arguments and the executable, for /proc. +checklocks:metaMu
 	metaMu sync.Mutex
@@ -131,12 +136,18 @@ func New(p platform.Platform, mf *memory.File, texts *Texts) (*MemoryManager, er
 	if err != nil {
 		return nil, err
 	}
-	mm := &MemoryManager{p: p, mf: mf, as: as, lim: p.UserRange(), keep: p.Reserved(), texts: texts, hot: &hotPages{}}
-	mm.acct.Store(mf.Root())
-	mm.users.Store(1)
+	mm := newOn(as, p, mf, texts, &kin{})
 	mm.Dumpable.Store(1)
 	mm.layout.setDefault(mm.lim)
 	return mm, nil
+}
+
+func newOn(as platform.AddressSpace, p platform.Platform, mf *memory.File, texts *Texts, k *kin) *MemoryManager {
+	k.join()
+	mm := &MemoryManager{p: p, mf: mf, as: as, lim: p.UserRange(), keep: p.Reserved(), texts: texts, kin: k}
+	mm.acct.Store(mf.Root())
+	mm.users.Store(1)
+	return mm
 }
 
 // AddressSpace is the host side, for making threads.
@@ -164,7 +175,7 @@ func (mm *MemoryManager) DecUsers() {
 	}
 	mm.mu.Lock()
 	// The stub goes first: once no guest can reach the pages they may have other owners.
-	mm.as.Release()
+	mm.retire()
 	mm.dead, mm.limits = true, nil
 	mm.removeVMAs(0, ^uint64(0)&^pageMask, false)
 	mm.drainLocked()

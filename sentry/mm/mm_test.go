@@ -41,6 +41,8 @@ func (s *space) fork(t *testing.T) *space {
 	if err != nil {
 		t.Fatal(err)
 	}
+	checkMapped(t, s.mm)
+	checkMapped(t, c)
 	n := *s
 	n.mm = c
 	for i, v := range n.val {
@@ -100,7 +102,7 @@ func runModel(t *testing.T, r *rand.Rand) {
 				}
 			}
 		case 3:
-			if len(all) < 6 {
+			if len(all) < 6 && r.Intn(2) == 0 {
 				all = append(all, s.fork(t))
 			} else if len(all) > 1 {
 				i := r.Intn(len(all))
@@ -446,6 +448,39 @@ func TestForkCopiesHotPages(t *testing.T) {
 		}
 		c.DecUsers()
 	}
+}
+
+// TestForkOfSpares: what was mapped for a child that has ended is mapped again only where it changed.
+func TestForkOfSpares(t *testing.T) {
+	m, mf := newMM(t)
+	a := must(anon(m, base, 64*pageSize, hostarch.ReadWrite, nil))
+	for i := uint64(0); i < 64; i += 2 {
+		must(anon(m, base+i*pageSize, pageSize, hostarch.ReadWrite, func(o *memmap.MMapOpts) { o.Private = i%4 == 0 }))
+		*must(guest(m, mf, a+i*pageSize, hostarch.Write, false)) = byte(i)
+	}
+	ops := func(change func(c *MemoryManager)) int {
+		c := must(m.Fork())
+		checkMapped(t, c)
+		n := c.as.(*fakeAS).ops
+		change(c)
+		c.as.(*fakeAS).ops = 0
+		c.DecUsers()
+		return n
+	}
+	kept.Clear()
+	tickets.Store(100)
+	ops(func(*MemoryManager) {})
+	if n := ops(func(c *MemoryManager) { must(guest(c, mf, a+8*pageSize, hostarch.Write, false)) }); n > 2 {
+		t.Errorf("a second fork takes %d changes", n)
+	}
+	ops(func(c *MemoryManager) { c.MUnmap(hostarch.Addr(a+10*pageSize), 3*pageSize) })
+	if n := ops(func(*MemoryManager) {}); n == 0 || n > 6 {
+		t.Errorf("a fork behind a child that unmapped three pages takes %d changes", n)
+	}
+	must(m.MMap(Caller{}, memmap.MMapOpts{Length: 4 * pageSize, Addr: hostarch.Addr(a + 20*pageSize), Fixed: true, Private: true}))
+	ops(func(*MemoryManager) {})
+	m.DecUsers()
+	kept.Range(func(k, _ any) bool { t.Errorf("space %v is still kept", k); return true })
 }
 
 // TestPopulate: pages are made ahead for a guest that writes to one after the other, not for one that reads or writes here and there.

@@ -241,7 +241,7 @@ func (mm *MemoryManager) makeWritable(sp *spans.Span[vma], it spans.Iter, addr, 
 	}
 	if run.Val.anon {
 		if !ac.foreign {
-			mm.hot.note(addr)
+			mm.kin.hot.note(addr)
 		}
 		if s, e := mm.sole(run, addr, max(lo, addr&^(maxAround-1)), min(hi, addr&^(maxAround-1)+maxAround)); e > s {
 			it = mm.isolatePMA(it, s, e)

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/platform"
@@ -34,6 +35,8 @@ const (
 type Texts struct {
 	rw platform.Rewriter
 	mf *memory.File
+	// changes counts what changed how code is to be mapped.
+	changes atomic.Uint64
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -213,6 +216,7 @@ func (ts *Texts) joinLocked(tx *text) {
 			tx.old = append(tx.old, c.fr)
 		}
 		tx.copies = slices.Replace(tx.copies, i, j, textCopy{first.off, fr})
+		ts.changes.Add(1)
 	}
 }
 
@@ -283,6 +287,7 @@ func (ts *Texts) rewriteLocked(tx *text, off uint64, at int) bool {
 	}
 	tx.copies = slices.Insert(tx.copies, i, add...)
 	tx.changed = true
+	ts.changes.Add(1)
 	tx.were[off] = append(tx.were[off], original{from, was[from:to]})
 	return true
 }

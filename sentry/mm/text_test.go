@@ -100,6 +100,23 @@ func TestTextCopies(t *testing.T) {
 	rewrite(second, 11, 302)
 	third := exec()
 	check(third, want)
+	fork := func() { // of a space that maps all copies as they are now
+		t.Helper()
+		m := exec()
+		for page := uint64(0); page < n; page++ {
+			must(guest(m, mf, base+page*pageSize, hostarch.Execute, false))
+		}
+		for range 3 {
+			c := must(m.Fork())
+			check(c, want)
+			c.DecUsers()
+			rewrite(third, 13, uint64(8+2*len(want)))
+		}
+		c := must(m.Fork())
+		check(c, want)
+		c.DecUsers()
+	}
+	fork()
 	rewrite(third, 13, 8)
 	rewrite(third, 41, 0)
 	check(exec(), want)

@@ -209,7 +209,7 @@ func TestForbidden(t *testing.T) {
 			defer runtime.UnlockOSThread()
 			for _, c := range []hostCall{callSocket, callOpen, callExecve, callFork, callPrivate, callRead, callKill, callPtrace, callUnshare, callGetpid, call32} {
 				r := background(t, p)
-				pid := r.stubOf(t, "sleep")
+				pid := r.stubOf(t, "sleep 60")
 				tr := seize(t, pid)
 				at := syscallAt(t, pid, stub.HelperAddr)
 				if ret, st := tr.call(at, hostCall{"munmap", unix.SYS_MUNMAP, [6]uint64{1}}); ret != -int64(unix.EINVAL) || st.StopSignal() != unix.SIGTRAP {
@@ -230,7 +230,7 @@ func TestForbidden(t *testing.T) {
 			r := background(t, p)
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
-			pid := r.stubOf(t, "sleep")
+			pid := r.stubOf(t, "sleep 60")
 			entry, helper := syscallAt(t, pid, stub.CodeAddr), syscallAt(t, pid, stub.HelperAddr)
 			tid := guestThread(t, pid, p)
 			if fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/task/%d/fd", pid, tid)); err != nil || len(fds) != 0 {
