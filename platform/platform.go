@@ -104,8 +104,9 @@ type AddressSpace interface {
 	// Protect changes the protection of what is mapped in ar; holes are allowed and left alone.
 	Protect(ar hostarch.AddrRange, at hostarch.AccessType)
 
-	// Flush carries out what is queued and returns when it is in force in every thread.
+	// Flush carries out what is queued and returns when it is in force in every thread. Settled reports that there is nothing to do for it.
 	Flush() error
+	Settled() bool
 
 	// SetText says that the text, a number from Rewriter.NewText, is mapped so that its byte 0 is, or would be, at base. At once.
 	SetText(text int, base hostarch.Addr)

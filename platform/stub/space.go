@@ -199,9 +199,12 @@ func (s *Space) Text(text int) uint64 { return atomic.LoadUint64(&s.slot.bases[t
 // PID is the stub's process ID.
 func (s *Space) PID() int { return s.pid }
 
+// Settled implements platform.AddressSpace.
+func (s *Space) Settled() bool { return !s.queued.Load() && !s.flushing.Load() }
+
 // Flush implements platform.AddressSpace.
 func (s *Space) Flush() error {
-	if !s.queued.Load() && !s.flushing.Load() {
+	if s.Settled() {
 		return nil
 	}
 	s.orderMu.Lock()

@@ -59,6 +59,7 @@ func (*fakeAS) Unmap(hostarch.AddrRange)                                 {}
 func (*fakeAS) Populate(hostarch.AddrRange)                              {}
 func (*fakeAS) Protect(hostarch.AddrRange, hostarch.AccessType)          {}
 func (*fakeAS) Flush() error                                             { return nil }
+func (*fakeAS) Settled() bool                                            { return true }
 func (a *fakeAS) Fork() (platform.AddressSpace, error)                   { return &fakeAS{a.p}, nil }
 func (*fakeAS) Release()                                                 {}
 func (a *fakeAS) NewThread() (platform.Thread, error) {

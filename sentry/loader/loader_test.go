@@ -33,6 +33,7 @@ func (nullPlatform) Map(hostarch.AddrRange, int, uint64, hostarch.AccessType) {}
 func (nullPlatform) Unmap(hostarch.AddrRange)                                 {}
 func (nullPlatform) Protect(hostarch.AddrRange, hostarch.AccessType)          {}
 func (nullPlatform) Flush() error                                             { return nil }
+func (nullPlatform) Settled() bool                                            { return true }
 func (nullPlatform) Release()                                                 {}
 
 // memFile is a File whose pages are in the memory file.

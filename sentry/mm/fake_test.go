@@ -121,6 +121,7 @@ func (f *fakeAS) Protect(ar hostarch.AddrRange, at hostarch.AccessType) {
 }
 
 func (f *fakeAS) Flush() error                        { return nil }
+func (f *fakeAS) Settled() bool                       { return true }
 func (f *fakeAS) NewThread() (platform.Thread, error) { return nil, nil }
 func (f *fakeAS) Release()                            {}
 

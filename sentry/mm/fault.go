@@ -55,7 +55,7 @@ func (mm *MemoryManager) faultLocked(c Caller, page uint64, at hostarch.AccessTy
 		a, b := max(run.Start, sp.Start, page&^(minAround-1)), min(run.End, sp.End, page&^(minAround-1)+minAround)
 		p := run.Val
 		p.off += a - run.Start
-		mm.mapRun(a, b, &p, false)
+		mm.mapRun(a, b, &p)
 		return nil
 	}
 	if v.flags&vmProgram != 0 && v.perms.Write && page < sp.Start+minAround && v.segment() && mm.behindSegment(sp) {
@@ -168,7 +168,7 @@ func (mm *MemoryManager) invalidateIn(start, end uint64, private bool) {
 		it = mm.isolatePMA(it, start, end)
 		sp := mm.pmas.At(it)
 		mm.as.Unmap(addrRange(sp.Start, sp.End))
-		it = mm.removePMA(it, true)
+		it = mm.removePMA(it)
 		// The caller frees the pages as soon as this returns.
 		mm.flush = true
 	}

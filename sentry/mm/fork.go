@@ -24,8 +24,6 @@ func (mm *MemoryManager) Fork() (*MemoryManager, error) {
 	mm.mu.Lock()
 	hot := mm.splitHot()
 	mm.shareForFork()
-	// The child's mappings are queued, so the files behind them must stay open.
-	child.hostQueued = true
 	child.layout = mm.layout
 	mm.forkTexts(child)
 	err := mm.copyVMAs(child)

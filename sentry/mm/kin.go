@@ -144,7 +144,7 @@ func (mm *MemoryManager) mapOver(start, end uint64, p pma) {
 		}
 		switch {
 		case !same || p.text != nil && at != p.perms:
-			mm.mapRun(start, stop, &p, false)
+			mm.mapRun(start, stop, &p)
 		case at != p.perms:
 			mm.as.Protect(addrRange(start, stop), p.perms)
 		}

@@ -1,6 +1,7 @@
 package mm
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -96,16 +97,15 @@ type MemoryManager struct {
 	denyWX atomic.Bool
 	// bases are where the texts that this space uses are mapped. +checklocks:mu
 	bases map[*text]uint64
-	// dropped are pages to be freed when the platform's batch is in force, droppedBytes their number. +checklocks:mu
+	// dropped are pages to be freed when no guest can reach them any more, droppedBytes their number. What takes away the first droppedOld of them has been queued. +checklocks:mu
 	dropped      []droppedRun
 	droppedBytes uint64
+	droppedOld   int
 	// released are identities to be released without mu. +checklocks:mu
 	released []memmap.Identity
 	// flush: unlock flushes, because a mapping changed that others may be using. +checklocks:mu
 	flush bool
-	// hostQueued: a host file's mapping was queued from outside of a fault, so its descriptor must not close before a flush. +checklocks:mu
-	hostQueued bool
-	dead       bool // +checklocks:mu
+	dead  bool // +checklocks:mu
 
 	rss rssCounters
 	kin *kin
@@ -178,7 +178,7 @@ func (mm *MemoryManager) DecUsers() {
 	mm.retire()
 	mm.dead, mm.limits = true, nil
 	mm.removeVMAs(0, ^uint64(0)&^pageMask, false)
-	mm.drainLocked()
+	mm.drain(len(mm.dropped))
 	mm.dropTexts()
 	rel := mm.released
 	mm.released = nil
@@ -200,37 +200,46 @@ func (mm *MemoryManager) Small() bool {
 	return uint64(mm.rss.anon.Load()+mm.rss.shmem.Load()) < mm.mf.Limit()/256 && !mm.mf.Pressed()
 }
 
-// drop gives up a reference to pages that were mapped here. If another thread may be running guest code on them now, that waits for a flush.
+// maxDropped is how many bytes of pages may wait to be freed until more are.
+const maxDropped = 64 << 10
+
+// drop gives up a reference to pages that were mapped here. They stay until the platform has carried out what takes them away, even from a space with one
+// user: a guest can bring a host thread of its stub to life that nobody runs. That is found out when more is dropped.
 // Preconditions: mu is held for writing.
 // +checklocks:mm.mu
-func (mm *MemoryManager) drop(f memmap.File, fr memmap.FileRange, foreign bool) {
-	if mm.dead || (!foreign && !(mm.hostQueued && f != memmap.File(mm.mf)) && mm.users.Load() == 1) {
+func (mm *MemoryManager) drop(f memmap.File, fr memmap.FileRange) {
+	if mm.dead {
 		f.DecRef(fr)
 		return
 	}
-	if n := len(mm.dropped); n > 0 && mm.dropped[n-1].f == f && mm.dropped[n-1].fr.End == fr.Start {
+	if mm.droppedOld > 0 && mm.as.Settled() {
+		mm.drain(mm.droppedOld)
+	}
+	if n := len(mm.dropped); n > mm.droppedOld && mm.dropped[n-1].f == f && mm.dropped[n-1].fr.End == fr.Start {
 		mm.dropped[n-1].fr.End = fr.End
 	} else {
 		mm.dropped = append(mm.dropped, droppedRun{f, fr})
 	}
-	mm.droppedBytes += fr.Length()
-	// A small backlog is cheaper than a flush each time; a host file's descriptor should not linger.
-	if mm.droppedBytes > 4<<20 || len(mm.dropped) > 256 || f != memmap.File(mm.mf) {
+	// A host file's descriptor should not linger.
+	if mm.droppedBytes += fr.Length(); mm.droppedBytes > maxDropped || f != memmap.File(mm.mf) {
 		mm.flush = true
 	}
 }
 
-func (mm *MemoryManager) drainLocked() {
-	for _, d := range mm.dropped {
+// drain frees the first n that were dropped.
+func (mm *MemoryManager) drain(n int) {
+	for _, d := range mm.dropped[:n] {
 		d.f.DecRef(d.fr)
+		mm.droppedBytes -= d.fr.Length()
 	}
-	clear(mm.dropped)
-	mm.dropped, mm.droppedBytes = mm.dropped[:0], 0
+	mm.dropped = slices.Delete(mm.dropped, 0, n)
+	mm.droppedOld = 0
 }
 
 // unlock drops mu, and does what could not be done under it.
 // +checklocksrelease:mm.mu
 func (mm *MemoryManager) unlock() {
+	mm.droppedOld = len(mm.dropped)
 	if !mm.flush && len(mm.released) == 0 {
 		mm.mu.Unlock()
 		return
@@ -238,8 +247,8 @@ func (mm *MemoryManager) unlock() {
 	var dropped []droppedRun
 	flush := mm.flush
 	if flush {
-		dropped, mm.dropped, mm.droppedBytes = mm.dropped, nil, 0
-		mm.flush, mm.hostQueued = false, false
+		dropped, mm.dropped, mm.droppedBytes, mm.droppedOld = mm.dropped, nil, 0, 0
+		mm.flush = false
 	}
 	rel := mm.released
 	mm.released = nil

@@ -226,7 +226,7 @@ func (mm *MemoryManager) movePMAs(old, oldLen, to uint64) {
 		mm.pmas.Remove(it)
 		mm.account(&sp.Val, -int64(sp.Len()))
 		sp.Val.text = nil // its base is that of the old place
-		mm.insertPMA(to+(sp.Start-old), to+(sp.End-old), sp.Val, false)
+		mm.insertPMA(to+(sp.Start-old), to+(sp.End-old), sp.Val)
 		any = true
 		it = mm.pmas.Find(sp.End)
 	}

@@ -90,7 +90,7 @@ func (mm *MemoryManager) fillAnon(sp *spans.Span[vma], addr, a, b uint64, ac acc
 			continue
 		}
 		p.off = fr.Start
-		mm.insertPMA(a, a+fr.Length(), p, ac.foreign)
+		mm.insertPMA(a, a+fr.Length(), p)
 		if sp.Val.goesOn && sp.Val.around > minAround && ac.at.Write && !ac.foreign {
 			mm.as.Populate(addrRange(a, a+fr.Length())) // the guest goes through it
 		}
@@ -125,7 +125,7 @@ func (mm *MemoryManager) fillFile(sp *spans.Span[vma], addr, a, b uint64, ac acc
 		ok = ok || start <= addr && addr < end
 		p := pma{file: t.File, off: t.Offset, max: t.Perms, text: tx}
 		p.perms = p.pagePerms(v)
-		mm.insertPMA(start, end, p, ac.foreign)
+		mm.insertPMA(start, end, p)
 	}
 	if !ok {
 		return errBus
@@ -326,13 +326,13 @@ func (mm *MemoryManager) copyRun(sp *spans.Span[vma], addr, s, e uint64, ac acce
 		return err
 	}
 	it = mm.isolatePMA(it, s, e)
-	mm.removePMA(it, ac.foreign)
+	mm.removePMA(it)
 	if ac.foreign && mm.users.Load() > 1 {
 		mm.flush = true // other threads would go on reading the old page
 	}
 	p := pma{file: mm.mf, off: fr.Start, anon: true}
 	p.perms = p.pagePerms(&sp.Val)
-	mm.insertPMA(s, e, p, ac.foreign)
+	mm.insertPMA(s, e, p)
 	return nil
 }
 
@@ -353,7 +353,7 @@ func (mm *MemoryManager) upgradeShared(sp *spans.Span[vma], addr, a, b uint64, a
 		p.perms = p.pagePerms(v)
 		ok = ok || start <= addr && addr < end && p.perms.Write
 		mm.removePMAs(start, end)
-		mm.insertPMA(start, end, p, ac.foreign)
+		mm.insertPMA(start, end, p)
 	}
 	if !ok {
 		return errBus

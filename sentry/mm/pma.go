@@ -105,16 +105,13 @@ func (mm *MemoryManager) mergePMA(it spans.Iter) spans.Iter {
 }
 
 // insertPMA adds a run and queues its mapping. It takes over the reference to the pages.
-func (mm *MemoryManager) insertPMA(start, end uint64, p pma, foreign bool) {
+func (mm *MemoryManager) insertPMA(start, end uint64, p pma) {
 	mm.account(&p, int64(end-start))
-	mm.mapRun(start, end, &p, foreign)
+	mm.mapRun(start, end, &p)
 	mm.mergePMA(mm.pmas.Insert(spans.Span[pma]{Start: start, End: end, Val: p}))
 }
 
-func (mm *MemoryManager) mapRun(start, end uint64, p *pma, foreign bool) {
-	if foreign && p.file != memmap.File(mm.mf) {
-		mm.hostQueued = true
-	}
+func (mm *MemoryManager) mapRun(start, end uint64, p *pma) {
 	if p.text != nil && p.perms.Execute {
 		mm.mapText(start, end, *p)
 		return
@@ -130,17 +127,17 @@ func (mm *MemoryManager) removePMAs(start, end uint64) bool {
 	for mm.pmas.Ok(it) && mm.pmas.At(it).Start < end {
 		found = true
 		it = mm.isolatePMA(it, start, end)
-		it = mm.removePMA(it, false)
+		it = mm.removePMA(it)
 	}
 	return found
 }
 
 // +checklocks:mm.mu
-func (mm *MemoryManager) removePMA(it spans.Iter, foreign bool) spans.Iter {
+func (mm *MemoryManager) removePMA(it spans.Iter) spans.Iter {
 	sp := mm.pmas.At(it)
 	mm.account(&sp.Val, -int64(sp.Len()))
 	f, fr := sp.Val.file, fileRangeOf(sp, sp.Start, sp.End)
 	it = mm.pmas.Remove(it)
-	mm.drop(f, fr, foreign)
+	mm.drop(f, fr)
 	return it
 }

@@ -323,7 +323,7 @@ func (mm *MemoryManager) Trapped(addr hostarch.Addr) {
 	run.Val.text = tx
 	p := run.Val
 	p.off += page - run.Start
-	mm.mapRun(page, page+pageSize, &p, false)
+	mm.mapRun(page, page+pageSize, &p)
 }
 
 func isText(v *vma) bool { return v.private() && v.perms.Execute && v.mappable != nil }

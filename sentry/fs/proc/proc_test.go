@@ -50,6 +50,7 @@ func (idle) Unmap(hostarch.AddrRange)                                 {}
 func (idle) Populate(hostarch.AddrRange)                              {}
 func (idle) Protect(hostarch.AddrRange, hostarch.AccessType)          {}
 func (idle) Flush() error                                             { return nil }
+func (idle) Settled() bool                                            { return true }
 func (idle) Fork() (platform.AddressSpace, error)                     { return idle{}, nil }
 func (idle) NewThread() (platform.Thread, error)                      { return &idleThread{wake: make(chan struct{})}, nil }
 func (idle) Release()                                                 {}
