@@ -50,7 +50,7 @@ OCI_PLATFORM = MOAT_PLATFORMS="$(filter-out trap,$(firstword $(PLATFORMS)))"
 
 # moat as Docker's runtime: installs Docker from Debian and starts a daemon of its own by hand. The long tests of the verbs, too.
 oci: deps build
-	./scripts/deps.sh docker.io iproute2 iptables podman dnsmasq-base
+	./scripts/deps.sh docker.io iproute2 iptables podman dnsmasq-base debootstrap
 	$(OCI_PLATFORM) MOAT_DOCKER=1 MOAT_PODMAN=1 MOAT_LONG=1 $(GO) test -count=1 -timeout 30m -v ./tests/oci
 
 # moat's shim under a containerd that is started by hand: installs it from Debian, and builds crictl and critest from the Go module proxy.

@@ -179,7 +179,7 @@ func TestDocker(t *testing.T) {
 		})
 	}
 	for name, f := range map[string]func(*testing.T, *docker){"errors": dockerErrors, "life": dockerLife, "exec": dockerExec, "files": dockerFiles,
-		"restart": dockerRestart, "oom": dockerOOM, "terminal": dockerTerminal, "build": dockerBuild, "attach": dockerAttach, "health": dockerHealth, "network": dockerNetwork, "shared": dockerShared} {
+		"restart": dockerRestart, "oom": dockerOOM, "terminal": dockerTerminal, "build": dockerBuild, "attach": dockerAttach, "health": dockerHealth, "network": dockerNetwork, "shared": dockerShared, "servers": dockerServers} {
 		t.Run(name, func(t *testing.T) { f(t, d) })
 	}
 }
