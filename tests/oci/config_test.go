@@ -266,6 +266,13 @@ func TestRefused(t *testing.T) {
 		r.write()
 		r.fails(1, words, "run", "-b", r.bundle, "c")
 	}
+	// What the gofer says is told, whenever it has ended.
+	g := newRuntime(t, "true")
+	g.spec.Mounts = append(g.spec.Mounts, specs.Mount{Destination: "/etc/passwd/x", Type: "tmpfs"})
+	g.write()
+	for range 8 {
+		g.fails(1, "cannot make /etc/passwd/x to mount on: not a directory", "run", "-b", g.bundle, "c")
+	}
 	// A network namespace can be joined, but the host's addresses are not taken.
 	r := newRuntime(t, "true")
 	for i := range r.spec.Linux.Namespaces {

@@ -179,7 +179,8 @@ func (c *Container) enterGroup(o *Options) error {
 		return err
 	}
 	for _, p := range []hostProcess{c.Init, c.Gofer} {
-		if err := g.add(p.PID); err != nil {
+		// One that has ended by now has said why, or its end will.
+		if err := g.add(p.PID); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("cgroup %s: %w", c.Cgroup, err)
 		}
 	}
