@@ -31,8 +31,9 @@ const maxLinks = 40 // MAXSYMLINKS
 // walker is one path walk.
 type walker struct {
 	ctx   Context
-	root  Path // where ".." stops and "/" starts; borrowed
-	at    Path // owned
+	root  Path   // where ".." stops and "/" starts; borrowed
+	moved uint64 // movesDone when the walk began
+	at    Path   // owned
 	flags uint32
 	links int
 	rest  string // of the path, behind the name that step is given
@@ -40,7 +41,7 @@ type walker struct {
 
 // begin sets w at the start of path. The caller ends with done unless it takes w.at over.
 func (w *walker) begin(ctx Context, start Path, path string, flags uint32) error {
-	w.ctx, w.flags = ctx, flags
+	w.ctx, w.flags, w.moved = ctx, flags, movesDone.Load()
 	w.root = ctx.Root()
 	if !w.root.Ok() || flags&(ResolveBeneath|ResolveInRoot) != 0 {
 		w.root = start
@@ -185,6 +186,9 @@ func (w *walker) dotdot() error {
 		if w.flags&ResolveNoXdev != 0 {
 			return unix.EXDEV
 		}
+	}
+	if w.flags&(ResolveBeneath|ResolveInRoot) != 0 && movesBegun.Load() != w.moved {
+		return unix.EAGAIN // a rename since the walk began may have led it out of its root (handle_dots)
 	}
 	return w.cross()
 }

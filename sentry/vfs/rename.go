@@ -1,6 +1,8 @@
 package vfs
 
 import (
+	"sync/atomic"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -194,6 +196,9 @@ func (r *renaming) permitted(srcDir, exchange bool) error {
 	return nil
 }
 
+// movesBegun and movesDone count changes of where dentries are: Linux's rename_lock, for those who only want to know whether there was one.
+var movesBegun, movesDone atomic.Uint64
+
 // move changes the dentries as the file system changed the files.
 // +checklocksignore: two locks in order.
 func (r *renaming) move(exchange bool) {
@@ -206,6 +211,7 @@ func (r *renaming) move(exchange bool) {
 		second.dir.mu.Lock()
 	}
 	var drop []*Dentry
+	movesBegun.Add(1)
 	r.od.unhashLocked(r.src)
 	if r.dst != nil {
 		r.nd.unhashLocked(r.dst)
@@ -231,6 +237,7 @@ func (r *renaming) move(exchange bool) {
 			r.dst.flags.Or(dDeleted)
 		}
 	}
+	movesDone.Add(1)
 	if second != first {
 		second.dir.mu.Unlock()
 	}

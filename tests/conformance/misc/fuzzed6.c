@@ -195,4 +195,20 @@ static void pairs(void) {
 	setuid(1000), V(SC(open, "ad", 040000)), R(mount("t", "/", "", 1UL << 31, 0)), R(mount("t", "/", "", 0, 0));
 }
 
-int main(void) { sub(pairs), sub(epoll_faults), sub(far_locks), sub(sizes), sub(numbers), sub(expiry); }
+// A directory that moves out of the root of a walk while its ".." is taken does not lead the walk out.
+static void escapes(void) {
+	mkdir("root", 0700), mkdir("root/c", 0700), mkdir("other", 0700);
+	int a = open("root", O_PATH), out = 0;
+	struct stat at, st;
+	fstat(a, &at);
+	pid_t mover = CHILD(for (pid_t up = getppid(); getppid() == up;) SC(renameat2, AT_FDCWD, "root/c", AT_FDCWD, "other", 2 /* RENAME_EXCHANGE */));
+	for (int i = 0; i < 10000; i++) {
+		uint64_t how[3] = {O_PATH, 0, 0x10 /* RESOLVE_IN_ROOT */};
+		int f = SC(openat2, a, "c/../../c/../../c/../../c/../../c/../../c/../..", how, sizeof how);
+		out += f < 0 ? errno != EAGAIN : fstat(f, &st) || st.st_ino != at.st_ino;
+		close(f);
+	}
+	V(out), kill(mover, SIGKILL), waitpid(mover, 0, 0);
+}
+
+int main(void) { sub(escapes), sub(pairs), sub(epoll_faults), sub(far_locks), sub(sizes), sub(numbers), sub(expiry); }
