@@ -56,6 +56,8 @@ type board struct {
 	watchmen atomic.Int32
 	attended [stub.NumBells]atomic.Bool
 	missed   int
+	// turns counts the poller's rounds, the poller's own.
+	turns uint32
 	// sources are the descriptors that are attended; they are there before the first thread.
 	sources []*source
 
@@ -276,9 +278,9 @@ func (b *board) poll(t *thread, budget int) bool {
 	b.home.Store(int32(stub.CPU()))
 	crowd := b.crowded()
 	var due due
-	for i, n := 0, 1; i < budget; i, n = i+moreLooks, n+1 {
+	for i := 0; i < budget; i += moreLooks {
 		due.check(b)
-		if i == flushLooks || n%flushLooks == 0 {
+		if b.turns++; i == flushLooks || b.turns%flushLooks == 0 {
 			b.flush()
 		}
 		if b.scan(false) > 0 {
