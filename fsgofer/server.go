@@ -276,21 +276,21 @@ var handlers = [wire.OpMax]func(*Server, []byte) (wire.Message, int, error){
 	wire.OpAttach:      do((*Server).attach),
 	wire.OpWalk:        do((*Server).walk),
 	wire.OpOpen:        do((*Server).open),
-	wire.OpCreate:      do(on((*Server).create, func(r *wire.CreateReq) *wire.Ref { return &wire.Ref{H: r.Dir} }, true)),
-	wire.OpMake:        do(on((*Server).makeNode, func(r *wire.MakeReq) *wire.Ref { return &wire.Ref{H: r.Dir} }, true)),
+	wire.OpCreate:      do(on((*Server).create, true)),
+	wire.OpMake:        do(on((*Server).makeNode, true)),
 	wire.OpLink:        do((*Server).link),
 	wire.OpRename:      do((*Server).rename),
-	wire.OpUnlink:      do(on((*Server).unlink, func(r *wire.UnlinkReq) *wire.Ref { return &wire.Ref{H: r.Dir} }, true)),
-	wire.OpGetAttr:     do(on((*Server).getAttr, func(r *wire.RefReq) *wire.Ref { return &r.Ref }, false)),
-	wire.OpSetAttr:     do(on((*Server).setAttr, func(r *wire.SetAttrReq) *wire.Ref { return &r.Ref }, true)),
+	wire.OpUnlink:      do(on((*Server).unlink, true)),
+	wire.OpGetAttr:     do(on((*Server).getAttr, false)),
+	wire.OpSetAttr:     do(on((*Server).setAttr, true)),
 	wire.OpReadDir:     do((*Server).readDir),
-	wire.OpReadlink:    do(on((*Server).readlink, func(r *wire.RefReq) *wire.Ref { return &r.Ref }, false)),
-	wire.OpGetXattr:    do(on((*Server).getXattr, func(r *wire.XattrReq) *wire.Ref { return &r.Ref }, false)),
-	wire.OpSetXattr:    do(on((*Server).setXattr, func(r *wire.XattrReq) *wire.Ref { return &r.Ref }, true)),
-	wire.OpListXattr:   do(on((*Server).listXattr, func(r *wire.RefReq) *wire.Ref { return &r.Ref }, false)),
-	wire.OpRemoveXattr: do(on((*Server).removeXattr, func(r *wire.XattrReq) *wire.Ref { return &r.Ref }, true)),
-	wire.OpStatFS:      do(on((*Server).statFS, func(r *wire.RefReq) *wire.Ref { return &r.Ref }, false)),
-	wire.OpSync:        do(on((*Server).sync, func(r *wire.SyncReq) *wire.Ref { return &r.Ref }, false)),
+	wire.OpReadlink:    do(on((*Server).readlink, false)),
+	wire.OpGetXattr:    do(on((*Server).getXattr, false)),
+	wire.OpSetXattr:    do(on((*Server).setXattr, true)),
+	wire.OpListXattr:   do(on((*Server).listXattr, false)),
+	wire.OpRemoveXattr: do(on((*Server).removeXattr, true)),
+	wire.OpStatFS:      do(on((*Server).statFS, false)),
+	wire.OpSync:        do(on((*Server).sync, false)),
 	wire.OpClose:       do((*Server).close),
 }
 
@@ -308,10 +308,13 @@ func do[Req any, P interface {
 	}
 }
 
-// on is f for requests about one file, which target finds in them; with change its mount must be writable.
-func on[Req any](f func(*Server, *handle, *Req) (wire.Message, int, error), target func(*Req) *wire.Ref, change bool) func(*Server, *Req) (wire.Message, int, error) {
+// on is f for requests about one file; with change its mount must be writable.
+func on[Req any, P interface {
+	*Req
+	File() *wire.Ref
+}](f func(*Server, *handle, P) (wire.Message, int, error), change bool) func(*Server, *Req) (wire.Message, int, error) {
 	return func(s *Server, r *Req) (wire.Message, int, error) {
-		e, err := s.resolve(target(r), change)
+		e, err := s.resolve(P(r).File(), change)
 		if err != nil {
 			return nil, -1, err
 		}

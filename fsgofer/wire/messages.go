@@ -51,6 +51,9 @@ type Ref struct {
 	Path string
 }
 
+// File makes a request that has a Ref one about that file.
+func (r *Ref) File() *Ref { return r }
+
 func (c *Coder) ref(r *Ref) {
 	c.all(&r.H, &r.Ino)
 	c.str(&r.Path, MaxPath)
@@ -185,6 +188,9 @@ type CreateReq struct {
 	Name           string
 }
 
+// File is what the request is about.
+func (m *CreateReq) File() *Ref { return &Ref{H: m.Dir} }
+
 func (m *CreateReq) code(c *Coder) {
 	c.all(&m.Dir, &m.Mode, &m.UID, &m.GID)
 	c.str(&m.Name, MaxName)
@@ -208,6 +214,9 @@ type MakeReq struct {
 	Rdev           uint64
 	Name, Target   string
 }
+
+// File is what the request is about.
+func (m *MakeReq) File() *Ref { return &Ref{H: m.Dir} }
 
 func (m *MakeReq) code(c *Coder) {
 	c.all(&m.Dir, &m.Mode, &m.UID, &m.GID, &m.Rdev, &m.Name)
@@ -248,6 +257,9 @@ type UnlinkReq struct {
 	Name  string
 }
 
+// File is what the request is about.
+func (m *UnlinkReq) File() *Ref { return &Ref{H: m.Dir} }
+
 func (m *UnlinkReq) code(c *Coder) { c.all(&m.Dir, &m.Rmdir, &m.Keep, &m.Name) }
 
 // GoneRep answers what took a name away: the handle that was asked for, or 0, and the directories afterwards (New is
@@ -260,7 +272,7 @@ type GoneRep struct {
 func (m *GoneRep) code(c *Coder) { c.all(&m.Handle, &m.Dir, &m.New) }
 
 // RefReq is a request about one file.
-type RefReq struct{ Ref Ref }
+type RefReq struct{ Ref }
 
 func (m *RefReq) code(c *Coder) { c.ref(&m.Ref) }
 
@@ -276,7 +288,7 @@ const (
 
 // SetAttrReq changes attributes.
 type SetAttrReq struct {
-	Ref            Ref
+	Ref
 	Valid          uint32
 	Mode, UID, GID uint32
 	Atime, Mtime   int64
@@ -296,7 +308,7 @@ func (m *StringRep) code(c *Coder) { c.cstr(&m.S, MaxPath) }
 
 // XattrReq is about one extended attribute (xattr(7)); Flags are setxattr(2)'s.
 type XattrReq struct {
-	Ref   Ref
+	Ref
 	Flags uint32
 	Name  string
 	Value []byte
@@ -324,7 +336,7 @@ func (m *StatFSRep) code(c *Coder) {
 
 // SyncReq is fsync(2) of a file or directory, or with All syncfs(2).
 type SyncReq struct {
-	Ref Ref
+	Ref
 	All bool
 }
 
