@@ -134,13 +134,17 @@ func (i *inode) Create(_ vfs.Context, name string, o vfs.CreateOptions) (vfs.Ino
 	return i.create(name, o)
 }
 
+// maker is a handle of i, in which something is made, and how the gofer has its owner.
+func (i *inode) maker(o vfs.CreateOptions) (h *handle, uid, gid uint32, err error) {
+	if uid, gid, err = i.fs.giveTo(o.UID, o.GID, vfs.SetUID|vfs.SetGID); err == nil {
+		h, err = i.getHandle()
+	}
+	return h, uid, gid, err
+}
+
 // create makes a regular file; without a name, one for which only a handle exists.
 func (i *inode) create(name string, o vfs.CreateOptions) (vfs.Inode, error) {
-	uid, gid, err := i.fs.giveTo(o.UID, o.GID, vfs.SetUID|vfs.SetGID)
-	if err != nil {
-		return nil, err
-	}
-	h, err := i.getHandle()
+	h, uid, gid, err := i.maker(o)
 	if err != nil {
 		return nil, err
 	}
@@ -181,11 +185,7 @@ func (i *inode) Symlink(_ vfs.Context, name, target string, o vfs.CreateOptions)
 }
 
 func (i *inode) make(name, target string, mode uint32, o vfs.CreateOptions) (vfs.Inode, error) {
-	uid, gid, err := i.fs.giveTo(o.UID, o.GID, vfs.SetUID|vfs.SetGID)
-	if err != nil {
-		return nil, err
-	}
-	h, err := i.getHandle()
+	h, uid, gid, err := i.maker(o)
 	if err != nil {
 		return nil, err
 	}
