@@ -113,38 +113,12 @@ func (h *Host) NewAddressSpace() (platform.AddressSpace, error) {
 		return nil, h.zygote.gone()
 	}
 	h.mu.Lock()
-	var s, kept *Space
-	var ended []*Space
-	empty := 0
-	h.ready = slices.DeleteFunc(h.ready, func(r *Space) bool {
-		switch {
-		case r.dead.Load():
-			ended = append(ended, r)
-			return true
-		case r.ticket == 0:
-			empty++
-		case kept == nil && r.renewed():
-			kept = r
-		}
-		return false
-	})
-	if empty > 0 {
-		kept = nil
-	}
-	for n := len(h.ready) - 1; n >= 0 && s == nil; n-- {
-		if r := h.ready[n]; r == kept || r.ticket == 0 && r.renewed() {
-			s = r
-			h.ready = slices.Delete(h.ready, n, n+1)
-		}
-	}
-	switch {
-	case s == nil:
-	case s == kept:
+	s, ended := h.pick()
+	mapped := s != nil && s.ticket != 0
+	if mapped {
 		s.ticket = 0
-	default:
-		empty--
 	}
-	low := empty == 0 && h.coming == 0 && len(h.ready) < maxReady && !h.closed
+	low := h.coming == 0 && len(h.ready) < maxReady && !h.closed && !slices.ContainsFunc(h.ready, (*Space).empty)
 	if low {
 		h.coming++
 	}
@@ -161,7 +135,7 @@ func (h *Host) NewAddressSpace() (platform.AddressSpace, error) {
 			return nil, err
 		}
 	}
-	if s == kept {
+	if mapped {
 		s.push(unmapAll[0])
 		s.push(unmapAll[1])
 	}
@@ -170,6 +144,32 @@ func (h *Host) NewAddressSpace() (platform.AddressSpace, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// empty reports whether a ready stub has no mappings that are kept.
+func (s *Space) empty() bool { return s.ticket == 0 }
+
+// pick takes a stub out of the ready ones: an empty one or, if there are none, the one that has been kept longest; nil if none is ready yet. Those that have ended it
+// takes out, too.
+// +checklocks:h.mu
+func (h *Host) pick() (s *Space, ended []*Space) {
+	h.ready = slices.DeleteFunc(h.ready, func(r *Space) bool {
+		if r.dead.Load() {
+			ended = append(ended, r)
+			return true
+		}
+		return false
+	})
+	any := slices.ContainsFunc(h.ready, (*Space).empty)
+	for _, r := range h.ready {
+		if r.empty() == any && r.renewed() {
+			if s = r; !any {
+				break
+			}
+		}
+	}
+	h.ready = slices.DeleteFunc(h.ready, func(r *Space) bool { return r == s })
+	return s, ended
 }
 
 func (h *Host) refill() {
