@@ -3,6 +3,7 @@ package mm
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"moat/platform"
 	"moat/sentry/memmap/spans"
@@ -10,11 +11,10 @@ import (
 
 // kin is what an address space and those forked from it share, whose addresses are the same.
 type kin struct {
-	hot hotPages
+	hot     hotPages
+	members atomic.Int64
 
 	mu sync.Mutex
-	// +checklocks:mu
-	members int
 	// spares are the platform's sides of members that have ended. Forks of one process differ in few pages, so that the next finds most of its mappings there.
 	// +checklocks:mu
 	spares []spare
@@ -34,12 +34,6 @@ const (
 	// maxSpareRuns bounds the runs of pages of a spare.
 	maxSpareRuns = 2048
 )
-
-func (k *kin) join() {
-	k.mu.Lock()
-	k.members++
-	k.mu.Unlock()
-}
 
 // reclaim returns a spare's platform side and what is mapped there; nil if there is none.
 func (k *kin) reclaim(p platform.Platform) (platform.AddressSpace, spare) {
@@ -63,12 +57,9 @@ func (k *kin) reclaim(p platform.Platform) (platform.AddressSpace, spare) {
 // +checklocks:mm.mu
 func (mm *MemoryManager) retire() {
 	k := mm.kin
-	k.mu.Lock()
-	alone := k.members == 1
-	k.mu.Unlock()
 	p, keeps := mm.p.(platform.Keeper)
 	var own spare
-	if !keeps || !mm.forked || alone || mm.pmas.Len() > maxSpareRuns || mm.mf.Pressed() {
+	if !keeps || !mm.forked || k.members.Load() == 1 || mm.pmas.Len() > maxSpareRuns || mm.mf.Pressed() {
 		mm.as.Release()
 	} else if own.ticket = p.Keep(mm.as); own.ticket != 0 {
 		own.maps, own.textsAt = make([]spans.Span[pma], 0, mm.pmas.Len()), mm.textsAt
@@ -77,20 +68,14 @@ func (mm *MemoryManager) retire() {
 		}
 	}
 	k.mu.Lock()
-	k.members--
+	defer k.mu.Unlock()
 	if own.ticket != 0 {
 		k.spares = append(k.spares, own)
 	}
-	keep := maxSpares
-	if k.members == 0 {
-		keep = 0
-	}
-	n := max(0, len(k.spares)-keep)
-	out := slices.Clone(k.spares[:n])
-	k.spares = slices.Delete(k.spares, 0, n)
-	k.mu.Unlock()
-	for _, s := range out {
-		p.Discard(s.ticket)
+	last := k.members.Add(-1) == 0
+	for len(k.spares) > maxSpares || last && len(k.spares) > 0 {
+		p.Discard(k.spares[0].ticket)
+		k.spares = slices.Delete(k.spares, 0, 1)
 	}
 }
 

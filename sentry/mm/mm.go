@@ -143,7 +143,7 @@ func New(p platform.Platform, mf *memory.File, texts *Texts) (*MemoryManager, er
 }
 
 func newOn(as platform.AddressSpace, p platform.Platform, mf *memory.File, texts *Texts, k *kin) *MemoryManager {
-	k.join()
+	k.members.Add(1)
 	mm := &MemoryManager{p: p, mf: mf, as: as, lim: p.UserRange(), keep: p.Reserved(), texts: texts, kin: k}
 	mm.acct.Store(mf.Root())
 	mm.users.Store(1)
