@@ -128,8 +128,14 @@ type end struct {
 }
 
 // AsyncEvents implements vfs.Asyncer.
-func (e *end) AsyncEvents(vfs.Context, *vfs.FileDescription) waiter.EventMask {
-	return map[bool]waiter.EventMask{true: vfs.AsyncIn}[e.read] | map[bool]waiter.EventMask{true: vfs.AsyncOut}[e.write]
+func (e *end) AsyncEvents(vfs.Context, *vfs.FileDescription) (m waiter.EventMask) {
+	if e.read {
+		m |= vfs.AsyncIn
+	}
+	if e.write {
+		m |= vfs.AsyncOut
+	}
+	return m
 }
 
 // Release implements vfs.FileImpl.
