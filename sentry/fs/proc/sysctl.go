@@ -78,8 +78,7 @@ func (y *sysctls) kept(path, value string, check func(was, s string) (string, er
 		if err != nil {
 			return err
 		}
-		if strings.HasPrefix(path, "net/") {
-			n := y.k.Within(ctx).Namespaces().Net
+		if n := y.network(ctx, path); n != nil {
 			n.Sysctls.Store(path, v)
 			y.changed(n, path, v)
 			return nil
@@ -91,9 +90,17 @@ func (y *sysctls) kept(path, value string, check func(was, s string) (string, er
 	}})
 }
 
+// network is the namespace whose values path has for ctx; nil for what all share.
+func (y *sysctls) network(ctx vfs.Context, path string) *kernel.NetNamespace {
+	if !strings.HasPrefix(path, "net/") {
+		return nil
+	}
+	return y.k.Within(ctx).Namespaces().Net
+}
+
 func (y *sysctls) value(ctx vfs.Context, path string) string {
-	if strings.HasPrefix(path, "net/") {
-		if v, ok := y.k.Within(ctx).Namespaces().Net.Sysctls.Load(path); ok {
+	if n := y.network(ctx, path); n != nil {
+		if v, ok := n.Sysctls.Load(path); ok {
 			return v.(string)
 		}
 	}
@@ -370,10 +377,10 @@ type sysctlFile struct {
 
 // owner is that user namespace, nil for files that belong to the machine's root.
 func (f *sysctlFile) owner(ctx vfs.Context) *auth.UserNamespace {
-	if !strings.HasPrefix(f.s.path, "net/") {
-		return nil
+	if n := f.y.network(ctx, f.s.path); n != nil {
+		return n.UserNamespace()
 	}
-	return f.y.k.Within(ctx).Namespaces().Net.UserNamespace()
+	return nil
 }
 
 // Attr implements vfs.Inode.
