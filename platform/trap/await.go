@@ -38,8 +38,9 @@ const (
 	crowdLooks = 256
 	// visitLooks is how long between two looks at the sources, a host call each.
 	visitLooks = 4 * moreLooks
-	// flushLooks is after how long in which no guest called what was held back for a batch is sent, and after how many rounds of the poller it is sent anyway (a guest that asks without a pause for what answers it is not to wait for that); it is sent at once where a
-	// guest blocks, whose CPU is then free for who gets it. Shorter, and what is sent to a program of the host wakes it on the poller's CPU, as the guest has the other.
+	// flushLooks is after how long in which no guest called what was held back for a batch is sent, and after how many rounds of the poller it is sent anyway (a guest that
+	// asks without a pause for what answers it is not to wait for that); it is sent at once where a guest blocks, whose CPU is then free for who gets it. Shorter, and what
+	// is sent to a program of the host wakes it on the poller's CPU, as the guest has the other.
 	flushLooks = 32 * moreLooks
 	// maxHold is how many hand-overs pass at most before polling for a crowd is tried again.
 	maxHold = 64 * retry
