@@ -77,7 +77,7 @@ func readResources(file string) (*specs.LinuxResources, error) {
 // number reads a number.
 func number[T any](p **T) func(string) error {
 	return func(s string) error {
-		if json.Unmarshal([]byte(s), p) != nil {
+		if json.Unmarshal([]byte(s), p) != nil || *p == nil { // null is none
 			return fmt.Errorf("%q is not a number that can be there", s)
 		}
 		return nil
