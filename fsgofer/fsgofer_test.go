@@ -419,6 +419,23 @@ func TestPaths(t *testing.T) {
 	if err != nil || unix.Errno(w.Errno) != unix.ENOENT || len(w.Nodes) != 0 || w.Dir == 0 {
 		t.Error("walk to nowhere", err, w)
 	}
+	for _, open := range []bool{false, true} {
+		w = wire.WalkRep{}
+		n, err = e.CallFDs(wire.OpWalk, &wire.WalkReq{Dir: wire.Ref{H: e.root, Path: "d/a"}, Settle: true, Open: open, More: []string{"none", "f", "s"}}, &w, fds[:])
+		if err != nil || n != 2 || len(w.More) != 3 || !w.Settled || w.More[0].Attr.Ino != 0 || w.More[2].Target != "x" {
+			t.Fatal("walk to several", err, n, w)
+		}
+		for k, fd := range fds[:n] {
+			var st unix.Stat_t
+			if unix.Fstat(fd, &st); st.Ino != w.More[k+1].Attr.Ino {
+				t.Errorf("descriptor %d is of %d, not of %d", k, st.Ino, w.More[k+1].Attr.Ino)
+			}
+			if _, err := unix.Pread(fd, nil, 0); (err == nil) != (open && k == 0) {
+				t.Errorf("descriptor %d of a walk that opens (%v) is read: %v", k, open, err)
+			}
+			unix.Close(fd)
+		}
+	}
 	os.WriteFile(filepath.Join(e.dir, "d/a/f2"), []byte("22"), 0o600)
 	var o wire.OpenRep
 	n, err = e.CallFDs(wire.OpOpen, &wire.OpenReq{Ref: wire.Ref{H: e.root, Path: "d/a/f"}, More: []string{"s", "f2", "none"}}, &o, fds[:])
@@ -591,7 +608,7 @@ func FuzzRequest(f *testing.F) {
 		s.addHandle(m.file)
 		msg := append(make([]byte, wire.HeaderLen), body...)
 		rep, fd, _ := s.handle(wire.Op(op), msg)
-		if o, ok := rep.(*opened); ok {
+		if o, ok := rep.(*withFDs); ok {
 			closeAll(o.fds)
 		}
 		if fd >= 0 {

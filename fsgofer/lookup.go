@@ -25,6 +25,14 @@ func (s *Server) walk(r *wire.WalkReq) (wire.Message, int, error) {
 	if r.Settle {
 		rep.Settled = quiesce(cur)
 	}
+	all := &withFDs{Message: rep}
+	for _, name := range r.More {
+		n, fd := walkMore(cur.fd, name, r.Open)
+		rep.More = append(rep.More, n)
+		if fd >= 0 {
+			all.fds = append(all.fds, fd)
+		}
+	}
 	data := -1
 	for i, name := range r.Names {
 		var n wire.Node
@@ -54,7 +62,22 @@ func (s *Server) walk(r *wire.WalkReq) (wire.Message, int, error) {
 			break
 		}
 	}
-	return rep, data, nil
+	return all, data, nil
+}
+
+// walkMore is walkOne for one of WalkReq.More.
+func walkMore(dirfd int, name string, open bool) (wire.Node, int) {
+	n, fd, err := walkOne(dirfd, name, false)
+	if err == nil && open && n.Attr.Mode&unix.S_IFMT == unix.S_IFREG {
+		var data int
+		data, err = reopen(fd, unix.O_RDONLY)
+		unix.Close(fd)
+		fd = data
+	}
+	if err != nil {
+		return wire.Node{}, -1
+	}
+	return n, fd
 }
 
 // quiesce waits for those changes of a directory that are under way: it may have their change time already, and not yet their names. The kernel reads
@@ -109,9 +132,9 @@ func walkOpen(dirfd int, name string) (n wire.Node, fd, data int, err error) {
 	return n, -1, data, nil
 }
 
-// opened is a wire.OpenRep with the descriptors of OpenRep.More.
-type opened struct {
-	wire.OpenRep
+// withFDs is a reply with the descriptors of its More.
+type withFDs struct {
+	wire.Message
 	fds []int
 }
 
@@ -125,36 +148,35 @@ func (s *Server) open(r *wire.OpenReq) (wire.Message, int, error) {
 	if err != nil {
 		return nil, -1, err
 	}
-	rep := &opened{OpenRep: wire.OpenRep{Attr: a}}
+	rep := &wire.OpenRep{Attr: a}
+	all := &withFDs{Message: rep}
 	if len(r.More) > 0 {
-		s.openMore(r, rep)
+		all.fds = s.openMore(r, rep)
 	}
-	return rep, fd, nil
+	return all, fd, nil
 }
 
 // parentPath is path without its last name.
 func parentPath(path string) string { return path[:max(strings.LastIndexByte(path, '/'), 0)] }
 
 // openMore opens what r.More says. Without luck the answer is without it.
-func (s *Server) openMore(r *wire.OpenReq, rep *opened) {
+func (s *Server) openMore(r *wire.OpenReq, rep *wire.OpenRep) (fds []int) {
 	d, err := s.resolve(&wire.Ref{H: r.Ref.H, Path: parentPath(r.Ref.Path)}, false)
 	if err != nil {
-		return
+		return nil
 	}
 	defer s.put(d)
 	for _, name := range r.More {
-		a := wire.Attr{}
-		if p, err := openPath(d.fd, name); err == nil {
-			var fd int
-			if fd, a, err = reopenFile(p, false); err == nil {
-				rep.fds = append(rep.fds, fd)
-			} else {
-				a = wire.Attr{}
-			}
-			unix.Close(p)
+		n, fd := walkMore(d.fd, name, true)
+		if n.Attr.Mode&unix.S_IFMT == unix.S_IFREG {
+			fds = append(fds, fd)
+		} else if n.Attr.Ino != 0 {
+			unix.Close(fd)
+			n = wire.Node{}
 		}
-		rep.More = append(rep.More, a)
+		rep.More = append(rep.More, n.Attr)
 	}
+	return fds
 }
 
 func (s *Server) getAttr(e *handle, _ *wire.RefReq) (wire.Message, int, error) {

@@ -238,7 +238,7 @@ func (s *Server) answer(b *wire.Buffer, h wire.Header, n int) (done bool, _ erro
 		fds = append(fds, fd)
 	}
 	switch r := rep.(type) {
-	case *opened:
+	case *withFDs:
 		fds = append(fds, r.fds...)
 	case *listed:
 		r.release()

@@ -25,7 +25,7 @@ const (
 	// MaxCloses is the most handles in one Close.
 	MaxCloses = 1024
 	// MaxFDs is the most descriptors that come with one message; an even number, so that their control message needs no padding.
-	MaxFDs = 16
+	MaxFDs = 32
 )
 
 var le = binary.LittleEndian

@@ -108,17 +108,20 @@ func (m *AttachRep) code(c *Coder) { c.all(&m.Root, &m.ReadOnly, &m.Attr) }
 
 // WalkReq walks Names from directory Dir. With Handle directories come with handles, Dir too if it has a path. With Open what the last name
 // is comes with a descriptor for reading, if it is a regular file that can be opened. With Settle changes of Dir that are under way are waited for first.
+// More are names in Dir: what they are comes with O_PATH descriptors, or with Open, if regular files, with such as those for reading.
 type WalkReq struct {
 	Dir    Ref
 	Handle bool
 	Open   bool
 	Settle bool
 	Names  []string
+	More   []string
 }
 
 func (m *WalkReq) code(c *Coder) {
 	c.all(&m.Dir, &m.Handle, &m.Open, &m.Settle)
 	list(c, &m.Names, MaxNames, (*Coder).name)
+	list(c, &m.More, MaxFDs-1, (*Coder).name)
 }
 
 // Node is what Walk found under one name. Handle is set for directories (see WalkReq), Target for symlinks.
@@ -135,17 +138,20 @@ func (c *Coder) node(n *Node) {
 
 // WalkRep has the nodes found, in order. If there are fewer than names, Errno says what stopped the walk, or it is 0: the
 // last node is not a directory. Dir is WalkReq.Dir's handle, if one was asked for and is new. Settled: every change that began before the walk had ended.
+// Of WalkReq.More what was not found, or could not be opened, has Ino 0 and no descriptor.
 type WalkRep struct {
 	Dir     Handle
 	Nodes   []Node
 	Errno   uint32
 	Settled bool
+	More    []Node
 }
 
 func (m *WalkRep) code(c *Coder) {
 	c.handle(&m.Dir)
 	list(c, &m.Nodes, MaxNames, (*Coder).node)
 	c.all(&m.Errno, &m.Settled)
+	list(c, &m.More, MaxFDs-1, (*Coder).node)
 }
 
 // OpenReq opens a regular file for reading, or for reading and writing. More are names in the directory of Ref.Path: files to be

@@ -13,7 +13,7 @@ func all() []Message {
 	n := Node{Handle: 7, Attr: a, Target: "t"}
 	r := Ref{H: 1, Ino: 2, Path: "n/m"}
 	return []Message{
-		&HelloReq{1}, &HelloRep{2}, &AttachReq{3}, &AttachRep{1, true, a}, &WalkReq{r, true, true, true, []string{"a", "b"}}, &WalkRep{3, []Node{n, n}, 2, true},
+		&HelloReq{1}, &HelloRep{2}, &AttachReq{3}, &AttachRep{1, true, a}, &WalkReq{r, true, true, true, []string{"a", "b"}, []string{"m"}}, &WalkRep{3, []Node{n, n}, 2, true, []Node{n}},
 		&OpenReq{r, true, []string{"o"}}, &OpenRep{a, []Attr{a}}, &AttrRep{a}, &CreateReq{1, 2, 3, 4, "x"}, &NodeRep{n, a}, &MakeReq{1, 2, 3, 4, 5, "x", "y"}, &LinkReq{r, 1, "x"},
 		&RenameReq{1, 2, 3, true, "a", "b"}, &UnlinkReq{1, true, true, "a"}, &GoneRep{3, a, a}, &LinkRep{a, a}, &RefReq{r},
 		&SetAttrReq{r, 3, 4, 5, 6, 7, 8}, &ReadDirReq{r, 2, AttrsAll, 7, []string{"s"}},

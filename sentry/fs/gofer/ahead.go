@@ -69,9 +69,14 @@ func (i *inode) Prefetch(_ vfs.Context, name, rest string, open bool) {
 	if len(names) == 1 && !open {
 		return
 	}
-	a := &ahead{names: names, changes: i.fs.epoch()}
-	rep, fd, err := i.walk(names, open, false)
-	a.fd, a.nodes = fd, rep.Nodes
+	a := &ahead{names: names, changes: i.fs.epoch(), fd: -1}
+	var rep wire.WalkRep
+	var fds [1]int
+	n, err := i.walk(&wire.WalkReq{Open: open, Names: names}, &rep, fds[:])
+	if n > 0 {
+		a.fd = fds[0]
+	}
+	a.nodes = rep.Nodes
 	if err != nil {
 		a.drop(i.fs)
 		return

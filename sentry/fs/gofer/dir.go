@@ -12,6 +12,13 @@ import (
 
 // Lookup implements vfs.Inode.
 func (i *inode) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
+	if i.fs.shared {
+		if f, ok := i.foundAhead(name, 0); ok {
+			c := i.fs.inodeOf(&f.node, i, name)
+			c.found(&f)
+			return c, nil
+		}
+	}
 	if c, err, ok := i.fromList(name); ok {
 		return c, err
 	}
@@ -34,7 +41,21 @@ func (i *inode) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
 func (i *inode) Revalidate(_ vfs.Context, name string, child vfs.Inode, proof *atomic.Int64) (bool, error) {
 	c, _ := child.(*inode)
 	epoch := i.changeTime()
-	if epoch != 0 && epoch == proof.Load() {
+	proven := epoch != 0 && epoch == proof.Load()
+	if !proven || c.blind() {
+		if f, ok := i.foundAhead(name, epoch); ok {
+			if c == nil || !c.still(&f.node.Attr) {
+				unix.Close(f.fd)
+				return false, nil
+			}
+			c.adopt(&f.node.Attr)
+			c.relocate(i, name)
+			c.found(&f)
+			proof.Store(epoch)
+			return true, nil
+		}
+	}
+	if proven {
 		if c != nil {
 			c.relocate(i, name)
 			c.mu.Lock()
@@ -389,6 +410,9 @@ func (i *inode) Open(_ vfs.Context, _ *vfs.Dentry, flags uint32) (vfs.FileImpl, 
 	}
 	write := flags&unix.O_ACCMODE != unix.O_RDONLY
 	i.opens.Add(1)
+	if i.fs.shared && i.fs.opens.Load() < maxOpens {
+		i.fs.opens.Add(1)
+	}
 	h, err := i.getFD(write)
 	if err != nil {
 		i.opens.Add(-1)

@@ -77,21 +77,40 @@ const slack, tick = 20 * time.Millisecond, 10 * time.Millisecond
 // asOf is ctime, which was looked at, if a change that begins later, or began up to margin ago, is sure to have another time, otherwise 0: the coarse clock that the times are
 // from has gone on; by a second if they may be in seconds. Where a time that was looked at is always followed by another (Linux 6.13's multigrain timestamps) no clock counts.
 func (i *inode) asOf(ctime int64, margin time.Duration) int64 {
-	here := i.fs.root != nil && i.key.dev == i.fs.root.key.dev
-	if here && i.fs.ahead.Load() >= proof {
+	if i.multigrain() {
 		return ctime
 	}
-	var now unix.Timespec
-	err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now)
-	age := time.Duration(now.Nano() - ctime)
-	if here && age < 0 && age > -tick && i.fs.lastAhead.Swap(ctime) != ctime {
+	now := coarseTime()
+	age := time.Duration(now - ctime)
+	if i.here() && age < 0 && age > -tick && i.fs.lastAhead.Swap(ctime) != ctime {
 		i.fs.ahead.Add(1)
 	}
-	if err != nil || age <= margin || ctime%1e9 == 0 && age < time.Second {
+	if !past(now, ctime, margin) {
 		return 0
 	}
 	return ctime
 }
+
+// past reports whether at the time now, by the coarse clock, ctime was past by more than margin, and would not be given again.
+func past(now, ctime int64, margin time.Duration) bool {
+	age := time.Duration(now - ctime)
+	return age > margin && (ctime%1e9 != 0 || age >= time.Second)
+}
+
+// coarseTime is the clock that the kernel takes the times of files from; 0: it cannot be read.
+func coarseTime() int64 {
+	var now unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now) != nil {
+		return 0
+	}
+	return now.Nano()
+}
+
+// here reports whether i is on the file system of the mount's root.
+func (i *inode) here() bool { return i.fs.root != nil && i.key.dev == i.fs.root.key.dev }
+
+// multigrain reports whether a change time that was looked at is always followed by another.
+func (i *inode) multigrain() bool { return i.here() && i.fs.ahead.Load() >= proof }
 
 // proof is how many times ahead of the coarse clock show that the file system has such timestamps. A clock that is set back makes fewer.
 const proof = 8

@@ -98,7 +98,8 @@ func (i *inode) findHandle() error {
 
 // walkOne looks one name up. epoch, if it is not nil, becomes 0 if what was found may be from before it.
 func (i *inode) walkOne(name string, epoch *int64) (wire.Node, error) {
-	rep, _, err := i.walk([]string{name}, false, epoch != nil && *epoch != 0)
+	var rep wire.WalkRep
+	_, err := i.walk(&wire.WalkReq{Settle: epoch != nil && *epoch != 0, Names: []string{name}}, &rep, nil)
 	if epoch != nil && !rep.Settled {
 		*epoch = 0
 	}
@@ -113,20 +114,17 @@ func (i *inode) walkOne(name string, epoch *int64) (wire.Node, error) {
 	return wire.Node{}, unix.EIO
 }
 
-// walk walks names from the directory i. With open it returns a descriptor of what the last one is if that is a regular file, else -1.
-func (i *inode) walk(names []string, open, settle bool) (rep wire.WalkRep, fd int, err error) {
-	var fds [1]int
-	n := 0
+// walk makes the request req from the directory i, for handles, and returns how many descriptors came.
+func (i *inode) walk(req *wire.WalkReq, rep *wire.WalkRep, fds []int) (n int, err error) {
+	req.Handle = true
 	err = i.withRef(func(r wire.Ref) (err error) {
-		n, err = i.fs.callFDs(wire.OpWalk, &wire.WalkReq{Dir: r, Handle: true, Open: open, Settle: settle, Names: names}, &rep, fds[:])
+		req.Dir = r
+		n, err = i.fs.callFDs(wire.OpWalk, req, rep, fds)
 		return err
 	})
-	if n == 0 {
-		fds[0] = -1
-	}
 	i.foundHandle(rep.Dir)
-	rep.Nodes = rep.Nodes[:min(len(rep.Nodes), len(names))]
-	return rep, fds[0], err
+	rep.Nodes = rep.Nodes[:min(len(rep.Nodes), len(req.Names))]
+	return n, err
 }
 
 // foundHandle takes a handle of i that came with an answer.

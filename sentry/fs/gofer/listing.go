@@ -13,8 +13,8 @@ import (
 	"moat/sentry/vfs"
 )
 
-// listing is what was read of a directory on an exclusive mount lately, from its beginning on: looking the entries up takes no
-// request. It is replaced when more is read. Names that changed since are noted, and not answered for. Attributes in it are older than those of
+// listing is what was read of a directory lately, on a shared mount only for guessing what is looked up next (lookahead.go). On an exclusive mount it is
+// from the directory's beginning on, and looking the entries up takes no request. It is replaced when more is read. Names that changed since are noted, and not answered for. Attributes in it are older than those of
 // an inode in use, and so are not taken for one; of an inode that was changed the name counts as changed when it is evicted. A file with
 // several names may be changed by way of another directory: its attributes here are not used, unless nothing changes.
 type listing struct {
@@ -83,6 +83,10 @@ type batch struct {
 	changes uint64
 	attrs   bool        // all entries came with theirs
 	wanted  atomic.Bool // attributes of a file were
+
+	ordered sync.Once
+	listed  []uint32 // offsets of the entries
+	sorted  []string // names
 }
 
 type sub struct {
@@ -247,6 +251,9 @@ func (i *inode) fromList(name string) (c vfs.Inode, err error, ok bool) {
 // listing returns the listing of i, be it one that came along with that of another directory, or nil.
 func (i *inode) listing() *listing {
 	l := i.list.Load()
+	if i.fs.shared {
+		return nil // it is from before
+	}
 	if l != nil || !i.listed.Load() {
 		return l
 	}
@@ -340,11 +347,8 @@ func (i *inode) fetch1(host int64, attrs uint8, below int32) (b *batch, eof bool
 		}
 		i.loc.RUnlock()
 	}
-	if i.fs.shared {
-		return b, rep.EOF, nil
-	}
 	l := &listing{dir: i, batches: []*batch{b}, attrs: attrs == wire.AttrsAll, next: rep.Next, complete: rep.EOF, outdated: &names{}}
-	if old := i.list.Load(); host != 0 {
+	if old := i.list.Load(); host != 0 && !i.fs.shared {
 		if old == nil || old.complete || old.next != host || old.size > maxListing {
 			return b, rep.EOF, nil
 		}

@@ -11,17 +11,20 @@ import (
 // Programs that walk a tree (tar, grep -r, cp -r) open the files of a directory in the order of its listing. After a few opens in that order the gofer
 // is asked for descriptors of the next files with the same request.
 
-// openAhead are descriptors of files in a directory that nobody has opened yet.
+// openAhead are descriptors of files in a directory that nobody has opened yet; on a shared mount, of what nobody has looked up (lookahead.go).
 type openAhead struct {
-	dir *inode
-	mu  sync.Mutex
+	dir   *inode
+	epoch int64 // the directory's change time for which the names are true, on a shared mount
+	mu    sync.Mutex
 	// +checklocks:mu
 	files map[string]openedFile
 }
 
 type openedFile struct {
-	fd  int
-	key key
+	fd   int
+	node wire.Node
+	// On a shared mount: data: the descriptor is one for reading; owned: the node's owner is the one as of its change time, be it for sure.
+	data, owned, sure bool
 }
 
 // drop closes that of name, if there is one.
@@ -71,7 +74,7 @@ func (i *inode) takeOpened() int {
 	if !ok {
 		return -1
 	}
-	if f.key != i.key {
+	if keyOf(&f.node.Attr) != i.key {
 		unix.Close(f.fd)
 		return -1
 	}
@@ -96,36 +99,38 @@ func (i *inode) expectOpens(name string) []string {
 		if at < 0 {
 			continue
 		}
-		r := &row{batch: b, opens: 1}
+		r := &row{batch: b, run: [2]int{1}}
 		from := 0
 		if last != nil && last.batch == b {
-			from = last.next
+			from = last.next[0]
 		}
 		switch near := at >= from && b.near(from, at); {
 		case near && (last == nil || last.batch != b):
-			r.opens += int(i.fs.opens.Load()) // as it went in the directory before
+			r.run[0] += int(i.fs.opens.Load()) // as it went in the directory before
 		case near:
-			r.opens += last.opens
+			r.run[0] += last.run[0]
 		}
-		i.fs.opens.Store(int32(min(r.opens, inRow)))
-		_, r.next = b.entries.At(at)
+		i.fs.opens.Store(int32(min(r.run[0], inRow)))
+		_, next := b.entries.At(at)
 		var more []string
-		for r.opens >= inRow && r.next < len(b.entries) && len(more) < wire.MaxFDs-1 {
+		for r.run[0] >= inRow && next < len(b.entries) && len(more) < wire.MaxFDs-1 {
 			var e wire.Entry
-			if e, r.next = b.entries.At(r.next); e.Type == unix.DT_REG && !l.outdated.has(e.Name) {
+			if e, next = b.entries.At(next); e.Type == unix.DT_REG && !l.outdated.has(e.Name) {
 				more = append(more, e.Name)
 			}
 		}
+		r.next[0] = next
 		i.row.Store(r)
 		return more
 	}
 	return nil
 }
 
-// row is how many opens came in the order of a batch, and the offset in it at which the next is expected.
+// row is how many opens came in the order of a batch, and the offset in it at which the next is expected; on a shared mount, how many lookups, and at which
+// place, for each of its orders.
 type row struct {
-	batch       *batch
-	next, opens int
+	batch     *batch
+	next, run [2]int
 }
 
 // near reports whether the entry at offset to follows on that at from with at most gap files between.
@@ -148,13 +153,17 @@ func (i *inode) keepOpened(names []string, attrs []wire.Attr, fds []int) {
 		if attrs[n].Ino == 0 || len(fds) == 0 {
 			continue
 		}
-		o.files[names[n]] = openedFile{fds[0], keyOf(&attrs[n])}
+		o.files[names[n]] = openedFile{fd: fds[0], node: wire.Node{Attr: attrs[n]}}
 		fds = fds[1:]
 	}
 	for _, fd := range fds {
 		unix.Close(fd)
 	}
-	weight := len(o.files)
+	i.setOpened(o, len(o.files))
+}
+
+// setOpened replaces what i has by o, of so many descriptors.
+func (i *inode) setOpened(o *openAhead, weight int) {
 	if old := i.opened.Swap(o); old != nil {
 		old.close()
 	}
