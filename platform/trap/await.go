@@ -38,10 +38,11 @@ const (
 	crowdLooks = 256
 	// visitLooks is how long between two looks at the sources, a host call each.
 	visitLooks = 4 * moreLooks
-	// flushLooks is after how long in which no guest called what was held back for a batch is sent, and after how many rounds of the poller it is sent anyway (a guest that
-	// asks without a pause for what answers it is not to wait for that); it is sent at once where a guest blocks, whose CPU is then free for who gets it. Shorter, and what
-	// is sent to a program of the host wakes it on the poller's CPU, as the guest has the other.
-	flushLooks = 32 * moreLooks
+	// flushLooks is after how long in which no guest called what was held back for a batch is sent, and flushTurns after how many rounds of the poller or hand-overs it is
+	// sent anyway (a guest that asks without a pause for what answers it is not to wait for that); it is sent at once where the last guest that runs blocks, whose CPU is
+	// then free for who gets it. Sooner, and what is sent to a program of the host wakes it on the poller's CPU, which it takes away, for each frame anew, from who makes
+	// the next, while the guest looks in vain on the other.
+	flushLooks, flushTurns = 32 * moreLooks, 256
 	// maxHold is how many hand-overs pass at most before polling for a crowd is tried again.
 	maxHold = 64 * retry
 )
@@ -120,7 +121,7 @@ func (t *thread) await(spin int, woken bool) (slept bool, err error) {
 			switch t.alone++; {
 			case t.alone%16 != 0:
 			case t.polls:
-				b.flush()
+				b.turn(16)
 			default:
 				gsync.Goyield()
 			}

@@ -56,8 +56,8 @@ type board struct {
 	watchmen atomic.Int32
 	attended [stub.NumBells]atomic.Bool
 	missed   int
-	// turns counts the poller's rounds, the poller's own.
-	turns uint32
+	// turns counts the poller's rounds, and hand-overs for which it made none, since what was held back was sent.
+	turns atomic.Int32
 	// sources are the descriptors that are attended; they are there before the first thread.
 	sources []*source
 
@@ -280,9 +280,10 @@ func (b *board) poll(t *thread, budget int) bool {
 	var due due
 	for i := 0; i < budget; i += moreLooks {
 		due.check(b)
-		if b.turns++; i == flushLooks || b.turns%flushLooks == 0 {
+		if i == flushLooks {
 			b.flush()
 		}
+		b.turn(1)
 		if b.scan(false) > 0 {
 			if crowd {
 				b.vain(int32(i))
@@ -305,6 +306,13 @@ func (b *board) poll(t *thread, budget int) bool {
 	}
 	b.endPoll(t)
 	return false
+}
+
+// turn counts n rounds.
+func (b *board) turn(n int32) {
+	if b.turns.Add(n) >= flushTurns {
+		b.flush()
+	}
 }
 
 // settle wakes the threads that others might have.

@@ -31,6 +31,7 @@ func (p *Platform) Attend(fd int, poll func() bool, flush func()) {
 func (p *Platform) Looks() bool { return p.board.poller.Load() }
 
 func (b *board) flush() {
+	b.turns.Store(0)
 	for _, s := range b.sources {
 		s.flush()
 	}

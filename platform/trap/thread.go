@@ -422,7 +422,9 @@ func (t *thread) Park() {
 			old.area.Wake()
 		}
 	}
-	b.flush()
+	if b.running.Load() == 0 {
+		b.flush()
+	}
 	if t.polls {
 		b.passPoll(t)
 	}

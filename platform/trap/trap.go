@@ -36,7 +36,7 @@
 // the guests share the others as long as it finds an event every 5 us that is soon answered; where calls are rarer or long nobody polls: a guest thread then wakes
 // the watchman of its CPU, and one wake serves all that have events by then.
 //
-// What calls send waits, while somebody polls, until a guest blocks or none has called for some microseconds. Then segments are made of it, and frames leave by one host call
+// What calls send waits, while somebody polls, until no guest runs any more or none has called for some microseconds. Then segments are made of it, and frames leave by one host call
 // (source.go): the guest does not look for an answer while that is done, and who is sent to wakes once.
 //
 // Tried and left: a futex for each thread with an OS thread of the sentry's behind it (each blocking call then wakes two threads of the runtime's);
