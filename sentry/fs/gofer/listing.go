@@ -281,9 +281,9 @@ func (i *inode) listing() *listing {
 	return l
 }
 
-// missed counts a lookup that takes a request. When there are many in a directory it is listed; true: what is known is more by now.
+// missed counts a lookup that takes a request. When there are many in a directory, for its size, it is listed; true: what is known is more by now.
 func (i *inode) missed() bool {
-	if n := i.misses.Add(1); i.fs.shared || n%8 != 3 {
+	if n := i.misses.Add(1) - int32(min(i.size.Load()>>13, 1<<10)); i.fs.shared || n < 0 || n%8 != 3 {
 		return false
 	}
 	l := i.list.Load()
