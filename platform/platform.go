@@ -63,6 +63,8 @@ type Attender interface {
 	Attend(fd int, poll func() bool, flush func())
 	// Looks reports whether flush is called within microseconds: what was held back before that needs nobody else.
 	Looks() bool
+	// Leave says that a program to which frames were sent has run on the caller's CPU, in place of it.
+	Leave()
 }
 
 // Keeper is implemented by a Platform that can keep an address space, with what is mapped in it, for one that is to have nearly the same: a fork of the same parent.

@@ -43,6 +43,8 @@ const (
 	// then free for who gets it. Sooner, and what is sent to a program of the host wakes it on the poller's CPU, which it takes away, for each frame anew, from who makes
 	// the next, while the guest looks in vain on the other.
 	flushLooks, flushTurns = 32 * moreLooks, 256
+	// lingers is how long a source is looked at after the last that came from it came soon, while nobody polls.
+	lingers = 50 * time.Microsecond
 	// maxHold is how many hand-overs pass at most before polling for a crowd is tried again.
 	maxHold = 64 * retry
 )
@@ -231,6 +233,17 @@ func stay(cpu int) {
 	p, v := &places[tid%len(places)], int64(tid)<<8|int64(cpu+1)
 	if old := p.Load(); old != v && stub.Pin(0, cpu) {
 		p.Store(v)
+	}
+}
+
+// depart takes the OS thread to another CPU, if the guests that run leave one, because a program that talks with them needs this one: a client that is woken by what is
+// sent to it stays where it runs, and so does who is woken by what it sends.
+func (b *board) depart() {
+	if b.running.Load() < ncpu-1 && stub.PinOff(0, stub.CPU()) {
+		tid := unix.Gettid()
+		places[tid%len(places)].Store(int64(tid)<<8 - 1) // for stay to change
+		stay(-1)
+		b.home.Store(int32(stub.CPU()))
 	}
 }
 

@@ -2,6 +2,7 @@ package trap
 
 import (
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 	gsync "gvisor.dev/gvisor/pkg/sync"
@@ -37,23 +38,54 @@ func (b *board) flush() {
 	}
 }
 
+// Leave implements platform.Attender.
+func (p *Platform) Leave() { p.board.depart() }
+
 func (b *board) serve(s *source) {
+	soon := false // what came last came soon
 	for !b.closed.Load() {
-		s.wait()
 		// What this makes ready runs here, one after the other, and wakes no other OS threads.
 		spinning().Add(1)
-		for !s.busy.CompareAndSwap(false, true) {
+		found := soon && b.linger(s)
+		if !found && !b.poller.Load() {
+			spinning().Add(-1)
+			since := time.Now()
+			s.wait()
+			waited := time.Since(since)
+			spinning().Add(1)
+			if soon && waited < lingers/2 {
+				b.depart() // who sent could not while this thread had its CPU
+			}
+			soon = waited < lingers
+		}
+		for s.look() {
 			gsync.Goyield()
 		}
-		for s.poll() {
-			gsync.Goyield()
-		}
-		s.busy.Store(false)
 		spinning().Add(-1)
 		if s.lent.Store(true); b.poller.Load() || !s.lent.Swap(false) {
 			<-s.back
 		}
 	}
+}
+
+// linger looks for what comes soon, while nobody polls.
+func (b *board) linger(s *source) bool {
+	for since := time.Now(); time.Since(since) < lingers && !b.poller.Load(); gsync.Goyield() {
+		if s.look() {
+			return true
+		}
+	}
+	return false
+}
+
+// look takes some of what there is.
+func (s *source) look() (found bool) {
+	for !s.busy.CompareAndSwap(false, true) {
+		gsync.Goyield()
+	}
+	found = s.poll()
+	s.busy.Store(false)
+	return found
 }
 
 // visit looks at the sources that are lent and reports whether there was something. The poller calls it.

@@ -395,6 +395,9 @@ func packetSocket(index int, protocol uint16, vnet bool) (f *os.File, gso bool, 
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[1], size) // as much as the host allows
 		}
 	}
+	if vnet {
+		inet.MakeRing(fd)
+	}
 	network := protocol<<8 | protocol>>8 // its byte order
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: network, Ifindex: index}); err != nil {
 		return nil, false, fmt.Errorf("bind the packet socket: %w", err)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -25,6 +26,10 @@ const (
 	// batch is how many frames one call receives, outBatch how many one sends.
 	batch    = 8
 	outBatch = 8
+	// maxVain is after how many looks at an empty ring the socket is asked.
+	maxVain = 256
+	// slowFrame is how long one frame of a batch takes if a program that each wakes runs in between, on this CPU.
+	slowFrame = 10 * time.Microsecond
 	// smallFrame holds a frame of an Ethernet without segments that the host has joined, bigFrame the rest of one with.
 	smallFrame = 2048
 	bigFrame   = 65536
@@ -43,6 +48,8 @@ type packetLink struct {
 	// unverified: the host does not vouch for the checksums of the packet that is being delivered, and the stack must verify them.
 	unverified atomic.Bool
 	st         *Stack
+	ring       ring
+	vain       uint   // how often the ring was empty
 	slots      []slot // never moves: the host is given its addresses
 	hdrs       [batch]rawfile.MMsgHdr
 	receives   atomic.Bool
@@ -52,6 +59,7 @@ type packetLink struct {
 	out     [outBatch]frame
 	outHdrs [outBatch]rawfile.MMsgHdr
 	queued  int
+	slow    int // batches in a row that took long
 }
 
 // newPacketLink takes over the descriptor of l, a link of s.
@@ -60,6 +68,7 @@ func newPacketLink(l *Link, s *Stack) (*packetLink, error) {
 	if l.GSO {
 		p.SupportedGSOKind = stack.HostGSOSupported
 	}
+	p.ring = newRing(p.fd)
 	return p, unix.SetNonblock(l.FD, true)
 }
 
@@ -116,32 +125,65 @@ func (s *slot) take(n int) buffer.Buffer {
 
 // receive delivers a batch of frames; false: there are none.
 func (p *packetLink) receive() bool {
-	for i := range p.slots {
+	most := batch
+	if p.ring.mem != nil {
+		if most = p.ring.long(batch); most == 0 {
+			if p.receiveSmall() {
+				return true
+			}
+			// The queue is asked all the same, ever so rarely: an error of the link (ENETDOWN), until it has been told, ends every wait at once.
+			if p.vain++; p.vain%maxVain != 0 {
+				return false
+			}
+			most = batch
+		}
+	}
+	for i := range p.slots[:most] {
 		p.slots[i].fill(&p.hdrs[i], p.gso)
 	}
-	n, errno := recvmmsg(p.fd, p.hdrs[:])
+	n, errno := recvmmsg(p.fd, p.hdrs[:most])
+	long := p.ring.long(most)
+	if errno == 0 {
+		long = min(long, n)
+	}
+	if errno != unix.ENETDOWN { // the frames are still there
+		p.ring.give(long)
+	}
 	for i := range max(n, 0) {
-		p.deliver(&p.slots[i], int(p.hdrs[i].Len))
+		s, n, vnet := &p.slots[i], int(p.hdrs[i].Len), []byte(nil)
+		if p.gso {
+			vnet, n = s.vnet[:], max(n-vnetSize, 0)
+		}
+		p.deliver(vnet, s.take(n))
 	}
 	p.st.delivered(int64(max(n, 0)))
-	return errno != unix.EAGAIN
+	return errno != unix.EAGAIN || long > 0
+}
+
+// receiveSmall delivers a batch of frames that are in the ring as a whole.
+func (p *packetLink) receiveSmall() bool {
+	n, room := 0, 0
+	if p.gso {
+		room = vnetSize
+	}
+	for b, ok := p.ring.small(room); ok && n < batch; b, ok = p.ring.small(room) {
+		k := min(room, len(b))
+		p.deliver(b[:k], buffer.MakeWithData(b[k:]))
+		p.ring.give(1)
+		n++
+	}
+	p.st.delivered(int64(n))
+	return n > 0
 }
 
 // deliver hands one frame to the stack. Nothing of it is believed.
-func (p *packetLink) deliver(s *slot, n int) {
-	valid, unfinished := false, false
-	if p.gso {
-		if n < vnetSize {
-			return
-		}
-		n -= vnetSize
-		valid, unfinished = s.vnet[0]&vnetValid != 0, s.vnet[0]&vnetNeedsCsum != 0
-	}
-	if n < header.EthernetMinimumSize || n > smallFrame+bigFrame {
-		return
-	}
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: s.take(n)})
+func (p *packetLink) deliver(vnet []byte, frame buffer.Buffer) {
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: frame})
 	defer pkt.DecRef()
+	valid, unfinished := false, false
+	if len(vnet) > 0 {
+		valid, unfinished = vnet[0]&vnetValid != 0, vnet[0]&vnetNeedsCsum != 0
+	}
 	if !p.ParseHeader(pkt) {
 		return
 	}
@@ -218,12 +260,21 @@ func (p *packetLink) flush() {
 
 // flushLocked is flush. +checklocks:p.outMu
 func (p *packetLink) flushLocked() {
+	since := time.Now()
 	for done := 0; done < p.queued; {
 		n, errno := rawfile.NonBlockingSendMMsg(p.fd, p.outHdrs[done:p.queued])
 		if errno != 0 {
 			n = 1
 		}
 		done += n
+	}
+	if p.queued >= outBatch/2 && p.st.attender != nil {
+		if took := time.Since(since); took < time.Duration(p.queued)*slowFrame {
+			p.slow = 0
+		} else if p.slow++; p.slow > 1 {
+			p.slow = 0
+			p.st.attender.Leave()
+		}
 	}
 	for i := range p.out[:p.queued] {
 		p.out[i].pkt.DecRef()

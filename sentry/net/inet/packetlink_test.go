@@ -47,12 +47,7 @@ func testLink(tb testing.TB) (*stack.Stack, *packetLink) {
 type noDispatcher struct{ stack.NetworkDispatcher }
 
 func (p *packetLink) inject(frame []byte, flags byte) {
-	var s slot
-	s.vnet[0] = flags
-	s.big = buffer.NewViewSize(bigFrame)
-	k := copy(s.small[:], frame)
-	copy(s.big.AsSlice(), frame[k:])
-	p.deliver(&s, len(frame)+vnetSize)
+	p.deliver([]byte{flags, 9: 0}, buffer.MakeWithData(frame))
 }
 
 // FuzzFrame: no frame from a wire makes the stack panic, with a listening and a connecting TCP socket, a UDP socket and a packet socket behind it.
@@ -142,6 +137,8 @@ type looker struct{ looks bool }
 
 func (*looker) Attend(int, func() bool, func()) {}
 func (l *looker) Looks() bool                   { return l.looks }
+
+func (l *looker) Leave() {}
 
 // TestBatch: frames wait for each other while somebody looks, and only then; they go out whole and in order, but for one that the host refuses.
 func TestBatch(t *testing.T) {
