@@ -68,7 +68,7 @@ func (w *watcher) run(id string, lack func()) {
 	}{ID: id}
 	for kills := uint64(0); ; question.Seen = kills {
 		a.N = maxAnswer
-		if err := c.Call("Sandbox.AwaitOOM", &question, &kills); err != nil || kills <= question.Seen {
+		if err := c.Call("AwaitOOM", &question, &kills); err != nil || kills <= question.Seen {
 			return
 		}
 		lack()

@@ -38,8 +38,7 @@ func main() {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	global.add(root)
-	root.Version, _, _ = versions()
-	root.SetVersionTemplate(versionText())
+	root.Version = versionText()
 	root.PersistentPreRunE = func(cmd *cobra.Command, args []string) error {
 		err := global.check()
 		if err == nil && global.debug && !cmd.Hidden {

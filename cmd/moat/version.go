@@ -28,10 +28,10 @@ func versions() (v, commit, spec string) {
 	return v, commit, specs.Version
 }
 
-// versionText is in runc's form, which Docker reads.
+// versionText is what comes behind "moat version ", in runc's form, which Docker reads.
 func versionText() string {
 	v, commit, spec := versions()
-	return fmt.Sprintf("moat version %s\ncommit: %s\nspec: %s\ngo: %s\n", v, commit, spec, runtime.Version())
+	return fmt.Sprintf("%s\ncommit: %s\nspec: %s\ngo: %s", v, commit, spec, runtime.Version())
 }
 
 func versionCommand() *cobra.Command {
@@ -39,6 +39,6 @@ func versionCommand() *cobra.Command {
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
-		Run:   func(*cobra.Command, []string) { fmt.Print(versionText()) },
+		Run:   func(*cobra.Command, []string) { fmt.Println("moat version", versionText()) },
 	}
 }

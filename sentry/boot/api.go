@@ -9,7 +9,7 @@ import (
 // The descriptors that the command line hands to `moat boot`, by number. Standard input and output are /dev/null, standard
 // error is a pipe or file for the sentry's last words.
 const (
-	ControlFD = 3  // the control socket of who started the sandbox: net/rpc with its JSON codec
+	ControlFD = 3  // the control socket of who started the sandbox
 	GoferFD   = 4  // the gofer's socket
 	LogFD     = 5  // where log lines go
 	StdioFD   = 6  // three of them: the first process' standard input, output and error
@@ -70,7 +70,7 @@ type Spec struct {
 	UIDMappings, GIDMappings   []specs.LinuxIDMapping
 }
 
-// Config is everything that the sandbox is built from, or another container in it (Sandbox.Add): of that one's, what concerns the sandbox as a whole
+// Config is everything that the sandbox is built from, or another container in it (Session.Add): of that one's, what concerns the sandbox as a whole
 // has no meaning.
 type Config struct {
 	// ID is the container's; all requests about it have it.
@@ -106,7 +106,7 @@ type Config struct {
 	Unsafe bool
 }
 
-// StartReply answers Sandbox.Create, Start and Exec.
+// StartReply answers Session.Create, Start and Exec.
 type StartReply struct {
 	// Error says why the process was not started, and Code what the command line exits with; "" if it was.
 	Error string
@@ -115,7 +115,7 @@ type StartReply struct {
 	PID int32
 }
 
-// StartArgs are Sandbox.Start's.
+// StartArgs are Session.Start's.
 type StartArgs struct {
 	ID string
 	// Hooks are run in the container before its first process, with State on their standard input.
@@ -141,7 +141,7 @@ func (s ExitStatus) Shell() int {
 	return s.Code
 }
 
-// SignalArgs are Sandbox.Signal's.
+// SignalArgs are Session.Signal's.
 type SignalArgs struct {
 	ID     string
 	Signal int
@@ -151,40 +151,40 @@ type SignalArgs struct {
 	Group, All bool
 }
 
-// WinSize are Sandbox.Resize's arguments: PID is 0 for the first process' terminal, else that of one started by Exec.
+// WinSize are Session.Resize's arguments: PID is 0 for the first process' terminal, else that of one started by Exec.
 type WinSize struct {
 	Rows, Cols uint16
 	ID         string
 	PID        int32
 }
 
-// ProcessID names a process that was started by Exec: Sandbox.WaitExec's arguments.
+// ProcessID names a process that was started by Exec: Session.WaitExec's arguments.
 type ProcessID struct {
 	ID  string
 	PID int32
 }
 
-// UpdateArgs are Sandbox.Update's.
+// UpdateArgs are Session.Update's.
 type UpdateArgs struct {
 	ID        string
 	Resources *specs.LinuxResources
 }
 
-// AwaitOOMArgs are Sandbox.AwaitOOM's.
+// AwaitOOMArgs are Session.AwaitOOM's.
 type AwaitOOMArgs struct {
 	ID   string
 	Seen uint64
 }
 
-// FreezeArgs are Sandbox.Freeze's.
+// FreezeArgs are Session.Freeze's.
 type FreezeArgs struct {
 	ID string
 	On bool
 }
 
-// Status answers Sandbox.Status.
+// Status answers Session.Status.
 type Status struct {
-	// Started: the first process runs, or has run. Frozen: by Sandbox.Freeze.
+	// Started: the first process runs, or has run. Frozen: by Session.Freeze.
 	Started, Frozen bool
 }
 
@@ -201,7 +201,7 @@ type ProcessInfo struct {
 	Host int
 }
 
-// Usage answers Sandbox.Usage: what the container's tasks use, memory in bytes.
+// Usage answers Session.Usage: what the container's tasks use, memory in bytes.
 type Usage struct {
 	Memory, MemoryPeak, MemoryLimit uint64
 	Tasks                           int

@@ -3,11 +3,11 @@ package boot
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"go.uber.org/zap"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 
 	"moat/platform"
@@ -33,7 +33,7 @@ import (
 // sandbox is what runs: the kernel, and what all containers share.
 type sandbox struct {
 	k    *kernel.Kernel
-	log  *zap.Logger
+	log  *slog.Logger
 	mem  *memory.File
 	host hostFiles
 	// first is the container that the sandbox was made with. It ends when that does.
@@ -179,9 +179,9 @@ func (b *sandbox) wait() ExitStatus {
 	<-b.k.Done()
 	b.k.Kill()
 	b.k.Wait()
-	b.log.Debug("gofer", zap.Uint64("requests", b.first.gofer.Requests.Load()), zap.String("by operation", b.first.gofer.Counts()))
+	b.log.Debug("gofer", "requests", b.first.gofer.Requests.Load(), "operations", b.first.gofer.Counts())
 	if p, ok := b.k.Platform().(platform.Counter); ok {
-		b.log.Debug("platform", zap.String("name", b.k.Platform().Name()), zap.String("counts", p.Counts()))
+		b.log.Debug("platform", "name", b.k.Platform().Name(), "counts", p.Counts())
 	}
 	return b.first.init.wait()
 }

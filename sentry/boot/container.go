@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 
@@ -174,7 +173,7 @@ func (b *container) share() (err error) {
 
 // lose ends a container whose gofer is gone.
 func (b *container) lose(err error) {
-	b.log.Error("container ended", zap.String("id", b.c.ID), zap.Error(err))
+	b.log.Error("container ended", "id", b.c.ID, "error", err)
 	b.end(ExitStatus{Signal: int(linux.SIGKILL), Lost: err.Error()})
 }
 

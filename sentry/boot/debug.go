@@ -51,7 +51,7 @@ func (c *Session) Strace(on *bool, _ *None) error {
 	return err
 }
 
-// ProfileArgs are Sandbox.Profile's.
+// ProfileArgs are Session.Profile's.
 type ProfileArgs struct {
 	Kind    string
 	Seconds float64

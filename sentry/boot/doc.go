@@ -4,7 +4,7 @@
 // Order matters. What needs the host (its /proc/cpuinfo, the memory file, the platform's first stub) is made before the
 // seccomp filter is installed; nothing that the container brings (its files, its program) is touched before that.
 //
-// The control sockets speak net/rpc with the JSON codec; Session has the methods. There is the one of who started the sandbox, at whose end the
+// The control sockets speak JSON-RPC (package rpc); Session has the methods. There is the one of who started the sandbox, at whose end the
 // sandbox ends unless Detach was called, and those accepted on ListenFD. Descriptors come along with the request that they are for (Exec).
 // Create builds everything, with a first process that is ready to run; Start runs it. Add makes another container in the sandbox, with a gofer, namespaces and a
 // control group of its own; it lives as long as the connection, and its end, even by its gofer's, is no other's. All that is asked about a container names it.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime"
@@ -12,8 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 )
 
@@ -220,16 +219,12 @@ type startError struct {
 func (e *startError) Error() string { return e.text }
 
 // newLog writes to the log descriptor.
-func newLog(debug bool) *zap.Logger {
-	enc := zap.NewDevelopmentEncoderConfig()
-	enc.EncodeTime = zapcore.ISO8601TimeEncoder
-	enc.CallerKey, enc.StacktraceKey = "", ""
-	level := zapcore.WarnLevel
+func newLog(debug bool) *slog.Logger {
+	o := slog.HandlerOptions{Level: slog.LevelWarn}
 	if debug {
-		level = zapcore.DebugLevel
+		o.Level = slog.LevelDebug
 	}
-	out := zapcore.Lock(os.NewFile(LogFD, "log"))
-	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(enc), out, level))
+	return slog.New(slog.NewTextHandler(os.NewFile(LogFD, "log"), &o))
 }
 
 // die ends the sandbox with one line.

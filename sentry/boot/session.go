@@ -2,16 +2,16 @@ package boot
 
 import (
 	"errors"
-	"net/rpc"
-	"net/rpc/jsonrpc"
 	"runtime/pprof"
 	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"moat/sentry/boot/rpc"
 )
 
-// Session is the service "Sandbox" on one control connection.
+// Session is one control connection.
 type Session struct {
 	s    *server
 	conn *conn
@@ -27,11 +27,37 @@ type Session struct {
 // serve answers a connection until it closes.
 func (s *server) serve(fd int) {
 	c := &Session{s: s, conn: &conn{fd: fd}, procs: make(map[ProcessID]*process), gone: make(chan struct{})}
-	srv := rpc.NewServer()
-	if err := srv.RegisterName("Sandbox", c); err != nil {
-		die("%v", err)
+	rpc.Serve(c.conn, c.methods(), c.hangUp, func(method string) {
+		switch method { // those that server.answering counts
+		case "Start", "WaitExec", "AwaitOOM":
+			s.answering.Add(-1)
+		}
+	})
+}
+
+func (c *Session) methods() map[string]rpc.Method {
+	return map[string]rpc.Method{
+		"Create":    rpc.Do(c.Create),
+		"Add":       rpc.Do(c.Add),
+		"End":       rpc.Do(c.End),
+		"Start":     rpc.Do(c.Start),
+		"Detach":    rpc.Do(c.Detach),
+		"Status":    rpc.Do(c.Status),
+		"Freeze":    rpc.Do(c.Freeze),
+		"Wait":      rpc.Do(c.Wait),
+		"Exec":      rpc.Do(c.Exec),
+		"WaitExec":  rpc.Do(c.WaitExec),
+		"Signal":    rpc.Do(c.Signal),
+		"Resize":    rpc.Do(c.Resize),
+		"Processes": rpc.Do(c.Processes),
+		"Update":    rpc.Do(c.Update),
+		"Usage":     rpc.Do(c.Usage),
+		"AwaitOOM":  rpc.Do(c.AwaitOOM),
+		"Stacks":    rpc.Do(c.Stacks),
+		"Tasks":     rpc.Do(c.Tasks),
+		"Strace":    rpc.Do(c.Strace),
+		"Profile":   rpc.Do(c.Profile),
 	}
-	srv.ServeCodec(&codec{jsonrpc.NewServerCodec(c.conn), c})
 }
 
 func (c *Session) isGone() bool {
@@ -43,7 +69,7 @@ func (c *Session) isGone() bool {
 	}
 }
 
-// hangUp kills the processes that live as long as the connection.
+// hangUp kills the processes that live as long as the connection. Calls that came are still answered: among them are those that wait for the end of a process.
 func (c *Session) hangUp() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -54,31 +80,6 @@ func (c *Session) hangUp() {
 	if c.added != nil {
 		c.added.end(ExitStatus{Signal: int(unix.SIGKILL)})
 	}
-}
-
-// codec sees when the other side has hung up, and counts down the answers that server.answering counts when they are written.
-type codec struct {
-	rpc.ServerCodec
-	c *Session
-}
-
-// ReadRequestHeader implements rpc.ServerCodec. The server, once there are no more requests, waits for the answers to all that came: among them
-// are those that wait for the end of a process.
-func (c *codec) ReadRequestHeader(r *rpc.Request) error {
-	err := c.ServerCodec.ReadRequestHeader(r)
-	if err != nil {
-		c.c.hangUp()
-	}
-	return err
-}
-
-func (c *codec) WriteResponse(r *rpc.Response, body any) error {
-	err := c.ServerCodec.WriteResponse(r, body)
-	switch r.ServiceMethod {
-	case "Sandbox.Start", "Sandbox.WaitExec", "Sandbox.AwaitOOM":
-		c.c.s.answering.Add(-1)
-	}
-	return err
 }
 
 // conn is a control connection. Descriptors may come along with requests.

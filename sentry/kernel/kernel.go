@@ -1,12 +1,12 @@
 package kernel
 
 import (
+	"log/slog"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/platform"
@@ -23,7 +23,7 @@ type Config struct {
 	Platform platform.Platform
 	Memory   *memory.File
 	Table    SyscallTable
-	Log      *zap.Logger
+	Log      *slog.Logger
 	// VDSO is mapped into every program; it may be nil.
 	VDSO loader.VDSO
 	// UserNS is the root user namespace; nil makes one.
@@ -60,7 +60,7 @@ type Kernel struct {
 	memory   *memory.File
 	texts    *mm.Texts
 	table    SyscallTable
-	log      *zap.Logger
+	log      *slog.Logger
 	hooks    Hooks
 	strace   atomic.Bool
 	shmDev   uint64 // st_dev of System V segments
@@ -106,7 +106,7 @@ func New(c Config) (*Kernel, error) {
 	k.threadsMax.Store(ThreadsMax)
 	k.keys = keys.NewStore()
 	if k.log == nil {
-		k.log = zap.NewNop()
+		k.log = slog.New(slog.DiscardHandler)
 	}
 	if k.numCPUs <= 0 {
 		k.numCPUs = runtime.NumCPU()
@@ -153,7 +153,7 @@ func (k *Kernel) Platform() platform.Platform { return k.platform }
 func (k *Kernel) Memory() *memory.File { return k.memory }
 
 // Log is the kernel's log.
-func (k *Kernel) Log() *zap.Logger { return k.log }
+func (k *Kernel) Log() *slog.Logger { return k.log }
 
 // Keys are all keys of key rings.
 func (k *Kernel) Keys() *keys.Store { return k.keys }

@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"go.uber.org/zap"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 
 	"moat/platform"
@@ -27,7 +26,7 @@ func (tg *ThreadGroup) loseLocked(why string) {
 	}
 	tg.lost = why
 	if n := tg.pid.nums[0]; n != 1 {
-		tg.k.log.Error("process killed: "+why, zap.Int32("pid", n), zap.String("name", tg.leader.name))
+		tg.k.log.Error("process killed: "+why, "pid", n, "name", tg.leader.name)
 	}
 }
 

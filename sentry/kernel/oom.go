@@ -4,7 +4,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"go.uber.org/zap"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"moat/sentry/mm"
@@ -110,8 +109,8 @@ func (k *Kernel) chooseVictim(cg *Cgroup) *ThreadGroup {
 	if victim == k.init {
 		k.hooks.InitOOM()
 	}
-	k.log.Warn("out of memory: killed process", zap.Int32("pid", victim.pid.nums[0]), zap.String("name", victim.leader.Name()),
-		zap.Uint64("rss_kb", m.RSS()>>10), zap.Int32("oom_score_adj", victim.oomScoreAdj.Load()))
+	k.log.Warn("out of memory: killed process", "pid", victim.pid.nums[0], "name", victim.leader.Name(),
+		"rss_kb", m.RSS()>>10, "oom_score_adj", victim.oomScoreAdj.Load())
 	var all *Cgroup // memory.oom.group: the highest that says so
 	for c := victim.leader.Cgroup(); c != nil && (cg == nil || c.Below(cg)); c = c.parent {
 		if c.OOMGroup.Load() {

@@ -3,7 +3,6 @@ package kernel
 import (
 	"errors"
 
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -282,8 +281,8 @@ func (t *Task) logFatal(sig linux.Signal, info *linux.SignalInfo) {
 	if !signal.DefaultCore(sig) {
 		return
 	}
-	t.k.log.Info("fatal signal", zap.Int32("pid", t.PID()), zap.Int32("tid", t.TID()), zap.String("name", t.name), zap.Int("signal", int(sig)),
-		zap.Int32("code", info.Code), zap.Uint64("addr", info.Addr()), zap.Uint64("rip", t.regs.Rip), zap.Uint64("rsp", t.regs.Rsp))
+	t.k.log.Info("fatal signal", "pid", t.PID(), "tid", t.TID(), "name", t.name, "signal", int(sig),
+		"code", info.Code, "addr", info.Addr(), "rip", t.regs.Rip, "rsp", t.regs.Rsp)
 }
 
 // publishIdentity tells the platform what it may answer in place.

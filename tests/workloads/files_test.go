@@ -23,7 +23,7 @@ func requests(t *testing.T, platform, script string, flags ...string) (string, i
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := regexp.MustCompile(`"requests": (\d+)`).FindSubmatch(b)
+	m := regexp.MustCompile(`requests=(\d+)`).FindSubmatch(b)
 	if m == nil {
 		t.Fatalf("no count of requests in the log: %s", clip(string(b)))
 	}

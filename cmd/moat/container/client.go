@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/rpc"
-	"net/rpc/jsonrpc"
 	"os"
 	"path/filepath"
 	"time"
@@ -13,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"moat/sentry/boot"
+	"moat/sentry/boot/rpc"
 )
 
 // Client is a control connection to a running sentry.
@@ -33,7 +32,7 @@ type clientConn struct {
 
 func newClient(f *os.File) *Client {
 	c := &clientConn{File: f, left: maxReplies}
-	return &Client{rpc.NewClientWithCodec(jsonrpc.NewClientCodec(c)), c}
+	return &Client{rpc.NewClient(c), c}
 }
 
 func (c *clientConn) Read(p []byte) (int, error) {
@@ -120,12 +119,12 @@ func (c *Container) Call(method string, args, reply any) error {
 		}
 		defer cl.Close()
 	}
-	return c.known(cl.Call("Sandbox."+method, args, reply))
+	return c.known(cl.Call(method, args, reply))
 }
 
 // known is an error of a request, as ErrNotRunning if that is what it is about.
 func (c *Container) known(err error) error {
-	for _, gone := range [...]error{rpc.ErrShutdown, io.ErrUnexpectedEOF, unix.EPIPE, unix.ECONNRESET} {
+	for _, gone := range [...]error{os.ErrClosed, io.EOF, io.ErrUnexpectedEOF, unix.EPIPE, unix.ECONNRESET} {
 		if errors.Is(err, gone) {
 			return ErrNotRunning // the sentry is ending
 		}
@@ -145,8 +144,8 @@ func (c *Container) askStatus() (boot.Status, error) {
 	}
 	defer cl.Close()
 	select {
-	case call := <-cl.Go("Sandbox.Status", c.ID, &st, make(chan *rpc.Call, 1)).Done:
-		return st, c.known(call.Error)
+	case err := <-cl.Go("Status", c.ID, &st):
+		return st, c.known(err)
 	case <-time.After(2 * time.Second):
 		return boot.Status{}, errors.New("the sentry does not answer")
 	}

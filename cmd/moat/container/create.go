@@ -3,7 +3,6 @@ package container
 import (
 	"errors"
 	"fmt"
-	"net/rpc"
 	"os"
 	"path/filepath"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"moat/sentry/boot"
+	"moat/sentry/boot/rpc"
 )
 
 // CreateOptions are `moat create`'s.
@@ -97,7 +97,7 @@ func (s *Sandbox) detach() error {
 	if s.orders != nil {
 		return s.orders.send(true)
 	}
-	return s.client.Call("Sandbox.Detach", &boot.None{}, &boot.None{})
+	return s.client.Call("Detach", &boot.None{}, &boot.None{})
 }
 
 // prepare finds out what will be needed on the host.
@@ -305,7 +305,7 @@ func (c *Container) send(method string, args any) error {
 		return err
 	}
 	defer cl.Close()
-	cl.Go("Sandbox."+method, args, &boot.None{}, nil)
+	cl.Go(method, args, &boot.None{})
 	return nil
 }
 

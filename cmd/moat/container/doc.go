@@ -10,7 +10,7 @@
 // What `moat do` starts dies with it: PDEATHSIG, and a control socket (a socket pair) whose end ends the sentry.
 //
 // A container of the OCI verbs (Config.Standalone) has a directory, ROOT/ID, and outlives the command line. Until `create` is done, the socket pair is a
-// lifeline all the same: a create that is killed takes the sandbox with it. Then Sandbox.Detach cuts it, and whoever comes later connects to
+// lifeline all the same: a create that is killed takes the sandbox with it. Then Session.Detach cuts it, and whoever comes later connects to
 // control.sock in the directory, whose listening end the sentry was born with. Orphaned, the sentry is adopted by init or by a subreaper: containerd's
 // shim, which waits for the pid that the pid file names. So the sentry's own exit status is the first process', 128+n for signal n (the init of a PID
 // namespace cannot kill itself), and it writes the same into exit.json for `state`. For a process of `exec --detach` a keeper stands on the host:

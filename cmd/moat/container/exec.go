@@ -97,7 +97,7 @@ func (c *Container) execute(method string, args any, files []*os.File) (*executi
 		return nil, err
 	}
 	var r boot.StartReply
-	if err = c.known(cl.Call("Sandbox."+method, args, &r)); err == nil {
+	if err = c.known(cl.Call(method, args, &r)); err == nil {
 		err = replyError(&r)
 	}
 	if err != nil {
@@ -118,9 +118,9 @@ func (x *execution) attend(sigs <-chan os.Signal, size func() (rows, cols uint16
 	done := make(chan error, 1)
 	go func() {
 		if x.id.PID == 0 {
-			done <- x.cl.Call("Sandbox.Wait", &boot.None{}, &st)
+			done <- x.cl.Call("Wait", &boot.None{}, &st)
 		} else {
-			done <- x.cl.Call("Sandbox.WaitExec", &x.id, &st)
+			done <- x.cl.Call("WaitExec", &x.id, &st)
 		}
 	}()
 	for {
@@ -133,11 +133,11 @@ func (x *execution) attend(sigs <-chan os.Signal, size func() (rows, cols uint16
 		case sig := <-sigs:
 			if sig == unix.SIGWINCH {
 				if rows, cols, ok := size(); ok {
-					go x.cl.Call("Sandbox.Resize", &boot.WinSize{Rows: rows, Cols: cols, ID: x.id.ID, PID: x.id.PID}, &boot.None{})
+					go x.cl.Call("Resize", &boot.WinSize{Rows: rows, Cols: cols, ID: x.id.ID, PID: x.id.PID}, &boot.None{})
 					continue
 				}
 			}
-			go x.cl.Call("Sandbox.Signal", &boot.SignalArgs{ID: x.id.ID, PID: x.id.PID, Signal: int(sig.(unix.Signal))}, &boot.None{})
+			go x.cl.Call("Signal", &boot.SignalArgs{ID: x.id.ID, PID: x.id.PID, Signal: int(sig.(unix.Signal))}, &boot.None{})
 		}
 	}
 }

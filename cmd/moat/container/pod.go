@@ -283,7 +283,7 @@ func (c *Container) endAll() error {
 	}
 	defer cl.Close()
 	select {
-	case <-cl.Go("Sandbox.End", c.ID, &boot.None{}, nil).Done:
+	case <-cl.Go("End", c.ID, &boot.None{}):
 		return nil // or it does not know the container any more
 	case <-time.After(longest):
 		return fmt.Errorf("sandbox %s does not let go of the container", c.Sandbox)

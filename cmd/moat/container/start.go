@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/rpc"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	"moat/fsgofer"
 
 	"moat/sentry/boot"
+	"moat/sentry/boot/rpc"
 )
 
 // Options are what a container is started with.
@@ -177,17 +177,17 @@ func (o *Options) forSentry() *boot.Config {
 // ask calls a method that answers with a StartReply.
 func (s *Sandbox) ask(method string, args any) error {
 	var r boot.StartReply
-	call := s.client.Go("Sandbox."+method, args, &r, make(chan *rpc.Call, 1))
+	var err error
 	select {
-	case <-call.Done:
+	case err = <-s.client.Go(method, args, &r):
 	case <-s.gofer.done:
 		// The sentry ends for that, too; what it says of it is worth less.
 		return s.failure()
 	}
-	if call.Error != nil {
+	if err != nil {
 		var remote rpc.ServerError
-		if errors.As(call.Error, &remote) {
-			return call.Error
+		if errors.As(err, &remote) {
+			return err
 		}
 		return s.failure()
 	}
@@ -471,18 +471,19 @@ func (s *Sandbox) failure() error {
 // Wait returns when the first process has ended, or with an error when the sandbox has.
 func (s *Sandbox) Wait() (boot.ExitStatus, error) {
 	var st boot.ExitStatus
-	call := s.client.Go("Sandbox.Wait", &boot.None{}, &st, make(chan *rpc.Call, 1))
+	call := s.client.Go("Wait", &boot.None{}, &st)
+	var err error
 	select {
-	case <-call.Done:
+	case err = <-call:
 	case <-s.gofer.done:
 		// Perhaps the sentry has an answer on its way all the same.
 		select {
-		case <-call.Done:
+		case err = <-call:
 		case <-time.After(500 * time.Millisecond):
 			return st, s.failure()
 		}
 	}
-	if call.Error != nil {
+	if err != nil {
 		return st, s.failure()
 	}
 	return st, nil
@@ -490,12 +491,12 @@ func (s *Sandbox) Wait() (boot.ExitStatus, error) {
 
 // Signal sends a signal to the first process, or with group to the foreground process group.
 func (s *Sandbox) Signal(sig int, group bool) error {
-	return s.client.Call("Sandbox.Signal", &boot.SignalArgs{ID: s.id, Signal: sig, Group: group}, &boot.None{})
+	return s.client.Call("Signal", &boot.SignalArgs{ID: s.id, Signal: sig, Group: group}, &boot.None{})
 }
 
 // Resize tells the sandbox's terminal its size.
 func (s *Sandbox) Resize(rows, cols uint16) error {
-	return s.client.Call("Sandbox.Resize", &boot.WinSize{Rows: rows, Cols: cols, ID: s.id}, &boot.None{})
+	return s.client.Call("Resize", &boot.WinSize{Rows: rows, Cols: cols, ID: s.id}, &boot.None{})
 }
 
 // Close ends the sandbox and returns when nothing of it is left.
