@@ -1,6 +1,8 @@
 package syscalls
 
 import (
+	"encoding/binary"
+
 	"moat/sentry/kernel"
 	"moat/sentry/vfs"
 
@@ -25,8 +27,8 @@ func init() {
 		full(32, "dup", "fd", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return dup(t, a[0].Int(), 0, false) }),
 		full(33, "dup2", "fd fd", sysDup2),
 		full(292, "dup3", "fd fd oflags", sysDup3),
-		partial(303, "name_to_handle_at", "dirfd path ptr ptr hex", "no file system has file handles (EOPNOTSUPP, as for Linux's procfs): they would have to outlive what the gofer has open", sysNameToHandle),
-		partial(304, "open_by_handle_at", "fd ptr oflags", "see name_to_handle_at: EPERM without CAP_DAC_READ_SEARCH, else ESTALE", sysOpenByHandle),
+		full(303, "name_to_handle_at", "dirfd path ptr ptr hex", sysNameToHandle),
+		partial(304, "open_by_handle_at", "fd ptr oflags", "EPERM for directories of mounts that the root of a user namespace made (Linux 6.11)", sysOpenByHandle),
 	)
 }
 
@@ -106,23 +108,98 @@ func sysOpenat2(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	return open(t, a[0], a[1], vfs.OpenOptions{Flags: f, Mode: uint16(mode), Resolve: uint32(resolve)})
 }
 
-func sysOpenByHandle(t *kernel.Task, _ kernel.Args) (uintptr, error) {
-	if !t.Credentials().HasCap(linux.CAP_DAC_READ_SEARCH) {
-		return 0, unix.EPERM
-	}
-	return 0, unix.ESTALE
-}
+// A struct file_handle is its size and its type, and at most so many bytes (MAX_HANDLE_SZ).
+const (
+	handleHeader = 8
+	maxHandle    = 128
+)
 
 func sysNameToHandle(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	const known = unix.AT_SYMLINK_FOLLOW | unix.AT_EMPTY_PATH | unix.AT_REMOVEDIR | 3 // AT_HANDLE_FID, AT_HANDLE_MNT_ID_UNIQUE, AT_HANDLE_CONNECTABLE
+	const known = unix.AT_SYMLINK_FOLLOW | unix.AT_EMPTY_PATH | vfs.HandleFID | vfs.HandleUniqueMount | vfs.HandleConnectable
 	flags := a[4].Uint()
-	if flags&^uint32(known) != 0 || flags&(unix.AT_REMOVEDIR|2) == unix.AT_REMOVEDIR|2 {
+	if flags&^uint32(known) != 0 || flags&vfs.HandleConnectable != 0 && flags&(vfs.HandleFID|unix.AT_EMPTY_PATH) != 0 {
 		return 0, unix.EINVAL
 	}
 	if flags&unix.AT_SYMLINK_FOLLOW == 0 {
 		flags |= unix.AT_SYMLINK_NOFOLLOW
 	}
-	return withPathOrNull(t, a[0], a[1], flags, func(vfs.Path) error { return unix.EOPNOTSUPP })
+	return withPathOrNull(t, a[0], a[1], flags, func(p vfs.Path) error {
+		typ, h, err := vfs.Handle(t, p, flags)
+		if err != nil {
+			return err
+		}
+		var b [handleHeader]byte
+		if _, err := t.CopyIn(a[2].Pointer(), b[:4]); err != nil {
+			return err
+		}
+		room := binary.LittleEndian.Uint32(b[:])
+		if room > maxHandle {
+			return unix.EINVAL
+		}
+		binary.LittleEndian.PutUint32(b[:], uint32(len(h)))
+		if uint32(len(h)) > room {
+			typ, h, err = 0xff, nil, unix.EOVERFLOW // FILEID_INVALID
+		}
+		binary.LittleEndian.PutUint32(b[4:], uint32(typ))
+		id := binary.LittleEndian.AppendUint64(nil, p.Mount.UniqueID())
+		if flags&vfs.HandleUniqueMount == 0 {
+			id = binary.LittleEndian.AppendUint32(nil, uint32(p.Mount.ID()))
+		}
+		if _, err := t.CopyOut(a[3].Pointer(), id); err != nil {
+			return err
+		}
+		if _, fault := t.CopyOut(a[2].Pointer(), append(b[:], h...)); fault != nil {
+			return fault
+		}
+		return err
+	})
+}
+
+func sysOpenByHandle(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	var head [handleHeader]byte
+	if _, err := t.CopyIn(a[1].Pointer(), head[:]); err != nil {
+		return 0, err
+	}
+	size, typ, flags := binary.LittleEndian.Uint32(head[:]), int32(binary.LittleEndian.Uint32(head[4:])), openFlags(a[2].Uint())
+	if size == 0 || size > maxHandle || typ < 0 || typ > 0x3ffff {
+		return 0, unix.EINVAL
+	}
+	at := t.Cwd()
+	if fd := a[0].Int(); fd != unix.AT_FDCWD {
+		f, err := t.GetFile(fd)
+		if err != nil {
+			return 0, err
+		}
+		defer f.DecRef()
+		at = f.Path()
+	}
+	if !t.Credentials().Capable(linux.CAP_DAC_READ_SEARCH) {
+		return 0, unix.EPERM
+	}
+	h := make([]byte, size)
+	if _, err := t.CopyIn(a[1].Pointer()+handleHeader, h); err != nil {
+		return 0, err
+	}
+	if err := checkFlags(flags); err != nil {
+		return 0, err
+	}
+	p, err := vfs.OpenHandle(t, at, typ, h)
+	if err != nil {
+		return 0, err
+	}
+	defer p.DecRef()
+	switch typ := p.Inode().Mode() & unix.S_IFMT; {
+	case typ == unix.S_IFLNK && flags&unix.O_PATH == 0:
+		return 0, unix.ELOOP
+	case flags&(unix.O_CREAT|unix.O_EXCL) == unix.O_CREAT|unix.O_EXCL:
+		return 0, unix.EEXIST
+	case flags&unix.O_CREAT != 0 && typ == unix.S_IFDIR:
+		return 0, unix.EISDIR
+	}
+	flags &^= unix.O_CREAT
+	return t.OpenFD(flags, func() (*vfs.FileDescription, error) {
+		return vfs.Open(t, p, "", vfs.OpenOptions{Flags: flags, Resolve: vfs.EmptyPath})
+	})
 }
 
 func sysCloseRange(t *kernel.Task, a kernel.Args) (uintptr, error) {

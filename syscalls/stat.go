@@ -108,7 +108,10 @@ func putStatx(t *kernel.Task, buf kernel.Arg, p vfs.Path, a *vfs.Attr, want uint
 	const attrMountRoot = 0x2000
 	ns := t.Credentials().UserNS
 	dev := p.Mount.FS().Dev()
-	mask := uint32(linux.STATX_BASIC_STATS | linux.STATX_MNT_ID)
+	mask, mount := uint32(linux.STATX_BASIC_STATS|linux.STATX_MNT_ID), p.Mount.ID()
+	if want&unix.STATX_MNT_ID_UNIQUE != 0 {
+		mask, mount = linux.STATX_BASIC_STATS|unix.STATX_MNT_ID_UNIQUE, p.Mount.UniqueID()
+	}
 	if a.Btime != 0 && want&linux.STATX_BTIME != 0 {
 		mask |= linux.STATX_BTIME
 	}
@@ -123,7 +126,7 @@ func putStatx(t *kernel.Task, buf kernel.Arg, p vfs.Path, a *vfs.Attr, want uint
 		Mode: a.Mode, Ino: a.Ino, Size: uint64(a.Size), Blocks: uint64(a.Blocks), AttributesMask: a.AttributesMask | attrMountRoot | unix.STATX_ATTR_AUTOMOUNT | unix.STATX_ATTR_DAX,
 		Atime: linux.NsecToStatxTimestamp(int64(a.Atime)), Btime: linux.NsecToStatxTimestamp(int64(a.Btime)),
 		Ctime: linux.NsecToStatxTimestamp(int64(a.Ctime)), Mtime: linux.NsecToStatxTimestamp(int64(a.Mtime)),
-		RdevMajor: unix.Major(a.Rdev), RdevMinor: unix.Minor(a.Rdev), DevMajor: unix.Major(dev), DevMinor: unix.Minor(dev), MntID: p.Mount.ID()}
+		RdevMajor: unix.Major(a.Rdev), RdevMinor: unix.Minor(a.Rdev), DevMajor: unix.Major(dev), DevMinor: unix.Minor(dev), MntID: mount}
 	var b [256]byte // with room for what later versions of Linux know
 	st.MarshalBytes(b[:])
 	_, err := t.CopyOut(buf.Pointer(), b[:])

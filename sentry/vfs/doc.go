@@ -21,7 +21,7 @@
 //	mountMu                        the shape of mount trees; then dirState.mu
 //	FDTable.mu                     a leaf
 //	lockContext.mu, then blockedMu
-//	fileExt.mu, watchSet.mu        leaves
+//	fileExt.mu, watchSet.mu, handleTable.mu  leaves
 //
 // A cached path walk takes dirState.mu for reading, and references; nothing else, and it allocates nothing. DecRef may release a file or
 // evict an inode: it is called without any of these locks, but for ops.

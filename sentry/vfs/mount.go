@@ -24,6 +24,7 @@ type super struct {
 	writers atomic.Int64
 	// renameMu is held over renames between directories, so that the shape of the tree stands still.
 	renameMu sync.Mutex
+	handles  handleTable
 }
 
 func newSuper(fs FileSystem) (*super, error) {
@@ -144,6 +145,9 @@ func (m *Mount) FS() FileSystem { return m.sb.fs }
 
 // ID is the mount's ID in mountinfo and statx.
 func (m *Mount) ID() uint64 { return m.id }
+
+// UniqueID is the mount's ID that is never used again, in statx and statmount(2).
+func (m *Mount) UniqueID() uint64 { return m.id + 1<<31 }
 
 // Flags are the mount's ST_* flags.
 func (m *Mount) Flags() uint32 { return m.flags.Load() }

@@ -373,14 +373,11 @@ func Resolve(ctx Context, start Path, path string, flags uint32) (Path, error) {
 }
 
 func (w *walker) resolve(path string) error {
-	if path == "" {
-		if w.flags&EmptyPath == 0 {
-			return unix.ENOENT
-		}
-		return nil
+	if path == "" && w.flags&EmptyPath == 0 {
+		return unix.ENOENT
 	}
 	wantDir := w.flags&Directory != 0
-	for {
+	for path != "" {
 		last, slash, err := w.parent(path)
 		if err != nil {
 			return err
