@@ -18,7 +18,7 @@
 //	    inodeState.mu              held over Inode.Evict
 //	FileDescription.offMu          before locks of file systems
 //	FSContext.mu                   an fsopen(2) file; then mountMu, and the locks of the file system that it makes
-//	mountMu                        the shape of mount trees; then dirState.mu
+//	mountMu                        the shape of mount trees; behind dirState.ops, before dirState.mu
 //	FDTable.mu                     a leaf
 //	lockContext.mu, then blockedMu
 //	fileExt.mu, watchSet.mu, handleTable.mu  leaves

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"slices"
 	"strings"
 	"sync"
 
@@ -283,6 +284,36 @@ func (m *Mount) detachTreeLocked() []*Mount {
 		}
 	}
 	return gone
+}
+
+// mountedHere is is_local_mountpoint: ctx's namespace has something mounted on d. What others have does not keep d's name.
+func (d *Dentry) mountedHere(ctx Context) bool {
+	l, root := d.mounts.Load(), ctx.Root().Mount
+	if l == nil {
+		return false
+	}
+	mountMu.RLock()
+	defer mountMu.RUnlock()
+	return slices.ContainsFunc(*l, func(m *Mount) bool { return root == nil || m.ns == root.ns })
+}
+
+// detachMounts ends what other namespaces have mounted on d, whose name is gone (detach_mounts).
+func (d *Dentry) detachMounts() {
+	if d.mounts.Load() == nil {
+		return
+	}
+	var gone []*Mount
+	mountMu.Lock()
+	if l := d.mounts.Load(); l != nil {
+		for _, m := range *l {
+			if ns := m.ns; ns != nil {
+				gone = append(gone, m.detachTreeLocked()...)
+				ns.changedLocked()
+			}
+		}
+	}
+	mountMu.Unlock()
+	dropAll(gone)
 }
 
 func dropAll(gone []*Mount) {

@@ -261,6 +261,9 @@ func remove(ctx Context, start Path, path string, rmdir bool) error {
 		if err == nil && !rmdir {
 			notifyLinks(c.inode)
 		}
+		if err == nil {
+			c.detachMounts()
+		}
 		c.DecRef() // may release the file: without locks
 		if err == nil {
 			notifyDir(d, InDelete, 0, name, isdir)
@@ -286,7 +289,7 @@ func (d *Dentry) removeChild(ctx Context, c *Dentry, name string, rmdir, slash b
 		return unix.ENOTDIR
 	case !rmdir && dir:
 		return unix.EISDIR
-	case c.mounts.Load() != nil:
+	case c.mountedHere(ctx):
 		return unix.EBUSY
 	}
 	if rmdir {

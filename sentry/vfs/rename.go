@@ -47,6 +47,9 @@ func Rename(ctx Context, oldStart Path, oldPath string, newStart Path, newPath s
 		r.src.DecRef()
 	}
 	if r.dst != nil {
+		if r.dst.Deleted() {
+			r.dst.detachMounts()
+		}
 		r.dst.DecRef()
 	}
 	return err
@@ -187,7 +190,7 @@ func (r *renaming) permitted(srcDir, exchange bool) error {
 			return err
 		}
 	}
-	if r.src.mounts.Load() != nil || r.dst != nil && r.dst.mounts.Load() != nil {
+	if r.src.mountedHere(ctx) || r.dst != nil && r.dst.mountedHere(ctx) {
 		return unix.EBUSY
 	}
 	if r.flags&unix.RENAME_WHITEOUT != 0 {
