@@ -96,10 +96,17 @@ func sysFcntl(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		if a[2].Uint() > unix.F_UNLCK {
 			return 0, unix.EINVAL
 		}
-		if err := f.SetLease(t, fd, int16(a[2])); err != nil || a[2].Uint() == unix.F_UNLCK || f.AsyncOwner() != nil {
+		if err := f.SetLease(t, fd, int16(a[2])); err != nil {
 			return 0, err
 		}
-		return 0, setOwner(t, f, kernel.ScopeGroup, t.PID())
+		if a[2].Uint() == unix.F_UNLCK {
+			f.SetAsyncSignal(0)
+			return 0, setOwner(t, f, kernel.ScopeGroup, 0)
+		}
+		if o, _ := f.AsyncOwner().(*kernel.FileOwner); !o.Nobody() {
+			return 0, nil
+		}
+		return 0, setOwner(t, f, kernel.ScopeGroup, t.TID()) // which is a process only if the thread leads it
 	case unix.F_GET_RW_HINT:
 		return 0, t.CopyOutUint64(a[2].Pointer(), f.WriteHint())
 	case unix.F_SET_RW_HINT:
@@ -286,10 +293,6 @@ func owner(t *kernel.Task, f *vfs.FileDescription, cmd int32, arg kernel.Arg) (u
 }
 
 func setOwner(t *kernel.Task, f *vfs.FileDescription, kind kernel.PIDScope, id int32) error {
-	if id == 0 {
-		f.SetAsyncOwner(nil)
-		return nil
-	}
 	o, err := t.NewFileOwner(kind, id)
 	if err != nil {
 		return err

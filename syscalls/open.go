@@ -74,6 +74,9 @@ func open(t *kernel.Task, dirfd, addr kernel.Arg, o vfs.OpenOptions) (uintptr, e
 	if err == nil && o.Resolve&vfs.ResolveInRoot != 0 && w.path[0] == '/' {
 		w, err = startAt(t, dirfd.Int(), "."+w.path) // dirfd is the root
 	}
+	if err == unix.EBADF { // there must be a free descriptor first
+		return t.OpenFD(o.Flags, func() (*vfs.FileDescription, error) { return nil, err })
+	}
 	if err != nil {
 		return 0, err
 	}

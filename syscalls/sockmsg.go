@@ -65,6 +65,9 @@ func recv(t *kernel.Task, f *vfs.FileDescription, s socket.Socket, m *socket.Mes
 	if f.Nonblocking() {
 		m.Flags |= unix.MSG_DONTWAIT
 	}
+	if s.Base().Family == unix.AF_UNIX {
+		m.Flags &^= unix.MSG_ERRQUEUE // has no such queue, and looks at no such flag
+	}
 	total := m.Data.NumBytes()
 	n, err := s.Recv(t, m)
 	// want is how much of a stream the call waits for (sock_rcvlowat).

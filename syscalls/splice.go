@@ -377,9 +377,6 @@ func sysCopyFileRange(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if !in.Readable() || !out.Writable() || out.Flags()&unix.O_APPEND != 0 {
 		return 0, unix.EBADF
 	}
-	if m.inOff != nil && *m.inOff < 0 || m.outOff != nil && *m.outOff < 0 {
-		return 0, unix.EOVERFLOW // generic_copy_file_checks counts without signs
-	}
 	if in.Path().Mount.FS().Dev() != out.Path().Mount.FS().Dev() {
 		return 0, unix.EXDEV
 	}
@@ -390,7 +387,12 @@ func sysCopyFileRange(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if m.outOff != nil {
 		to = *m.outOff
 	}
-	if to == math.MaxInt64 && n > 0 {
+	switch count := a[4].Uint64(); {
+	case uint64(from)+count < count, uint64(to)+count < count:
+		return 0, unix.EOVERFLOW // generic_copy_file_checks counts without signs
+	case from < 0, to < 0:
+		return 0, unix.EINVAL
+	case to == math.MaxInt64:
 		return 0, unix.EFBIG
 	}
 	n = min(n, math.MaxInt64-from, math.MaxInt64-to)

@@ -11,9 +11,13 @@ import (
 type cpuWatch struct {
 	timer *time.Timer   // guarded by ThreadGroup.limitsMu, as is seen
 	seen  time.Duration // what was used when it looked last; -1: not yet
+	from  time.Duration // what was used when it looked first
 }
 
 const minCPUCheck, idleCPUCheck, maxCPUCheck = time.Millisecond, 100 * time.Millisecond, 10 * time.Second
+
+// cpuTick is how much a process runs before Linux, which looks when its clock ticks, finds it running.
+const cpuTick = 4 * time.Millisecond
 
 // watchCPULocked starts the watch if RLIMIT_CPU asks for it. Preconditions: limitsMu is held.
 func (tg *ThreadGroup) watchCPULocked() {
@@ -50,10 +54,12 @@ func (tg *ThreadGroup) checkCPU() {
 	}
 	seconds := uint64(used / time.Second)
 	first, idle := tg.cpuWatch.seen < 0, used == tg.cpuWatch.seen
-	tg.cpuWatch.seen = used
+	if tg.cpuWatch.seen = used; first {
+		tg.cpuWatch.from = used
+	}
 	var sig linux.Signal
 	switch {
-	case first || idle: // only a process that runs is told (run_posix_cpu_timers)
+	case first || idle || used-tg.cpuWatch.from < cpuTick: // only a process that runs is told (run_posix_cpu_timers)
 	case seconds >= l.Max:
 		sig = linux.SIGKILL
 	case seconds >= l.Cur:

@@ -14,20 +14,23 @@ import (
 // vfs.AsyncOwner.
 type FileOwner struct {
 	k         *Kernel
-	pid       *PID
+	pid       *PID // nil: nobody
 	scope     PIDScope
 	uid, euid auth.KUID // of who set it
 }
 
-// NewFileOwner returns the owner id as seen by t: ESRCH.
+// NewFileOwner returns the owner id as seen by t, 0 for nobody: ESRCH.
 func (t *Task) NewFileOwner(scope PIDScope, id int32) (*FileOwner, error) {
 	p := t.PIDNamespace().PID(id)
-	if p == nil {
+	if p == nil && id != 0 {
 		return nil, unix.ESRCH
 	}
 	c := t.Credentials()
 	return &FileOwner{k: t.k, pid: p, scope: scope, uid: c.RUID, euid: c.EUID}, nil
 }
+
+// Nobody reports whether o is for nobody, nil included.
+func (o *FileOwner) Nobody() bool { return o == nil || o.pid == nil }
 
 // Scope says what kind of owner o is.
 func (o *FileOwner) Scope() PIDScope { return o.scope }
@@ -36,7 +39,7 @@ func (o *FileOwner) Scope() PIDScope { return o.scope }
 func (o *FileOwner) ID(t *Task) int32 {
 	o.k.tasksMu.RLock()
 	defer o.k.tasksMu.RUnlock()
-	if p := o.pid; o.scope == ScopeThread && p.task == nil || o.scope == ScopeGroup && p.group == nil || o.scope == ScopeProcessGroup && p.pgrp == nil {
+	if p := o.pid; p == nil || o.scope == ScopeThread && p.task == nil || o.scope == ScopeGroup && p.group == nil || o.scope == ScopeProcessGroup && p.pgrp == nil {
 		return 0
 	}
 	return o.pid.In(t.PIDNamespace())
@@ -93,6 +96,7 @@ func (o *FileOwner) send(info *linux.SignalInfo) {
 	o.k.tasksMu.RLock()
 	defer o.k.tasksMu.RUnlock()
 	switch {
+	case o.pid == nil:
 	case o.scope == ScopeProcessGroup:
 		if o.pid.pgrp == nil {
 			return

@@ -52,6 +52,9 @@ func Chown(ctx Context, p Path, uid auth.KUID, gid auth.KGID) error {
 		if err != nil {
 			return err
 		}
+		if i == Inode(anonIno) {
+			return unix.EOPNOTSUPP
+		}
 		if immutable(i) && (uint32(uid) != auth.NoID || uint32(gid) != auth.NoID) {
 			return unix.EPERM
 		}

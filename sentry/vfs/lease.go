@@ -63,6 +63,7 @@ func (fd *FileDescription) SetLease(ctx Context, num int32, typ int16) error {
 			return unix.EAGAIN
 		}
 		c.leases = slices.Delete(c.leases, n, n+1)
+		fd.flags.And(^uint32(unix.O_ASYNC))
 		c.wakeLocked()
 		return nil
 	}
@@ -75,6 +76,7 @@ func (fd *FileDescription) SetLease(ctx Context, num int32, typ int16) error {
 		}
 	}
 	fd.locked.Store(true)
+	fd.flags.Or(unix.O_ASYNC) // as F_GETFL tells: its holder will be sent a signal
 	if n >= 0 {
 		// What it has been asked for remains to be done.
 		l := &c.leases[n]

@@ -65,8 +65,10 @@ func (c *lockContext) waitLocked() <-chan struct{} {
 	return c.changed
 }
 
+// conflicts reports whether a keeps b from being set; where b is none, whether it is one of b's owner there (F_OFD_GETLK).
 func conflicts(a, b *FileLock) bool {
-	return a.owner != b.owner && a.Start <= b.End && b.Start <= a.End && (a.Type == unix.F_WRLCK || b.Type == unix.F_WRLCK)
+	own := b.Type == unix.F_UNLCK
+	return (a.owner == b.owner) == own && a.Start <= b.End && b.Start <= a.End && (own || a.Type == unix.F_WRLCK || b.Type == unix.F_WRLCK)
 }
 
 func find(ls []FileLock, l *FileLock) *FileLock {

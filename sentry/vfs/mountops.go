@@ -507,13 +507,13 @@ func (m *Mount) onShared() bool {
 func pivotLocked(ns *MountNamespace, root, newRoot, putOld Path) error {
 	nm, rm := newRoot.Mount, root.Mount
 	switch {
-	case nm.ns != ns || putOld.Mount.ns != ns || rm.ns != ns, putOld.Mount.group != nil, nm.onShared(), rm.onShared():
+	case nm.ns != ns || putOld.Mount.ns != ns || rm.ns != ns, putOld.Mount.group != nil, nm.onShared(), rm.onShared(), nm.locked:
 		return unix.EINVAL
 	case newRoot.Dentry.Deleted():
 		return unix.ENOENT
 	case nm == rm || putOld.Mount == rm:
 		return unix.EBUSY
-	case root.Dentry != rm.root, newRoot.Dentry != nm.root, nm.place.Load() == nil, nm.locked:
+	case root.Dentry != rm.root, newRoot.Dentry != nm.root, nm.place.Load() == nil:
 		return unix.EINVAL
 	case !below(newRoot, putOld), !below(root, newRoot):
 		return unix.EINVAL

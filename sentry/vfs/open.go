@@ -300,6 +300,11 @@ func openFile(ctx Context, p Path, flags uint32, trunc bool) (_ *FileDescription
 	if err != nil {
 		return nil, err
 	}
+	if wroteInode && accMode(flags)&MayWrite == 0 { // it was for O_TRUNC
+		putWrite(inode)
+		p.Mount.endWrite()
+		wroteMount, wroteInode = false, false
+	}
 	fd := NewFile(ctx.Credentials(), impl, p.IncRef(), flags)
 	fd.wroteMount, fd.wroteInode = wroteMount, wroteInode
 	if typ == unix.S_IFREG && !wroteInode {

@@ -39,13 +39,18 @@ func (s subject) mm() *mm.MemoryManager {
 	return nil
 }
 
+// euser is the owner of the task's directories that everybody may list: its effective IDs.
+func (s subject) euser() (auth.KUID, auth.KGID) {
+	c := s.t.Credentials()
+	return c.EUID, c.EGID
+}
+
 // owner is the owner of the task's files (task_dump_owner): its effective IDs, root's if it must not be looked at.
 func (s subject) owner() (auth.KUID, auth.KGID) {
 	if m := s.t.MemoryManager(); m != nil && m.Dumpable.Load() != 1 {
 		return 0, 0
 	}
-	c := s.t.Credentials()
-	return c.EUID, c.EGID
+	return s.euser()
 }
 
 // mayAccess is ptrace_may_access with the caller's file system IDs (PTRACE_MODE_FSCREDS). err is what it fails with.
@@ -169,7 +174,7 @@ func (f *FS) taskDir(t *kernel.Task, thread bool) vfs.Inode {
 	s := subject{f, t, thread}
 	d := &immutableDir{}
 	genfs.InitDir(&d.Dir, f.FS, taskIno(t.TIDIn(f.pidns), thread, 0), 0o555, taskEntries{s})
-	d.Owner = s.owner
+	d.Owner = s.euser
 	if thread {
 		return d
 	}
@@ -276,7 +281,7 @@ func (s subject) inode(i int) vfs.Inode {
 // tasksDir is /proc/PID/task.
 func tasksDir(s subject, ino uint64, perm uint16) vfs.Inode {
 	d := genfs.NewDir(s.f.FS, ino, perm, threads{s})
-	d.Owner = s.owner
+	d.Owner = s.euser
 	return d
 }
 

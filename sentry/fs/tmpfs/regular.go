@@ -302,6 +302,7 @@ func (r *regular) writeSome(src usermem.IOSequence, off, n uint64) (int64, error
 	clear(b[:in])
 	c, err := src.CopyIn(b[in : in+n])
 	if c == 0 {
+		r.grow(int64(off)) // as where there are pages
 		r.fs.unreserve(int64(fr.Length() / pageSize))
 		mem.DecRef(fr)
 		return 0, err

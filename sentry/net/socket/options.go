@@ -151,10 +151,10 @@ func (b *Base) setOption(t *kernel.Task, name int32, val []byte) error {
 	c := t.Credentials()
 	switch name {
 	case linux.SO_SNDBUF:
-		b.SndBuf.Store(max(2*min(max(v, 0), maxBuf), minSndBuf))
+		b.SndBuf.Store(max(2*int32(min(uint32(v), maxBuf)), minSndBuf))
 		b.SndBufSet.Store(true)
 	case linux.SO_RCVBUF:
-		b.RcvBuf.Store(max(2*min(max(v, 0), maxBuf), minRcvBuf))
+		b.RcvBuf.Store(max(2*int32(min(uint32(v), maxBuf)), minRcvBuf))
 		b.RcvBufSet.Store(true)
 	case linux.SO_SNDBUFFORCE, linux.SO_RCVBUFFORCE:
 		if !c.HasCap(linux.CAP_NET_ADMIN) {
