@@ -27,7 +27,7 @@ func init() {
 		full(32, "dup", "fd", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return dup(t, a[0].Int(), 0, false) }),
 		full(33, "dup2", "fd fd", sysDup2),
 		full(292, "dup3", "fd fd oflags", sysDup3),
-		full(303, "name_to_handle_at", "dirfd path ptr ptr hex", sysNameToHandle),
+		partial(303, "name_to_handle_at", "dirfd path ptr ptr hex", "AT_HANDLE_CONNECTABLE (Linux 6.13): EOPNOTSUPP", sysNameToHandle),
 		partial(304, "open_by_handle_at", "fd ptr oflags", "EPERM for directories of mounts that the root of a user namespace made (Linux 6.11)", sysOpenByHandle),
 	)
 }
@@ -164,7 +164,7 @@ func sysOpenByHandle(t *kernel.Task, a kernel.Args) (uintptr, error) {
 		return 0, err
 	}
 	size, typ, flags := binary.LittleEndian.Uint32(head[:]), int32(binary.LittleEndian.Uint32(head[4:])), openFlags(a[2].Uint())
-	if size == 0 || size > maxHandle || typ < 0 || typ > 0x3ffff {
+	if size == 0 || size > maxHandle || uint32(typ) > 0x3ffff {
 		return 0, unix.EINVAL
 	}
 	at := t.Cwd()

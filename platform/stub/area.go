@@ -238,7 +238,7 @@ func (a *Area) AwaitFor(d time.Duration) (done bool, err error) {
 		if err := a.over(v); err != nil {
 			return false, err
 		}
-		futexWait(&c.State, v, d)
+		platform.FutexWait(&c.State, v, d)
 	}
 	c.SentrySleeps.Store(0)
 	return c.State.Load() == StateEvent, nil
@@ -284,7 +284,7 @@ func (a *Area) rouse() bool {
 }
 
 // Wake wakes the thread, and those that share its word.
-func (a *Area) Wake() { futexWake(a.nap(), math.MaxInt32) }
+func (a *Area) Wake() { platform.FutexWake(a.nap(), math.MaxInt32) }
 
 // napIndex is which word the thread sleeps on.
 func (a *Area) napIndex() int { return int(a.chunk.off/areaSize) % numNaps }

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	gsync "gvisor.dev/gvisor/pkg/sync"
+	"moat/platform"
 )
 
 // The stub's own pages (stub_amd64.s has the layout too).
@@ -149,7 +150,7 @@ func (s *Space) tell(ops []order) *orderPage {
 	o.n = uint32(len(ops))
 	o.part = o.seq.Load() + 1
 	o.seq.Add(2)
-	futexWake(&o.seq, 1)
+	platform.FutexWake(&o.seq, 1)
 	return o
 }
 
@@ -159,7 +160,7 @@ func (s *Space) tell(ops []order) *orderPage {
 func (s *Space) await(part uint32) error {
 	o := s.slot.order
 	o.waits.Store(1)
-	for wait, d := futexWaitBriefly, briefly; ; wait, d = futexWait, aliveCheck {
+	for wait, d := futexWaitBriefly, briefly; ; wait, d = platform.FutexWait, aliveCheck {
 		v := o.ack.Load()
 		if v == o.seq.Load() || v == part {
 			break

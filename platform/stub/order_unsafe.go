@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"moat/platform"
 )
 
 const (
@@ -16,21 +17,10 @@ const (
 	futexWakeOp = 1
 )
 
-// futexWake does not tell the Go runtime that it makes a host call: the thread that it wakes may run first on this CPU, and if that takes a while the runtime would give
-// the caller's place to another OS thread, which has to be woken for it.
-func futexWake(word *atomic.Uint32, n uintptr) {
-	syscall.RawSyscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWakeOp, n)
-}
-
-// futexWaitBriefly is futexWait for what is done by a thread on this CPU within microseconds; for d at most the caller keeps its place among goroutines, see futexWake.
+// futexWaitBriefly is platform.FutexWait for what is done by a thread on this CPU within microseconds; for d at most the caller keeps its place among goroutines, see platform.FutexWake.
 func futexWaitBriefly(word *atomic.Uint32, v uint32, d time.Duration) {
 	ts := unix.NsecToTimespec(int64(d))
 	syscall.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWaitOp, uintptr(v), uintptr(unsafe.Pointer(&ts)), 0, 0)
-}
-
-func futexWait(word *atomic.Uint32, v uint32, d time.Duration) {
-	ts := unix.NsecToTimespec(int64(d))
-	unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWaitOp, uintptr(v), uintptr(unsafe.Pointer(&ts)), 0, 0)
 }
 
 func waitid(idType, id int, info *childInfo, options int) error {
@@ -158,7 +148,7 @@ func (b *Bell) Wait() {
 func (b *Bell) Asleep() bool { return b.count.Load()&1 != 0 }
 
 // Ring wakes the watchman.
-func (b *Bell) Ring() { futexWake(&b.count, 1) }
+func (b *Bell) Ring() { platform.FutexWake(&b.count, 1) }
 
 // chunk is the memory of one guest thread's Area, mapped in the sentry.
 type chunk struct {

@@ -293,7 +293,7 @@ func (s *Space) newThreadLocked() (int, *Area, error) {
 			s.noteLocked(tid)
 		}
 		for err == nil && s.slot.reply.ready.Load() == 0 { // no wake comes: the new thread may no longer call futex
-			if futexWait(&s.slot.reply.ready, 0, 50*time.Microsecond); s.dead.Load() {
+			if platform.FutexWait(&s.slot.reply.ready, 0, 50*time.Microsecond); s.dead.Load() {
 				err = s.gone()
 			}
 		}

@@ -92,10 +92,10 @@ func (s *Space) Died(how string) {
 		s.areasMu.Lock()
 		for _, a := range s.areas {
 			a.Control().State.Store(StateGone)
-			futexWake(&a.Control().State, 1)
+			platform.FutexWake(&a.Control().State, 1)
 		}
 		s.areasMu.Unlock()
-		futexWake(&s.slot.order.ack, 1)
+		platform.FutexWake(&s.slot.order.ack, 1)
 		for i := range s.host.Bells().Bell {
 			s.host.Bells().Bell[i].Ring()
 		}

@@ -202,7 +202,7 @@ func (c *Task) inherit(t *Task, a *CloneArgs) {
 
 // newTask returns a task outside of all tables. It takes over a user of m.
 func (k *Kernel) newTask(name string, creds *auth.Credentials, m *mm.MemoryManager, cg *Cgroup) *Task {
-	t := &Task{k: k, wake: make(chan struct{}, 1), name: name, startTime: time.Now()}
+	t := &Task{k: k, wake: make(chan struct{}, 1), alarm: alarm{C: make(chan time.Time, 1)}, name: name, startTime: time.Now()}
 	t.cgroup.Store(cg)
 	t.altStack.Flags = linux.SS_DISABLE
 	t.creds.Store(creds)

@@ -81,6 +81,7 @@ type Kernel struct {
 	users     userTable
 	keys      *keys.Store
 	sigios    sigios
+	alarms    alarms
 	start     time.Time
 
 	// tasksMu guards the process tree; see doc.go.

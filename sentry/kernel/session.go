@@ -146,26 +146,24 @@ func (t *Task) Setpgid(pid, pgid int32) error {
 	return nil
 }
 
-// PGIDOf and SIDOf are getpgid(2) and getsid(2) by t, for pid (0 is the caller).
+// PGIDOf is getpgid(2) by t, for pid (0 is the caller).
 func (t *Task) PGIDOf(pid int32) (int32, error) {
-	t.k.tasksMu.RLock()
-	defer t.k.tasksMu.RUnlock()
-	tg, err := t.groupOf(pid)
-	if err != nil {
-		return 0, err
-	}
-	return tg.pgrp.pid.In(t.PIDNamespace()), nil
+	return t.idOf(pid, func(g *ProcessGroup) *PID { return g.pid })
 }
 
 // SIDOf is getsid(2).
 func (t *Task) SIDOf(pid int32) (int32, error) {
+	return t.idOf(pid, func(g *ProcessGroup) *PID { return g.session.pid })
+}
+
+func (t *Task) idOf(pid int32, id func(*ProcessGroup) *PID) (int32, error) {
 	t.k.tasksMu.RLock()
 	defer t.k.tasksMu.RUnlock()
 	tg, err := t.groupOf(pid)
 	if err != nil {
 		return 0, err
 	}
-	return tg.pgrp.session.pid.In(t.PIDNamespace()), nil
+	return id(tg.pgrp).In(t.PIDNamespace()), nil
 }
 
 func (t *Task) groupOf(pid int32) (*ThreadGroup, error) {

@@ -43,6 +43,7 @@ type Task struct {
 	regs    platform.Regs
 	thread  platform.Thread
 	timer   *time.Timer
+	alarm   alarm                        // of waits that are too short for timer
 	restart func(*Task) (uintptr, error) // restart_syscall(2)'s function
 	exiting bool
 	// noRestart: the call replaced the registers (sigreturn, execve); its result must not touch them.

@@ -80,6 +80,12 @@ func (t *Task) BlockUntil(C <-chan struct{}, deadline time.Time) error {
 		}
 		return unix.ETIMEDOUT
 	}
+	if d < shortWait {
+		t.alarm.at = deadline
+		t.k.alarms.add(&t.alarm)
+		defer t.k.alarms.remove(&t.alarm)
+		return t.wait(C, t.alarm.C, workInterrupts, Sleeping)
+	}
 	if t.timer == nil {
 		t.timer = time.NewTimer(d)
 	} else {

@@ -13,7 +13,8 @@ import (
 // its birth time. Nothing is held for it: the file is found again by the dentry that it was asked of, while that lives, and by a search of the file
 // system otherwise.
 
-// AT_HANDLE_*, and the bits that a handle's type has for HandleConnectable.
+// AT_HANDLE_*, and what a handle's type may say beside: only a directory, and only what is below the directory that it is opened by. There are no connectable
+// handles, as for tmpfs on Linux.
 const (
 	HandleUniqueMount = 1
 	HandleConnectable = 2
@@ -48,7 +49,7 @@ func (a *Attr) bornAs() uint32 { return uint32(a.Btime) ^ uint32(a.Btime>>32) }
 func Handle(ctx Context, p Path, flags uint32) (typ int32, h []byte, err error) {
 	sb := p.Dentry.sb
 	k := sb.handleKind()
-	if flags&HandleFID == 0 && !k.opened || flags&HandleConnectable != 0 && sb.fs.Type() == "tmpfs" {
+	if flags&HandleFID == 0 && !k.opened || flags&HandleConnectable != 0 {
 		return 0, nil, unix.EOPNOTSUPP
 	}
 	a, err := p.Inode().Attr(ctx)
@@ -57,12 +58,6 @@ func Handle(ctx Context, p Path, flags uint32) (typ int32, h []byte, err error) 
 	}
 	if k.opened {
 		sb.handles.add(a.Ino, p.Dentry)
-	}
-	if flags&HandleConnectable != 0 {
-		k.typ |= fileIDConnectable
-		if a.IsDir() {
-			k.typ |= fileIDDir
-		}
 	}
 	h = binary.LittleEndian.AppendUint64(nil, a.Ino)
 	h = binary.LittleEndian.AppendUint32(h, a.bornAs())
@@ -76,17 +71,12 @@ func OpenHandle(ctx Context, at Path, typ int32, h []byte) (Path, error) {
 	if !k.opened || k.typ != 1 && typ&0xffff != k.typ || len(h) < k.size { // tmpfs takes any type
 		return Path{}, unix.ESTALE
 	}
-	ino := binary.LittleEndian.Uint64(h)
-	d := sb.handles.find(ino)
-	if d == nil {
-		var err error
-		if d, err = at.Mount.search(ctx, ino); err != nil {
-			return Path{}, err
-		}
+	d, err := at.Mount.search(ctx, binary.LittleEndian.Uint64(h))
+	if err != nil {
+		return Path{}, err
 	}
 	a, err := d.inode.Attr(ctx)
-	if err != nil || k.size > 8 && a.bornAs() != binary.LittleEndian.Uint32(h[8:]) || d.dir == nil && typ&fileIDDir != 0 ||
-		typ&fileIDConnectable != 0 && !isAncestor(at.Dentry, d) {
+	if err != nil || k.size > 8 && a.bornAs() != binary.LittleEndian.Uint32(h[8:]) || typ&fileIDDir != 0 && d.dir == nil || typ&fileIDConnectable != 0 && !isAncestor(at.Dentry, d) {
 		d.DecRef()
 		return Path{}, unix.ESTALE
 	}
@@ -123,8 +113,11 @@ func (t *handleTable) find(ino uint64) *Dentry {
 // maxSearch is how many directories a search has before it at once, and finds in one.
 const maxSearch = 100000
 
-// search walks through all directories of m's file system for the file with the number ino: ESTALE, ENOMEM, or that ctx was interrupted.
+// search finds the file with the number ino, if need be in a walk through all directories of m's file system: ESTALE, ENOMEM, or that ctx was interrupted.
 func (m *Mount) search(ctx Context, ino uint64) (*Dentry, error) {
+	if d := m.sb.handles.find(ino); d != nil {
+		return d, nil
+	}
 	m.sb.root.IncRef()
 	todo := []*Dentry{m.sb.root}
 	defer func() {

@@ -24,11 +24,10 @@ type FileDescription struct {
 	seekable bool
 	fixed    bool // a NoopSeeker
 	pathOnly bool // O_PATH
-	// wroteMount and wroteInode: counted as a writer of the mount and of the inode; denied: being executed.
-	wroteMount bool
-	wroteInode bool
-	denied     bool
-	reads      bool // counted as a reader of the inode
+	// wrote: counted as a writer of path; denied: being executed.
+	wrote  bool
+	denied bool
+	reads  bool // counted as a reader of the inode
 	// locked: a lock was taken through it, to be dropped at the end.
 	locked atomic.Bool
 
@@ -182,17 +181,14 @@ func (fd *FileDescription) release() {
 		fd.notifyClose()
 	}
 	fd.impl.Release(ctx, fd)
-	if fd.wroteInode {
-		putWrite(fd.Inode())
-	}
 	if fd.denied {
 		allowWrite(fd.Inode())
 	}
 	if fd.reads {
 		fd.Inode().vfsState().readers.Add(-1)
 	}
-	if fd.wroteMount {
-		fd.path.Mount.endWrite()
+	if fd.wrote {
+		fd.path.endWrite()
 	}
 	fd.path.DecRef()
 }

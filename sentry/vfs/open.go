@@ -259,26 +259,17 @@ func openPath(ctx Context, p Path, flags uint32, created bool) (*FileDescription
 func openFile(ctx Context, p Path, flags uint32, trunc bool) (_ *FileDescription, err error) {
 	inode := p.Inode()
 	typ := inode.Mode() & unix.S_IFMT
-	var wroteMount, wroteInode bool
+	wrote := false
 	defer func() {
-		if err != nil {
-			if wroteInode {
-				putWrite(inode)
-			}
-			if wroteMount {
-				p.Mount.endWrite()
-			}
+		if err != nil && wrote {
+			p.endWrite()
 		}
 	}()
 	if (accMode(flags)&MayWrite != 0 || trunc) && typ == unix.S_IFREG {
-		if err := p.Mount.beginWrite(); err != nil {
+		if err := p.beginWrite(); err != nil {
 			return nil, err
 		}
-		wroteMount = true
-		if err := getWrite(inode); err != nil {
-			return nil, err
-		}
-		wroteInode = true
+		wrote = true
 	}
 	if err := breakLeases(ctx, inode, flags); err != nil {
 		return nil, err
@@ -300,14 +291,13 @@ func openFile(ctx Context, p Path, flags uint32, trunc bool) (_ *FileDescription
 	if err != nil {
 		return nil, err
 	}
-	if wroteInode && accMode(flags)&MayWrite == 0 { // it was for O_TRUNC
-		putWrite(inode)
-		p.Mount.endWrite()
-		wroteMount, wroteInode = false, false
+	if wrote && accMode(flags)&MayWrite == 0 { // it was for O_TRUNC
+		p.endWrite()
+		wrote = false
 	}
 	fd := NewFile(ctx.Credentials(), impl, p.IncRef(), flags)
-	fd.wroteMount, fd.wroteInode = wroteMount, wroteInode
-	if typ == unix.S_IFREG && !wroteInode {
+	fd.wrote = wrote
+	if typ == unix.S_IFREG && !wrote {
 		fd.countReader()
 	}
 	fd.notify(InOpen)

@@ -100,6 +100,22 @@ func getWrite(i Inode) error {
 	}
 }
 
+// beginWrite counts a file open for writing with p's mount and inode: EROFS, ETXTBSY.
+func (p Path) beginWrite() error {
+	err := p.Mount.beginWrite()
+	if err == nil {
+		if err = getWrite(p.Inode()); err != nil {
+			p.Mount.endWrite()
+		}
+	}
+	return err
+}
+
+func (p Path) endWrite() {
+	putWrite(p.Inode())
+	p.Mount.endWrite()
+}
+
 func putWrite(i Inode) { i.vfsState().writers.Add(-1) }
 
 // denyWrite marks i as being executed: ETXTBSY while it is open for writing.

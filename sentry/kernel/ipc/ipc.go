@@ -77,6 +77,7 @@ func (p *Perm) set(uid auth.KUID, gid auth.KGID, mode uint16) {
 type object interface {
 	comparable
 	perm() *Perm
+	lock() *sync.Mutex
 }
 
 // registry holds the objects of one kind.
@@ -156,6 +157,19 @@ func (r *registry[T]) find(id int32) (T, error) {
 		return o, unix.EINVAL
 	}
 	return o, nil
+}
+
+// owned is find for the object's owner, and locks it: EPERM.
+// +checklocksignore: only if it succeeds.
+func (r *registry[T]) owned(a Actor, id int32) (T, error) {
+	o, err := r.find(id)
+	if err == nil {
+		o.lock().Lock()
+		if err = o.perm().owner(a); err != nil {
+			o.lock().Unlock()
+		}
+	}
+	return o, err
 }
 
 // lookup is find, or with byIndex finds by the index id (SEM_STAT and its like).

@@ -29,6 +29,8 @@ type Queue struct {
 	changed  chan struct{} // closed at each change somebody may wait for; +checklocks:mu
 }
 
+func (q *Queue) lock() *sync.Mutex { return &q.mu }
+
 // Message is one message.
 type Message struct {
 	Type int64
@@ -163,14 +165,10 @@ func (q *Queue) pickLocked(typ int64, flags uint32) int {
 }
 
 // Remove is IPC_RMID.
+// +checklocksignore: owned locks.
 func (r *Queues) Remove(a Actor, id int32) error {
-	q, err := r.find(id)
+	q, err := r.owned(a, id)
 	if err != nil {
-		return err
-	}
-	q.mu.Lock()
-	if err := q.owner(a); err != nil {
-		q.mu.Unlock()
 		return err
 	}
 	q.removed = true
@@ -182,16 +180,13 @@ func (r *Queues) Remove(a Actor, id int32) error {
 }
 
 // Set is IPC_SET; raising the size above MSGMNB needs CAP_SYS_RESOURCE.
+// +checklocksignore: owned locks.
 func (r *Queues) Set(a Actor, id int32, uid auth.KUID, gid auth.KGID, mode uint16, maxBytes uint64) error {
-	q, err := r.find(id)
+	q, err := r.owned(a, id)
 	if err != nil {
 		return err
 	}
-	q.mu.Lock()
 	defer q.mu.Unlock()
-	if err := q.owner(a); err != nil {
-		return err
-	}
 	if maxBytes > linux.MSGMNB && !a.Credentials().HasCapIn(linux.CAP_SYS_RESOURCE, r.user) {
 		return unix.EPERM
 	}

@@ -31,6 +31,8 @@ type SemSet struct {
 	waiters []*semWaiter
 }
 
+func (s *SemSet) lock() *sync.Mutex { return &s.mu }
+
 type sem struct {
 	value int16
 	pid   int32
@@ -275,14 +277,10 @@ func (r *Semaphores) Usage() (sets, sems, top int32) {
 }
 
 // Remove is IPC_RMID.
+// +checklocksignore: owned locks.
 func (r *Semaphores) Remove(a Actor, id int32) error {
-	s, err := r.find(id)
+	s, err := r.owned(a, id)
 	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	if err := s.owner(a); err != nil {
-		s.mu.Unlock()
 		return err
 	}
 	s.removed = true

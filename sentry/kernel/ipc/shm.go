@@ -34,6 +34,8 @@ type Segment struct {
 	lpid     int32 // +checklocks:mu
 }
 
+func (s *Segment) lock() *sync.Mutex { return &s.mu }
+
 // NewSegments returns an empty registry whose memory comes from mem; dev is the st_dev that /proc/PID/maps shows.
 func NewSegments(user *auth.UserNamespace, mem *memory.File, dev uint64) *Segments {
 	s := &Segments{mem: mem, dev: dev}
@@ -145,14 +147,10 @@ func (r *Segments) Detached(a Actor, id int32) {
 }
 
 // Remove is IPC_RMID: the segment goes with its last mapping. (It can still be attached by identifier, as on Linux.)
+// +checklocksignore: owned locks.
 func (r *Segments) Remove(a Actor, id int32) error {
-	s, err := r.find(id)
+	s, err := r.owned(a, id)
 	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	if err := s.owner(a); err != nil {
-		s.mu.Unlock()
 		return err
 	}
 	gone := s.attached == 0 && !s.removed
@@ -187,16 +185,13 @@ func (r *Segments) Lock(a Actor, id int32, on bool) error {
 	})
 }
 
+// +checklocksignore: owned locks.
 func (r *Segments) change(a Actor, id int32, fn func(*Segment)) error {
-	s, err := r.find(id)
+	s, err := r.owned(a, id)
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.owner(a); err != nil {
-		return err
-	}
 	fn(s)
 	return nil
 }

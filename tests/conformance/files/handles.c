@@ -86,7 +86,7 @@ int main(void) {
 	name("cgroup", AT_FDCWD, "cg/cgroup.procs", 0, 128);
 	int cg = open("cg", O_RDONLY);
 	by("cgroup", cg, O_RDONLY, "cg/cgroup.procs"); by("cgroup's on tmpfs", root, 0, 0);
-	name("cgroup", AT_FDCWD, "cg", CONNECTABLE, 128); by("connectable", cg, O_RDONLY, "cg"); by("connectable", cg, O_RDONLY | O_DIRECTORY, "cg");
+	name("cgroup", AT_FDCWD, "cg", 0, 128); h.type |= 0x30000; by("connectable", cg, O_RDONLY, "cg"); by("connectable", cg, O_RDONLY | O_DIRECTORY, "cg");
 	C(syscall(SYS_open_by_handle_at, root, BAD, 0)); C(syscall(SYS_open_by_handle_at, -1, BAD, 0)); C(syscall(SYS_open_by_handle_at, other, BAD, 0));
 
 	printf("# what became of the file\n");
