@@ -72,10 +72,8 @@ func conflicts(a, b *FileLock) bool {
 }
 
 func find(ls []FileLock, l *FileLock) *FileLock {
-	for i := range ls {
-		if conflicts(&ls[i], l) {
-			return &ls[i]
-		}
+	if i := slices.IndexFunc(ls, func(x FileLock) bool { return conflicts(&x, l) }); i >= 0 {
+		return &ls[i]
 	}
 	return nil
 }
