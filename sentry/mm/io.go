@@ -310,16 +310,40 @@ func (mm *MemoryManager) bounce(a, end uint64, at hostarch.AccessType, fn func([
 	return n, err
 }
 
+// emptyString is the address of "" in a private mapping of a file that the sentry does not map, as the path is that the C library gives newfstatat(2) for fstat(3), which
+// would read the file for it each time. It holds until mappings change.
+type emptyString struct {
+	addr    hostarch.Addr
+	changes uint64
+}
+
+// foundEmpty notes it.
+func (mm *MemoryManager) foundEmpty(e emptyString) {
+	mm.mu.RLock()
+	defer mm.mu.RUnlock()
+	sp, run := mm.vmas.Lookup(uint64(e.addr)), mm.pmas.Lookup(uint64(e.addr))
+	if sp != nil && sp.Val.private() && run != nil && run.Val.file != memmap.File(mm.mf) && !run.Val.perms.Write {
+		mm.empty.Store(&e)
+	}
+}
+
 // CopyInString copies in a NUL-terminated string shorter than max bytes: ENAMETOOLONG if there is no NUL among these, EFAULT.
 func (mm *MemoryManager) CopyInString(addr hostarch.Addr, max int) (string, error) {
 	var small [256]byte
 	var long []byte
+	now := emptyString{addr, mm.changes.Load()}
+	if e := mm.empty.Load(); e != nil && *e == now {
+		return "", nil
+	}
 	for got := 0; got < max; {
 		// Up to the end of a page at a time: what follows the string need not be mapped.
 		n := min(len(small), max-got, pageSize-int(uint64(addr)&pageMask))
 		c, err := mm.CopyIn(addr, small[:n])
 		if i := bytes.IndexByte(small[:c], 0); i >= 0 {
 			if long == nil {
+				if i == 0 {
+					mm.foundEmpty(now)
+				}
 				return string(small[:i]), nil
 			}
 			return string(append(long, small[:i]...)), nil

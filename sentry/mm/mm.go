@@ -79,6 +79,9 @@ type MemoryManager struct {
 	users atomic.Int64
 	// starved: see Starved.
 	starved atomic.Bool
+	// changes counts what was done under mu; empty is where "" was found last.
+	changes atomic.Uint64
+	empty   atomic.Pointer[emptyString]
 
 	mu sync.RWMutex
 	// vmas are the mappings. +checklocks:mu
@@ -239,6 +242,7 @@ func (mm *MemoryManager) drain(n int) {
 // unlock drops mu, and does what could not be done under it.
 // +checklocksrelease:mm.mu
 func (mm *MemoryManager) unlock() {
+	mm.changes.Add(1)
 	mm.droppedOld = len(mm.dropped)
 	if !mm.flush && len(mm.released) == 0 {
 		mm.mu.Unlock()

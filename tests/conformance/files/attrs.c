@@ -44,6 +44,16 @@ static void stats(void) {
 	R(stat(e, &s));
 	R(fstatat(d, "f", &s, 0)), R(fstatat(d, "l", &s, AT_SYMLINK_NOFOLLOW)), R(fstatat(d, "", &s, AT_EMPTY_PATH)), R(fstatat(fd, "", &s, AT_EMPTY_PATH)), R(fstatat(fd, "f", &s, 0)), R(fstatat(-5, "f", &s, 0)), R(fstatat(-5, "/", &s, 0)),
 		R(fstatat(d, "f", &s, 0x40000)), R(fstatat(AT_FDCWD, "", &s, AT_EMPTY_PATH)), R(fstatat(d, "f", &s, AT_NO_AUTOMOUNT)), R(fstatat(o, "", &s, AT_EMPTY_PATH)), R(SC(newfstatat, fd, 0, &s, AT_EMPTY_PATH)), R(SC(newfstatat, -1, 0, &s, AT_EMPTY_PATH)), R(fstatat(d, "f", &s, AT_EACCESS));
+	H("an empty path in a mapping that changes");
+	int exe = open("/proc/self/exe", O_RDONLY), other = file("other", "other than an empty path");
+	char *page = mmap(0, 4096, PROT_READ, MAP_PRIVATE, exe, 0);
+	char *pad = page + 9; // of e_ident
+	for (int i = 0; i < 3; i++)
+		R(fstatat(fd, pad, &s, AT_EMPTY_PATH));
+	R(mmap(page, 4096, PROT_READ, MAP_PRIVATE | MAP_FIXED, other, 0) == page ? 0 : -1), R(fstatat(fd, pad, &s, AT_EMPTY_PATH)), R(fstatat(d, pad, &s, AT_EMPTY_PATH));
+	R(mmap(page, 4096, PROT_READ, MAP_PRIVATE | MAP_FIXED, exe, 0) == page ? 0 : -1), R(fstatat(fd, pad, &s, AT_EMPTY_PATH)), R(fstatat(fd, pad, &s, AT_EMPTY_PATH));
+	R(mprotect(page, 4096, PROT_READ | PROT_WRITE)), R(fstatat(fd, pad, &s, AT_EMPTY_PATH)), *pad = 'f', R(fstatat(fd, pad, &s, AT_EMPTY_PATH)), R(fstatat(d, pad, &s, AT_EMPTY_PATH));
+	R(mprotect(page, 4096, PROT_READ)), R(fstatat(d, pad, &s, AT_EMPTY_PATH)), R(munmap(page, 4096)), R(fstatat(fd, pad, &s, AT_EMPTY_PATH));
 	H("statx");
 	memset(&x, 0, sizeof x);
 	R(xstat(AT_FDCWD, "f", 0, STATX_BASIC_STATS | STATX_BTIME, &x));
