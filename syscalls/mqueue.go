@@ -6,9 +6,11 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
 
 	"moat/sentry/fs/mqueue"
 	"moat/sentry/kernel"
+	"moat/sentry/net/socket"
 	"moat/sentry/vfs"
 )
 
@@ -18,7 +20,7 @@ func init() {
 		full(241, "mq_unlink", "str", sysMqUnlink),
 		full(242, "mq_timedsend", "fd data size int timespec", sysMqSend),
 		full(243, "mq_timedreceive", "fd ptr size ptr timespec", sysMqReceive),
-		partial(244, "mq_notify", "fd ptr", "no SIGEV_THREAD: EINVAL", sysMqNotify),
+		full(244, "mq_notify", "fd ptr", sysMqNotify),
 		full(245, "mq_getsetattr", "fd ptr ptr", sysMqAttr),
 	)
 }
@@ -148,17 +150,32 @@ func sysMqNotify(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if _, err := ev.CopyIn(t, a[1].Pointer()); err != nil {
 		return 0, err
 	}
+	var e mqueue.Event
 	switch ev.Notify {
 	case linux.SIGEV_SIGNAL:
 		if uint32(ev.Signo) > linux.SignalMaximum {
 			return 0, unix.EINVAL
 		}
+		e.Signo, e.Value = ev.Signo, ev.Value
+	case linux.SIGEV_THREAD:
+		// The C library has a thread read the message from a netlink socket, and call the function.
+		if _, err := t.CopyInBytes(hostarch.Addr(ev.Value), e.Cookie[:]); err != nil {
+			return 0, err
+		}
+		if _, err := withSocket(t, kernel.Arg(ev.Signo), func(s socket.Socket) error {
+			var ok bool
+			if e.Socket, ok = s.(mqueue.Receiver); !ok {
+				return unix.EINVAL
+			}
+			return nil
+		}); err != nil {
+			return 0, err
+		}
 	case linux.SIGEV_NONE:
-		ev.Signo = 0
 	default:
 		return 0, unix.EINVAL
 	}
-	return withQueue(t, a[0], func(_ *vfs.FileDescription, q *mqueue.File) error { return q.Notify(t, ev.Signo, ev.Value) })
+	return withQueue(t, a[0], func(_ *vfs.FileDescription, q *mqueue.File) error { return q.Notify(t, e) })
 }
 
 func sysMqAttr(t *kernel.Task, a kernel.Args) (uintptr, error) {

@@ -301,7 +301,10 @@ func (f *File) Read(ctx vfs.Context, _ *vfs.FileDescription, dst usermem.IOSeque
 	q.mu.Lock()
 	var kind, signo, pid int32
 	if n := q.notify; n != nil {
-		if signo = n.info.Signo; signo == 0 {
+		switch signo = n.event.Signo; {
+		case n.event.Socket != nil:
+			kind = linux.SIGEV_THREAD
+		case signo == 0:
 			kind = linux.SIGEV_NONE
 		}
 		if t, ok := ctx.(*kernel.Task); ok {
@@ -334,9 +337,5 @@ func (f *File) Readiness(mask waiter.EventMask) (ready waiter.EventMask) {
 
 // Release implements vfs.FileImpl: who asked to be told through this file no longer is.
 func (f *File) Release(vfs.Context, *vfs.FileDescription) {
-	f.Queue.mu.Lock()
-	defer f.Queue.mu.Unlock()
-	if n := f.Queue.notify; n != nil && n.file == f {
-		f.Queue.notify = nil
-	}
+	f.Queue.forget(func(n *notification) bool { return n.file == f })
 }

@@ -43,7 +43,48 @@ type notification struct {
 	group *kernel.ThreadGroup
 	pids  *kernel.PIDNamespace
 	users *auth.UserNamespace
-	info  linux.SignalInfo // Signo 0: no signal
+	event Event
+}
+
+// Event is how a process is told: by the signal Signo with Value, by a message on Socket, if there is one, or not at all.
+type Event struct {
+	Signo  int32
+	Value  uint64
+	Socket Receiver
+	Cookie [CookieLen]byte
+}
+
+// Receiver is a netlink socket.
+type Receiver interface {
+	// Deliver queues a message of the kernel's, if there is room.
+	Deliver([]byte)
+}
+
+// CookieLen is how long the message on a socket is (NOTIFY_COOKIE_LEN in ipc/mqueue.c). Its last byte says what happened.
+const CookieLen = 32
+
+const (
+	wokenUp = 1 + iota
+	removed
+)
+
+func (e *Event) deliver(what byte) {
+	e.Cookie[CookieLen-1] = what
+	e.Socket.Deliver(e.Cookie[:])
+}
+
+// tell says that t sent a message.
+func (n *notification) tell(t *kernel.Task) {
+	switch e := &n.event; {
+	case e.Socket != nil:
+		e.deliver(wokenUp)
+	case e.Signo != 0:
+		info := linux.SignalInfo{Signo: e.Signo, Code: linux.SI_MESGQ}
+		info.SetSigval(e.Value)
+		info.SetPID(t.ThreadGroup().ID().In(n.pids))
+		info.SetUID(int32(n.users.UIDOrOverflow(t.Credentials().RUID)))
+		n.group.SendSignal(&info)
+	}
 }
 
 // Count is mq_curmsgs.
@@ -91,11 +132,8 @@ func (f *File) Send(t *kernel.Task, fd *vfs.FileDescription, m Message, deadline
 		q.mu.Unlock()
 		q.touch(0)
 		q.waiters.Notify(waiter.ReadableEvents)
-		if n != nil && n.info.Signo != 0 {
-			info := n.info
-			info.SetPID(t.ThreadGroup().ID().In(n.pids))
-			info.SetUID(int32(n.users.UIDOrOverflow(t.Credentials().RUID)))
-			n.group.SendSignal(&info)
+		if n != nil {
+			n.tell(t)
 		}
 		return nil
 	})
@@ -131,12 +169,10 @@ func (f *File) Receive(t *kernel.Task, fd *vfs.FileDescription, deadline time.Ti
 	return m, err
 }
 
-// Notify is mq_notify(2) with SIGEV_SIGNAL, or SIGEV_NONE if signo is 0: EBUSY.
-func (f *File) Notify(t *kernel.Task, signo int32, value uint64) error {
+// Notify is mq_notify(2): EBUSY.
+func (f *File) Notify(t *kernel.Task, e Event) error {
 	q := f.Queue
-	n := &notification{file: f, group: t.ThreadGroup(), pids: t.PIDNamespace(), users: t.UserNamespace()}
-	n.info = linux.SignalInfo{Signo: signo, Code: linux.SI_MESGQ}
-	n.info.SetSigval(value)
+	n := &notification{file: f, group: t.ThreadGroup(), pids: t.PIDNamespace(), users: t.UserNamespace(), event: e}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.notify != nil {
@@ -148,9 +184,20 @@ func (f *File) Notify(t *kernel.Task, signo int32, value uint64) error {
 
 // Forget is mq_notify(2) without an event: t's process is no longer to be told.
 func (f *File) Forget(t *kernel.Task) {
-	f.Queue.mu.Lock()
-	defer f.Queue.mu.Unlock()
-	if n := f.Queue.notify; n != nil && n.group == t.ThreadGroup() {
-		f.Queue.notify = nil
+	f.Queue.forget(func(n *notification) bool { return n.group == t.ThreadGroup() })
+}
+
+// forget takes the notification back if it is one of those.
+func (q *Queue) forget(those func(*notification) bool) {
+	q.mu.Lock()
+	n := q.notify
+	if n == nil || !those(n) {
+		q.mu.Unlock()
+		return
+	}
+	q.notify = nil
+	q.mu.Unlock()
+	if n.event.Socket != nil {
+		n.event.deliver(removed)
 	}
 }

@@ -265,6 +265,13 @@ func (s *sock) answer(ds ...[]byte) {
 	s.Waiters.Notify(waiter.ReadableEvents)
 }
 
+// Deliver implements mqueue.Receiver.
+func (s *sock) Deliver(d []byte) {
+	if !s.full() {
+		s.answer(d)
+	}
+}
+
 // full reports whether the socket must read before it may ask more.
 func (s *sock) full() bool {
 	s.mu.Lock()

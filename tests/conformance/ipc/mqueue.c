@@ -1,8 +1,10 @@
 // POSIX message queues: names, attributes, priorities, limits, time-outs, notification, the file system.
 // users: root ordinary
 #include "conf.h"
+#include <linux/netlink.h>
 #include <mqueue.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 
 static int op(const char *n, int f, int mode, long max, long size) { struct mq_attr a = {0, max, size}; return SC(mq_open, n, f, mode, max < 0 ? 0 : &a); }
 
@@ -41,8 +43,28 @@ static void sends(void) {
 	V(mq_notify(q, &e)), V(mq_notify(q, &e)), P("%s", wait_for(CHILD(V(mq_notify(q, &e))))), mq_send(q, "x", 1, 0), P("%d code %d value %d pid %d", conf_got, conf_info.si_code, conf_info.si_value.sival_int, conf_info.si_pid == getpid()), mq_send(q, "x", 1, 0), P("once %d", conf_got), V(mq_notify(q, &e)), mq_send(q, "x", 1, 0), P("not when there was one %d", conf_got), V(mq_notify(q, 0)), V(mq_notify(q, 0)), e.sigev_signo = 65, V(mq_notify(q, &e)), e.sigev_notify = 9, V(mq_notify(q, &e)), e.sigev_notify = SIGEV_NONE, V(mq_notify(q, &e)), V(SC(mq_notify, q, BAD)), V(SC(mq_notify, 0, 0)), V(SC(mq_notify, -1, 0));
 }
 
+static volatile int called;
+static void call(union sigval v) { called = v.sival_int; }
+
+// By a message on a netlink socket, of which the C library makes a thread.
+static void threads(void) {
+	struct mq_attr at = {0, 3, 16};
+	int q = mq_open("/t", O_RDWR | O_CREAT | O_NONBLOCK, 0600, &at), q2, nl = socket(AF_NETLINK, SOCK_RAW, 0), un = socket(AF_UNIX, SOCK_STREAM, 0);
+	char c[32] = "cookie", b[64];
+	struct sigevent e = {.sigev_notify = SIGEV_THREAD, .sigev_signo = -1, .sigev_value.sival_ptr = c};
+	R(SC(mq_notify, q, &e)), e.sigev_signo = q, R(SC(mq_notify, q, &e)), e.sigev_signo = un, R(SC(mq_notify, q, &e)), e.sigev_signo = nl, R(SC(mq_notify, -1, &e)), R(SC(mq_notify, un, &e));
+	e.sigev_value.sival_ptr = BAD, R(SC(mq_notify, q, &e)), e.sigev_value.sival_ptr = 0, R(SC(mq_notify, q, &e)), e.sigev_value.sival_ptr = c;
+#define GOT P("%ld %.6s %d", (long)recv(nl, b, 64, MSG_DONTWAIT), b, b[31]), memset(b, 0, 64)
+	R(SC(mq_notify, q, &e)), R(SC(mq_notify, q, &e)), V(recv(nl, b, 64, MSG_DONTWAIT)), V(read(q, b, 64) > 0), b[42] = 0, P("%s", b + 17), mq_send(q, "x", 1, 0), memcpy(c, "change", 6), GOT, V(recv(nl, b, 64, MSG_DONTWAIT)), mq_receive(q, b, 16, 0);
+	R(SC(mq_notify, q, &e)), R(SC(mq_notify, q, 0)), GOT, R(SC(mq_notify, q, 0)), V(recv(nl, b, 64, MSG_DONTWAIT)), q2 = mq_open("/t", O_RDWR), R(SC(mq_notify, q2, &e)), close(q2), GOT, R(SC(mq_notify, q, &e)), P("%s", wait_for(CHILD(mq_send(q, "y", 1, 0)))), GOT, mq_receive(q, b, 16, 0);
+	e.sigev_value.sival_int = 7, e.sigev_notify_function = call, e.sigev_notify_attributes = 0, R(mq_notify(q, &e)), mq_send(q, "z", 1, 0);
+	for (int i = 0; i < 500 && !called; i++)
+		sleep_ms(10);
+	P("called %d", called);
+}
+
 int main(void) {
-	sub(opens), sub(sends);
+	sub(opens), sub(sends), sub(threads);
 	if (getuid())
 		return 0;
 	H("mount");
