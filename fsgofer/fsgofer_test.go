@@ -421,9 +421,16 @@ func TestPaths(t *testing.T) {
 	}
 	for _, open := range []bool{false, true} {
 		w = wire.WalkRep{}
-		n, err = e.CallFDs(wire.OpWalk, &wire.WalkReq{Dir: wire.Ref{H: e.root, Path: "d/a"}, Settle: true, Open: open, More: []string{"none", "f", "s"}}, &w, fds[:])
-		if err != nil || n != 2 || len(w.More) != 3 || !w.Settled || w.More[0].Attr.Ino != 0 || w.More[2].Target != "x" {
+		req := wire.WalkReq{Dir: wire.Ref{H: e.root, Path: "d/a"}, Settle: true, Open: open, More: []string{"none", "f", "s"}}
+		if n, err = e.CallFDs(wire.OpWalk, &req, &w, fds[:]); err != nil || (n == 1) != open || len(w.More) != 3 || w.More[1].Attr.Ino == 0 {
 			t.Fatal("walk to several", err, n, w)
+		}
+		closeAll(fds[:n])
+		w = wire.WalkRep{}
+		req.Dir.H = e.attach(t, 3)
+		n, err = e.CallFDs(wire.OpWalk, &req, &w, fds[:])
+		if err != nil || n != 2 || len(w.More) != 3 || !w.Settled || w.More[0].Attr.Ino != 0 || w.More[2].Target != "x" {
+			t.Fatal("walk to several on a shared mount", err, n, w)
 		}
 		for k, fd := range fds[:n] {
 			var st unix.Stat_t

@@ -27,7 +27,7 @@ func (s *Server) walk(r *wire.WalkReq) (wire.Message, int, error) {
 	}
 	all := &withFDs{Message: rep}
 	for _, name := range r.More {
-		n, fd := walkMore(cur.fd, name, r.Open)
+		n, fd := walkMore(cur, name, r.Open)
 		rep.More = append(rep.More, n)
 		if fd >= 0 {
 			all.fds = append(all.fds, fd)
@@ -66,11 +66,17 @@ func (s *Server) walk(r *wire.WalkReq) (wire.Message, int, error) {
 }
 
 // walkMore is walkOne for one of WalkReq.More.
-func walkMore(dirfd int, name string, open bool) (wire.Node, int) {
-	n, fd, err := walkOne(dirfd, name, false)
-	if err == nil && open && n.Attr.Mode&unix.S_IFMT == unix.S_IFREG {
-		var data int
-		data, err = reopen(fd, unix.O_RDONLY)
+func walkMore(d *handle, name string, open bool) (wire.Node, int) {
+	if !open && !d.mount.Shared {
+		n, fd, _ := walkLast(d.fd, name, false)
+		return n, fd
+	}
+	n, fd, err := walkOne(d.fd, name, false)
+	if file := n.Attr.Mode&unix.S_IFMT == unix.S_IFREG; err == nil && (open && file || !d.mount.Shared) {
+		data := -1
+		if file {
+			data, err = reopen(fd, unix.O_RDONLY)
+		}
 		unix.Close(fd)
 		fd = data
 	}
@@ -167,11 +173,11 @@ func (s *Server) openMore(r *wire.OpenReq, rep *wire.OpenRep) (fds []int) {
 	}
 	defer s.put(d)
 	for _, name := range r.More {
-		n, fd := walkMore(d.fd, name, true)
+		n, fd := walkMore(d, name, true)
 		if n.Attr.Mode&unix.S_IFMT == unix.S_IFREG {
 			fds = append(fds, fd)
-		} else if n.Attr.Ino != 0 {
-			unix.Close(fd)
+		} else {
+			closeAll([]int{fd}) // -1, or on a shared mount not for data
 			n = wire.Node{}
 		}
 		rep.More = append(rep.More, n.Attr)

@@ -108,7 +108,7 @@ func (m *AttachRep) code(c *Coder) { c.all(&m.Root, &m.ReadOnly, &m.Attr) }
 
 // WalkReq walks Names from directory Dir. With Handle directories come with handles, Dir too if it has a path. With Open what the last name
 // is comes with a descriptor for reading, if it is a regular file that can be opened. With Settle changes of Dir that are under way are waited for first.
-// More are names in Dir: what they are comes with O_PATH descriptors, or with Open, if regular files, with such as those for reading.
+// More are names in Dir: on a shared mount what they are comes with O_PATH descriptors; with Open, regular files come with descriptors for reading.
 type WalkReq struct {
 	Dir    Ref
 	Handle bool

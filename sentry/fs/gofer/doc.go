@@ -21,8 +21,9 @@
 // Fewer requests are more speed than faster ones: each costs tens of microseconds. So one brings what is probably wanted next: a walk the whole
 // path (ahead.go) and a descriptor of what will be opened; a few lookups in a directory list it (listing.go); a listing brings attributes, while
 // they turn out to be used, and the listings of directories below and beside, while a tree is walked; an open the descriptors of the files behind it, while
-// files are opened in the listing's order (openahead.go). What came ahead is dropped when any name of the mount changes, or bound to its inode's key. On a
-// shared mount names that are looked up in a row bring the next ones, with descriptors, as true as any name (lookahead.go).
+// files are opened in one of the listing's orders (openahead.go); a check of a doubted directory those beside it (doubt.go). What came ahead is dropped when
+// any name of the mount changes, or bound to its inode's key. On a shared mount names that are looked up in a row bring the next ones, with descriptors, as
+// true as any name (lookahead.go).
 //
 // Bounds, for each mount: 16 MiB of listings, 4096 descriptors that no file uses, and a quarter of the gofer's handles, at most 16384. Inodes are
 // those of VFS's dentries (131072 that nobody uses). While memory is short each bound is a sixteenth.

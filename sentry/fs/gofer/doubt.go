@@ -50,13 +50,22 @@ func (i *inode) check() {
 	if i.age.Load() == now {
 		return
 	}
+	if i.checkRow(now) {
+		return
+	}
 	var req wire.RefReq
 	var rep wire.AttrRep
 	err := i.request(wire.OpGetAttr, &req, &rep, &req.Ref)
+	i.checked(&rep.Attr, err, now)
+}
+
+// checked notes what the directory is at the age now.
+// +checklocks:i.wmu
+func (i *inode) checked(a *wire.Attr, err error, now uint64) {
 	if err == nil {
-		i.adopt(&rep.Attr)
+		i.adopt(a)
 	}
-	if err != nil || i.settled == 0 || i.settled != rep.Attr.Ctime {
+	if err != nil || i.settled == 0 || i.settled != a.Ctime {
 		i.changes.Add(1)
 		i.fs.changes.Add(1)
 		i.list.Store(nil)
@@ -67,8 +76,46 @@ func (i *inode) check() {
 		}
 		i.version.Add(1)
 	}
-	i.settled = i.asOf(rep.Attr.Ctime, slack)
+	i.settled = i.asOf(a.Ctime, slack)
 	i.age.Store(now)
+}
+
+// checkRow checks i along with those that a walk of the tree will check next, if it is one of a row: a request for all. False: it is to be checked alone.
+// +checklocksignore: the wmu of others is only tried.
+func (i *inode) checkRow(now uint64) bool {
+	i.loc.RLock()
+	p, name := i.parent, i.name
+	i.loc.RUnlock()
+	if p == nil {
+		return false
+	}
+	if p.checks.Swap(now) != now {
+		p.checkRun.Store(0)
+	}
+	if p.checkRun.Add(1) < inRow {
+		return false
+	}
+	req := wire.WalkReq{More: append([]string{name}, p.dirsBehind(name)...)}
+	req.More = req.More[:min(len(req.More), wire.MaxFDs-1)]
+	var rep wire.WalkRep
+	if _, err := p.walk(&req, &rep, nil); err != nil {
+		return false
+	}
+	for n := range rep.More {
+		a := &rep.More[n].Attr
+		i.fs.mu.Lock()
+		d := i.fs.inodes[keyOf(a)]
+		i.fs.mu.Unlock()
+		switch {
+		case d == nil || !d.isDir() || a.Mode&unix.S_IFMT != unix.S_IFDIR || d.age.Load() == now:
+		case d == i:
+			d.checked(a, nil, now)
+		case d.wmu.TryLock():
+			d.checked(a, nil, now)
+			d.wmu.Unlock()
+		}
+	}
+	return i.age.Load() == now
 }
 
 // slack is longer than a change that nobody waits for is under way, from when it takes its time until it is seen. tick is as long as the coarse clock stands still, at most.

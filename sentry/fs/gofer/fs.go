@@ -53,13 +53,13 @@ type FS struct {
 	// changes counts changes of any directory.
 	changes atomic.Uint64
 	// statting is above 0 as long as attributes that come with listings turn out to be wanted; below is how many entries of directories below
-	// come with a listing; byName: trees are walked in the order of names; opens is how many opens were in order lately, on a shared mount how often what
-	// was looked up ahead should be opened, too; looks is how many lookups were in which order there.
+	// come with a listing; byName: trees are walked in the order of names; rows is how long the last row was in each order, of opens or
+	// on a shared mount of lookups; opens is how often what is looked up ahead there should be opened, too.
 	statting atomic.Int32
 	below    atomic.Int32
 	byName   atomic.Bool
 	opens    atomic.Int32
-	looks    [2]atomic.Int32
+	rows     [orders]atomic.Int32
 
 	mu sync.Mutex
 	// inodes has what VFS knows, and a little more that it is just asking for.

@@ -85,6 +85,9 @@ type inode struct {
 	// opened are descriptors of files in the directory that will probably be opened next; row is why.
 	opened atomic.Pointer[openAhead]
 	row    atomic.Pointer[row]
+	// checks is the age at which directories in this one were last checked, checkRun how many were.
+	checks   atomic.Uint64
+	checkRun atomic.Int32
 	// modified: the attributes are not those with which the inode was found.
 	modified atomic.Bool
 }

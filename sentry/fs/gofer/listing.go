@@ -84,9 +84,9 @@ type batch struct {
 	attrs   bool        // all entries came with theirs
 	wanted  atomic.Bool // attributes of a file were
 
+	opens   atomic.Int32 // of files in it that took a request
 	ordered sync.Once
-	listed  []uint32 // offsets of the entries
-	sorted  []string // names
+	order   [orders][]uint32 // offsets of the entries
 }
 
 type sub struct {
@@ -428,7 +428,7 @@ func (i *inode) dirsBehind(name string) (dirs []string) {
 			continue
 		}
 		last := i.lastDir.Swap(&visited{b, at, name})
-		if last != nil && last.batch == b && (at < last.at) == (name > last.name) {
+		if last != nil && last.batch == b && at != last.at && (at < last.at) == (name > last.name) {
 			i.fs.byName.Store(name > last.name)
 		}
 		byName := i.fs.byName.Load()

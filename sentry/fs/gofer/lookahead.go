@@ -1,8 +1,10 @@
 package gofer
 
 import (
+	"cmp"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -10,58 +12,113 @@ import (
 	"moat/fsgofer/wire"
 )
 
-// On a shared mount every name that is new costs a request. Programs look names up in the order of the listing (find, ls -l) or of the alphabet (git
-// status). After a few in a row one request looks the next ones up, too, and brings a descriptor of each: of those the attributes are seen as they are by
-// then, and the names are true as long as the directory has the same change time.
+// Programs want the files of a directory in the order of its listing (find, ls -l), of the alphabet (git status) or of the inode numbers (tar). After a few in
+// a row it is clear which come next. On a shared mount, where every name that is new costs a request, one looks the next ones up, too, and brings a descriptor
+// of each: of those the attributes are seen as they are by then, and the names are true as long as the directory has the same change time.
 
 // The orders of a batch.
 const (
-	listedOrder = iota
-	nameOrder
+	listed = iota
+	byName
+	byInode
 	orders
+)
+
+// inRow is how many files in a row make it likely that more follow, and gap how many may be left out.
+const (
+	inRow = 3
+	gap   = 8
 )
 
 // maxOpens is how many requests for names that come have their files opened, if none is opened any more.
 const maxOpens = 8
 
-// order sorts the batch.
-func (b *batch) order() {
-	for at := 0; at < len(b.entries); {
-		e, next := b.entries.At(at)
-		b.listed = append(b.listed, uint32(at))
-		b.sorted = append(b.sorted, e.Name)
-		at = next
-	}
-	slices.Sort(b.sorted)
+// row is how many files were wanted in each of the orders of a batch, and the place in it at which the next is expected.
+type row struct {
+	batch     *batch
+	next, run [orders]int
 }
 
-// place is where an entry is in each of the orders.
-func (b *batch) place(name string, at int) (p [orders]int) {
-	b.ordered.Do(b.order)
-	p[listedOrder] = sort.Search(len(b.listed), func(n int) bool { return int(b.listed[n]) >= at })
-	p[nameOrder], _ = slices.BinarySearch(b.sorted, name)
+// sort puts the entries into their orders.
+func (b *batch) sort() {
+	for at := 0; at < len(b.entries); {
+		b.order[listed] = append(b.order[listed], uint32(at))
+		_, at = b.entries.At(at)
+	}
+	for o, less := range [orders]func(x, y wire.Entry) int{
+		byName:  func(x, y wire.Entry) int { return strings.Compare(x.Name, y.Name) },
+		byInode: func(x, y wire.Entry) int { return cmp.Compare(x.Ino, y.Ino) },
+	} {
+		if less != nil {
+			b.order[o] = slices.SortedFunc(slices.Values(b.order[listed]), func(x, y uint32) int { return less(b.at(x), b.at(y)) })
+		}
+	}
+}
+
+func (b *batch) at(off uint32) wire.Entry {
+	e, _ := b.entries.At(int(off))
+	return e
+}
+
+// place is where the entry at an offset is in each of the orders.
+func (b *batch) place(at int) (p [orders]int) {
+	b.ordered.Do(b.sort)
+	e := b.at(uint32(at))
+	p[listed], _ = slices.BinarySearch(b.order[listed], uint32(at))
+	p[byName] = sort.Search(len(b.order[byName]), func(n int) bool { return b.at(b.order[byName][n]).Name >= e.Name })
+	p[byInode] = sort.Search(len(b.order[byInode]), func(n int) bool { return b.at(b.order[byInode][n]).Ino >= e.Ino })
 	return p
 }
 
-// from are names of the batch in an order, from a place on.
-func (b *batch) from(order, place, most int) (names []string) {
-	end := min(place+most, len(b.sorted))
-	if order == nameOrder {
-		return b.sorted[place:end]
+// longestRow is how long a row the last was.
+func (fs *FS) longestRow() (n int32) {
+	for o := range fs.rows {
+		n = max(n, fs.rows[o].Load())
 	}
-	for _, at := range b.listed[place:end] {
-		e, _ := b.entries.At(int(at))
-		names = append(names, e.Name)
+	return n
+}
+
+// expect notes that the entry at an offset of the directory's batch b is wanted. If it is one of a row it returns it and those that are probably wanted next.
+func (i *inode) expect(b *batch, at int) (more []wire.Entry) {
+	last := i.row.Load()
+	r := &row{batch: b, next: b.place(at)}
+	best := 0
+	for o := range orders {
+		from, run := 0, int(i.fs.rows[o].Load()) // as it went in the directory before
+		if last != nil && last.batch == b {
+			from, run = last.next[o], last.run[o]
+		}
+		if d := r.next[o] - from; d < 0 || d > gap {
+			run = 0
+		}
+		r.run[o] = run + 1
+		i.fs.rows[o].Store(int32(min(r.run[o], inRow)))
+		if r.run[o] > r.run[best] {
+			best = o
+		}
 	}
-	return names
+	n := 1
+	if r.run[best] >= inRow {
+		next := b.order[best][r.next[best]:]
+		n = min(len(next), wire.MaxFDs-1)
+		for _, off := range next[:n] {
+			more = append(more, b.at(off))
+		}
+	}
+	for o := range orders {
+		if r.next[o]++; o == best {
+			r.next[o] += n - 1
+		}
+	}
+	i.row.Store(r)
+	return more
 }
 
 // expectLooks notes that name in the directory i is looked up. If it is one of a row it returns it and which are probably looked up next.
-func (i *inode) expectLooks(name string) []string {
+func (i *inode) expectLooks(name string) (more []string) {
 	l := i.list.Load()
 	if l == nil {
-		looks := max(i.fs.looks[listedOrder].Load(), i.fs.looks[nameOrder].Load())
-		if n := i.misses.Add(1); n%8 != inRow && (n != 1 || looks < inRow) {
+		if n := i.misses.Add(1); n%8 != inRow && (n != 1 || i.fs.longestRow() < inRow) {
 			return nil
 		}
 		if _, _, err := i.fetch1(0, wire.AttrsNone, 0); err != nil {
@@ -73,36 +130,11 @@ func (i *inode) expectLooks(name string) []string {
 	}
 	l.used.Store(true)
 	b := l.batches[0]
-	_, at := b.find(name)
-	if at < 0 {
-		return nil
-	}
-	last := i.row.Load()
-	r := &row{batch: b, next: b.place(name, at)}
-	best := listedOrder
-	for o := range orders {
-		from, run := 0, int(i.fs.looks[o].Load()) // as it went in the directory before
-		if last != nil && last.batch == b {
-			from, run = last.next[o], last.run[o]
-		}
-		if d := r.next[o] - from; d < 0 || d > gap {
-			run = 0
-		}
-		r.run[o] = run + 1
-		i.fs.looks[o].Store(int32(min(r.run[o], inRow)))
-		if r.run[o] > r.run[best] {
-			best = o
+	if _, at := b.find(name); at >= 0 {
+		for _, e := range i.expect(b, at) {
+			more = append(more, e.Name)
 		}
 	}
-	var more []string
-	if r.run[best] >= inRow {
-		more = b.from(best, r.next[best], wire.MaxFDs-1)
-		r.next[best] += len(more) - 1
-	}
-	for o := range orders {
-		r.next[o]++
-	}
-	i.row.Store(r)
 	return more
 }
 

@@ -199,3 +199,88 @@ func TestRowRaces(t *testing.T) {
 	stop.Store(true)
 	wg.Wait()
 }
+
+// TestRowOrders: files of an exclusive mount that are opened in a row, in any of the orders, are opened ahead; those that are opened at random are not.
+func TestRowOrders(t *testing.T) {
+	const n = 300
+	dir := t.TempDir()
+	d, all := rowDir(t, dir, n)
+	all = slices.DeleteFunc(all, func(s string) bool { return s[0] != 'f' })
+	ino := func(name string) uint64 {
+		var st unix.Stat_t
+		unix.Lstat(filepath.Join(d, name), &st)
+		return st.Ino
+	}
+	for order, sort := range map[string]func([]string){
+		"listing":  func([]string) {},
+		"alphabet": func(s []string) { slices.Sort(s) },
+		"inode":    func(s []string) { slices.SortFunc(s, func(x, y string) int { return int(int64(ino(x) - ino(y))) }) },
+		"none":     func(s []string) { rand.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] }) },
+	} {
+		t.Run(order, func(t *testing.T) {
+			fs, _, _ := mountDir(t, dir, false)
+			e := newEnv(t, fs)
+			if got, err := entries(e, "/row"); err != nil || got < n {
+				t.Fatal(got, err)
+			}
+			names := slices.Clone(all)
+			sort(names)
+			before := fs.c.Requests.Load()
+			for _, name := range names {
+				f, err := vfs.Open(e, e.root, "row/"+name, vfs.OpenOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				f.DecRef()
+			}
+			made, few := fs.c.Requests.Load()-before, order != "none"
+			if few && made > n/8 || !few && made < n/2 {
+				t.Errorf("%d requests for %d opens", made, n)
+			}
+		})
+	}
+}
+
+// TestRowChecks: directories whose names are doubted are checked together, and what the host changed in one of them is seen.
+func TestRowChecks(t *testing.T) {
+	const n = 200
+	fs, dir, _ := mount(t, false)
+	e := newEnv(t, fs)
+	for i := range n {
+		os.MkdirAll(filepath.Join(dir, fmt.Sprintf("row/d%03d", i)), 0o755)
+	}
+	aging.Store(true) // no doubts but ours
+	defer aging.Store(false)
+	walk := func() (sum int) {
+		if _, err := entries(e, "/row"); err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			have, err := entries(e, fmt.Sprintf("/row/d%03d", i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += have
+		}
+		return sum
+	}
+	sum := walk()
+	time.Sleep(2 * slack)
+	Doubt()
+	walk() // the times are old enough from now on
+	for round := range 4 {
+		for k := range round {
+			os.WriteFile(filepath.Join(dir, fmt.Sprintf("row/d%03d/new%d", 50*k+13, round)), nil, 0o600)
+		}
+		sum += round
+		Doubt()
+		before := fs.c.Requests.Load()
+		if got := walk(); got != sum {
+			t.Errorf("round %d: %d entries, not %d", round, got, sum)
+		}
+		if made := fs.c.Requests.Load() - before; round == 0 && made > n/4 {
+			t.Errorf("%d requests to check %d directories", made, n)
+		}
+		time.Sleep(2 * slack)
+	}
+}

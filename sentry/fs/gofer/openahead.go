@@ -8,8 +8,8 @@ import (
 	"moat/fsgofer/wire"
 )
 
-// Programs that walk a tree (tar, grep -r, cp -r) open the files of a directory in the order of its listing. After a few opens in that order the gofer
-// is asked for descriptors of the next files with the same request.
+// Programs that walk a tree (tar, grep -r, cp -r) open the files of a directory in one of its orders (lookahead.go). After a few opens in a row the gofer is
+// asked for descriptors of the next files with the same request.
 
 // openAhead are descriptors of files in a directory that nobody has opened yet; on a shared mount, of what nobody has looked up (lookahead.go).
 type openAhead struct {
@@ -81,69 +81,28 @@ func (i *inode) takeOpened() int {
 	return f.fd
 }
 
-// inRow is how many opens in the order of the listing make it likely that more follow, and gap how many files may be left out.
-const (
-	inRow = 3
-	gap   = 3
-)
-
 // expectOpens notes that the file name in directory i is opened, and returns which are probably opened next.
-func (i *inode) expectOpens(name string) []string {
+func (i *inode) expectOpens(name string) (more []string) {
 	l := i.list.Load()
 	if l == nil {
 		return nil
 	}
-	last := i.row.Load()
 	for _, b := range l.batches {
 		_, at := b.find(name)
 		if at < 0 {
 			continue
 		}
-		r := &row{batch: b, run: [2]int{1}}
-		from := 0
-		if last != nil && last.batch == b {
-			from = last.next[0]
+		if b.opens.Add(1) < inRow && i.fs.longestRow() < inRow {
+			return nil // one or two are no row: it need not be sorted
 		}
-		switch near := at >= from && b.near(from, at); {
-		case near && (last == nil || last.batch != b):
-			r.run[0] += int(i.fs.opens.Load()) // as it went in the directory before
-		case near:
-			r.run[0] += last.run[0]
-		}
-		i.fs.opens.Store(int32(min(r.run[0], inRow)))
-		_, next := b.entries.At(at)
-		var more []string
-		for r.run[0] >= inRow && next < len(b.entries) && len(more) < wire.MaxFDs-1 {
-			var e wire.Entry
-			if e, next = b.entries.At(next); e.Type == unix.DT_REG && !l.outdated.has(e.Name) {
+		for _, e := range i.expect(b, at) {
+			if e.Type == unix.DT_REG && e.Name != name && !l.outdated.has(e.Name) {
 				more = append(more, e.Name)
 			}
 		}
-		r.next[0] = next
-		i.row.Store(r)
 		return more
 	}
 	return nil
-}
-
-// row is how many opens came in the order of a batch, and the offset in it at which the next is expected; on a shared mount, how many lookups, and at which
-// place, for each of its orders.
-type row struct {
-	batch     *batch
-	next, run [2]int
-}
-
-// near reports whether the entry at offset to follows on that at from with at most gap files between.
-func (b *batch) near(from, to int) bool {
-	for files := 0; from < to && from < len(b.entries); {
-		var e wire.Entry
-		if e, from = b.entries.At(from); e.Type == unix.DT_REG {
-			if files++; files > gap+1 {
-				return false
-			}
-		}
-	}
-	return true
 }
 
 // keepOpened keeps the descriptors fds of those of names that have attributes.
