@@ -53,17 +53,17 @@ func (b *bench) network() {
 	check(os.MkdirAll("/run/netns", 0o755))
 	check(unix.Mount("netns", "/run/netns", "tmpfs", 0, "mode=755"))
 	bin := filepath.Dir(b.compile("net", "-static"))
-	run("ip netns add client; ip -n client link set lo up; ip netns exec client sysctl -qw net.ipv4.ip_local_port_range='2000 65000'")
-	defer run("ip netns del client")
 	byName := map[string]service{}
 	var names []string
 	for _, s := range services {
 		names, byName[s.name] = append(names, s.name), s
 	}
 	b.each(names, func(r *runner, name string) {
-		run("ip netns add server; ip -n server link set lo up; ip link add eth0 netns server type veth peer name eth0 netns client; " +
+		// The client's is new, too: in one with the connections that runners before left in TIME_WAIT, a port is looked for the longer the later a runner comes.
+		run("ip netns add client; ip -n client link set lo up; ip netns exec client sysctl -qw net.ipv4.ip_local_port_range='2000 65000'; " +
+			"ip netns add server; ip -n server link set lo up; ip link add eth0 netns server type veth peer name eth0 netns client; " +
 			"ip -n server addr add " + serverAddr + "/24 dev eth0; ip -n client addr add 10.78.0.1/24 dev eth0; ip -n server link set eth0 up; ip -n client link set eth0 up")
-		defer run("ip -n client link del eth0; ip netns del server") // a namespace ends in its own time
+		defer run("ip -n client link del eth0; ip netns del client; ip netns del server") // a namespace ends in its own time
 		if err := b.serve(r, byName[name], bin); err != nil {
 			fmt.Fprintf(os.Stderr, "\nbench: %s: %s: %v\n", r.name, name, err)
 		}
