@@ -45,6 +45,8 @@ const (
 	flushLooks, flushTurns = 32 * moreLooks, 256
 	// lingers is how long a source is looked at after the last that came from it came soon, while nobody polls.
 	lingers = 50 * time.Microsecond
+	// stays is how long an OS thread, wherever it went, stays there at least: to move takes some 50 us.
+	stays = 2 * time.Millisecond
 	// maxHold is how many hand-overs pass at most before polling for a crowd is tried again.
 	maxHold = 64 * retry
 )
@@ -239,7 +241,8 @@ func stay(cpu int) {
 // depart takes the OS thread to another CPU, if the guests that run leave one, because a program that talks with them needs this one: a client that is woken by what is
 // sent to it stays where it runs, and so does who is woken by what it sends.
 func (b *board) depart() {
-	if b.running.Load() < ncpu-1 && stub.PinOff(0, stub.CPU()) {
+	now := time.Now().UnixNano()
+	if last := b.left.Load(); now-last > int64(stays) && b.left.CompareAndSwap(last, now) && b.running.Load() < ncpu-1 && stub.PinOff(0, stub.CPU()) {
 		tid := unix.Gettid()
 		places[tid%len(places)].Store(int64(tid)<<8 - 1) // for stay to change
 		stay(-1)

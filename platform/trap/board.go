@@ -58,6 +58,8 @@ type board struct {
 	missed   int
 	// turns counts the poller's rounds, and hand-overs for which it made none, since what was held back was sent.
 	turns atomic.Int32
+	// left is when an OS thread last left its CPU to a program that needed it.
+	left atomic.Int64
 	// sources are the descriptors that are attended; they are there before the first thread.
 	sources []*source
 
