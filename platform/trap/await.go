@@ -36,7 +36,7 @@ const (
 	// crowdLooks is how long the poller may look in vain for each event, some 5 us, while there are more guest threads than CPUs that could use its own: two switches on
 	// one CPU, which the look saves, take as long.
 	crowdLooks = 256
-	// visitLooks is how long between two looks at the sources, a host call each.
+	// visitLooks is how long between two looks at the sources.
 	visitLooks = 4 * moreLooks
 	// flushLooks is after how long in which no guest called what was held back for a batch is sent, and flushTurns after how many rounds of the poller or hand-overs it is
 	// sent anyway (a guest that asks without a pause for what answers it is not to wait for that); it is sent at once where the last guest that runs blocks, whose CPU is

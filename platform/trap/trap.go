@@ -37,16 +37,18 @@
 // the watchman of its CPU, and one wake serves all that have events by then.
 //
 // What calls send waits, while somebody polls, until no guest runs any more or none has called for some microseconds. Then segments are made of it, and frames leave by one host call
-// (source.go): the guest does not look for an answer while that is done, and who is sent to wakes once.
+// (source.go): the guest does not look for an answer while that is done, and who is sent to wakes once. A program of the host that talks with guests and runs on the poller's CPU takes
+// it away with each frame that wakes it, or is taken off it by each that it sends, and the host leaves both there, however idle the other CPU is: who notices that goes to another (depart).
+// While frames come one soon after the other the sources are looked at for some time before their goroutines sleep.
 //
 // Tried and left: a futex for each thread with an OS thread of the sentry's behind it (each blocking call then wakes two threads of the runtime's);
 // runtime.Gosched between looks (it wakes an OS thread each time); that a thread becomes the poller before its guest goes on (where both sides happen to share a CPU, the
 // guest then looks in vain for 60 us); guests where the host puts them (one that lands on the poller's CPU stays there, and each hand-over takes
 // as long as the poller looks in vain); watchmen that wait for the end of the poll as sources do (an event that comes while the poller answers a call that takes long
 // after all then waits for it); guests that look three or ten times as long, or that leave the poller's CPU at the first hand-over that slept;
-// poller threads that leave a CPU where they are preempted, or where a frame woke them; guest threads that yield their CPU while they look; and
-// sources that keep their place for a millisecond, so that the runtime's sysmon does not rest and wake to a look every 20 us (fewer host calls each, but redis
-// and nginx beside their clients on two CPUs answer no faster).
+// poller threads that leave a CPU whenever a frame woke them there, or more often than every 2 ms (to move takes 50 us); guest threads that yield their CPU while they look;
+// frames held back, too, while a source's goroutine takes what comes; and sources that keep their place for a millisecond, or timers with a millisecond of slack, so that the
+// runtime's sysmon does not rest and wake to a look every 20 us (redis and nginx beside their clients on two CPUs answer no faster).
 //
 // # Trust
 //

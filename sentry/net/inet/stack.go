@@ -1,6 +1,8 @@
 // Package inet has the sockets of AF_INET, AF_INET6 and AF_PACKET on netstack (gvisor.dev/gvisor/pkg/tcpip), the links of the sandbox, and what
 // /proc/net and netlink tell of both.
 //
+// A link is a packet socket of the host (packetlink.go), small frames from which lie in a ring (ring.go).
+//
 // A Stack belongs to a network namespace. Its netstack is made when the first socket or question needs it: a sandbox without network programs
 // does not pay for one. A socket is a netstack endpoint with what netstack lacks of Linux around it: readiness, errors that are told once, sockets that can
 // be connected anew, options that are kept, bounds.
