@@ -34,8 +34,8 @@ type Mount struct {
 	Options []string
 	// UIDMappings and GIDMappings are this mount's own: the files' IDs are their first column, the container sees the second.
 	UIDMappings, GIDMappings []specs.LinuxIDMapping
-	// Source is shown in /proc/mounts.
-	Source string
+	// Source is shown in /proc/mounts, Root in /proc/PID/mountinfo: its path within its file system on the host.
+	Source, Root string
 }
 
 // Process is a process that is started from outside, in container ID.

@@ -96,7 +96,7 @@ func (b *container) mountHost(ns *vfs.MountNamespace, m *Mount) error {
 	}
 	attr, err := fs.Root().Attr(vfs.Background())
 	if err == nil {
-		err = b.mountAt(ns, m.Destination, m.Options, attr.Mode&unix.S_IFMT == unix.S_IFDIR, func(p vfs.Path) error { return vfs.MountFS(fs, p, m.Source, flags) })
+		err = b.mountAt(ns, m.Destination, m.Options, attr.Mode&unix.S_IFMT == unix.S_IFDIR, func(p vfs.Path) error { return vfs.MountFS(fs, p, m.Source, m.Root, flags) })
 	}
 	if err != nil {
 		return fmt.Errorf("mount %s on %s: %w", m.Source, m.Destination, err)

@@ -16,6 +16,7 @@ type super struct {
 	fs     FileSystem
 	refs   atomic.Int64 // mounts
 	root   *Dentry
+	path   string // what root is of a file system of the host's, in mountinfo; "": all
 	policy CachePolicy
 	// owner is the user namespace that it was mounted in (s_user_ns); nil is the root's. ro: nobody writes, through whatever mount (SB_RDONLY).
 	owner *auth.UserNamespace

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -193,12 +194,13 @@ func DoMount(ctx Context, source string, target Path, fstype string, flags uint6
 }
 
 // MountFS mounts fs on target with ST_* flags. fs is released if that fails.
-func MountFS(fs FileSystem, target Path, source string, flags uint32) error {
+func MountFS(fs FileSystem, target Path, source, root string, flags uint32) error {
 	sb, err := newSuper(fs)
 	if err != nil {
 		fs.Release()
 		return err
 	}
+	sb.path = root
 	return newMount(sb, sb.root, flags, source).mountOn(nil, target)
 }
 
@@ -650,15 +652,11 @@ func mountRoot(m *Mount) string {
 	for d := m.root; ; {
 		l := d.loc.Load()
 		if l.parent == d {
-			break
+			return path.Join("/", m.sb.path, s)
 		}
 		s = "/" + l.name + s
 		d = l.parent
 	}
-	if s == "" {
-		s = "/"
-	}
-	return s
 }
 
 // Sync writes back every file system of ns (sync(2)).

@@ -70,6 +70,9 @@ func TestConfig(t *testing.T) {
 		"mqueue": {func(r *runtime) {
 			r.spec.Mounts = append(r.spec.Mounts, specs.Mount{Destination: "/q", Type: "mqueue"})
 		}, "grep -c '^mqueue /q mqueue' /proc/mounts", "1\n"},
+		"the host's path of a bind mount": {func(r *runtime) {
+			r.spec.Mounts = append(r.spec.Mounts, specs.Mount{Destination: "/new/d", Source: filepath.Join(r.spec.Root.Path, "bin"), Options: []string{"bind"}})
+		}, "grep -c '[^ ]/bin /new/d ' /proc/self/mountinfo", "1\n"},
 		"oom score": {func(r *runtime) { r.spec.Process.OOMScoreAdj = ptr(321) }, "cat /proc/self/oom_score_adj", "321\n"},
 		"tmpfs": {func(r *runtime) {
 			r.spec.Mounts = append(r.spec.Mounts, specs.Mount{Destination: "/new/t", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=64k", "mode=700", "noexec", "nosuid", "shared"}})

@@ -213,7 +213,7 @@ func (o *Options) addTree(src, dst string, options, hidden []string, t tree) err
 		o.gofer = append(o.gofer, goferMount{ID: id, Source: s, ReadOnly: ro, Shared: t.shared, Optional: rel != "."})
 		m := boot.Mount{
 			ID: id, Destination: filepath.Join(dst, rel), Before: t.before, ReadOnly: ro, Shared: t.shared, Overlay: t.overlay, Options: own,
-			Source: source,
+			Source: source, Root: rootOf(s),
 		}
 		if t.ids != nil && (rel == "." || slices.Contains(t.ids.Options, "ridmap")) {
 			m.UIDMappings, m.GIDMappings = t.ids.UIDMappings, t.ids.GIDMappings

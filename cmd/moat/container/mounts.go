@@ -6,12 +6,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
 // hostMount is a line of /proc/self/mountinfo.
-type hostMount struct{ point, fstype string }
+type hostMount struct{ root, point, fstype string }
 
 // pseudo are file systems that are the host kernel's own affairs: they are never shown to a container.
 var pseudo = []string{"proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "mqueue", "securityfs", "debugfs", "tracefs", "bpf", "configfs",
@@ -19,8 +20,8 @@ var pseudo = []string{"proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2"
 
 func (m *hostMount) pseudo() bool { return slices.Contains(pseudo, m.fstype) }
 
-// hostMounts reads the mount table of this process, the topmost mount of each place only.
-func hostMounts() ([]hostMount, error) {
+// hostMounts is the mount table of this process when it was first asked for, the topmost mount of each place only.
+var hostMounts = sync.OnceValues(func() ([]hostMount, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
@@ -35,12 +36,23 @@ func hostMounts() ([]hostMount, error) {
 		if !ok || len(h) < 5 || len(t) < 1 {
 			continue
 		}
-		m := hostMount{escapes.Replace(h[4]), t[0]}
+		m := hostMount{escapes.Replace(h[3]), escapes.Replace(h[4]), t[0]}
 		// A later mount covers what was there and below.
 		ms = slices.DeleteFunc(ms, func(o hostMount) bool { return m.point != "/" && below(o.point, m.point) })
 		ms = append(ms, m)
 	}
 	return ms, s.Err()
+})
+
+// rootOf is the path of p, which is absolute and without symlinks, within its file system.
+func rootOf(p string) (root string) {
+	ms, _ := hostMounts()
+	for _, m := range ms { // deeper ones come later
+		if below(p, m.point) {
+			root = filepath.Join(m.root, strings.TrimPrefix(p, m.point))
+		}
+	}
+	return root
 }
 
 const stNoSymFollow = 0x2000 // ST_NOSYMFOLLOW, which package unix lacks
@@ -89,10 +101,7 @@ next:
 				continue next
 			}
 		}
-		r, err := filepath.Rel(dir, m.point)
-		if err == nil {
-			rel = append(rel, r)
-		}
+		rel = append(rel, strings.TrimPrefix(strings.TrimPrefix(m.point, dir), "/"))
 	}
 	return rel, nil
 }

@@ -184,14 +184,11 @@ func (s *Sandbox) ask(method string, args any) error {
 		// The sentry ends for that, too; what it says of it is worth less.
 		return s.failure()
 	}
-	if err != nil {
-		var remote rpc.ServerError
-		if errors.As(err, &remote) {
-			return err
-		}
+	var remote rpc.ServerError
+	if err != nil && !errors.As(err, &remote) {
 		return s.failure()
 	}
-	return replyError(&r)
+	return cmp.Or(err, replyError(&r))
 }
 
 // replyError is what a reply says went wrong, or nil.
@@ -484,9 +481,9 @@ func (s *Sandbox) Wait() (boot.ExitStatus, error) {
 		}
 	}
 	if err != nil {
-		return st, s.failure()
+		err = s.failure()
 	}
-	return st, nil
+	return st, err
 }
 
 // Signal sends a signal to the first process, or with group to the foreground process group.

@@ -91,9 +91,7 @@ func (c *Client) receive() {
 	var err error
 	for d := json.NewDecoder(c.conn); err == nil; {
 		var r response
-		if err = d.Decode(&r); err != nil {
-			break
-		}
+		err = d.Decode(&r)
 		if k := c.take(r.ID); k != nil && r.Error != nil {
 			k.done <- ServerError(fmt.Sprint(r.Error))
 		} else if k != nil {
@@ -137,8 +135,7 @@ func Serve(conn io.ReadWriteCloser, methods map[string]Method, ended func(), ans
 		}
 		calls.Go(func() {
 			a := response{ID: r.ID}
-			var result any
-			err := fmt.Errorf("there is no method %s", r.Method)
+			result, err := any(nil), fmt.Errorf("there is no method %s", r.Method)
 			if m := methods[r.Method]; m != nil {
 				result, err = m(params)
 			}

@@ -146,7 +146,7 @@ func TestDoubtOnOverlay(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, d := range []string{"d/sub", "e/sub"} {
-		if err := e.on(d, func(p vfs.Path) error { return vfs.MountFS(tmpfs.New(mem, tmpfs.Options{}), p, "none", 0) }); err != nil {
+		if err := e.on(d, func(p vfs.Path) error { return vfs.MountFS(tmpfs.New(mem, tmpfs.Options{}), p, "none", "", 0) }); err != nil {
 			t.Fatal(err)
 		}
 		if err := e.write(d+"/in", "mounted", unix.O_CREAT, false); err != nil {

@@ -131,7 +131,7 @@ func start(t *testing.T) *kernel.Task {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := vfs.MountFS(in.New(k.RootPIDNamespace()), at, "proc", unix.ST_NOSUID); err != nil {
+	if err := vfs.MountFS(in.New(k.RootPIDNamespace()), at, "proc", "", unix.ST_NOSUID); err != nil {
 		t.Fatal(err)
 	}
 	k.RootNamespaces().Mount = ns

@@ -63,7 +63,7 @@ func TestStress(t *testing.T) {
 				case 10:
 					if p, err := vfs.Resolve(e, e.cwd, a, vfs.Directory); err == nil {
 						if r.Intn(2) == 0 {
-							vfs.MountFS(New(fs.mem, Options{}), p, "x", 0)
+							vfs.MountFS(New(fs.mem, Options{}), p, "x", "", 0)
 						} else {
 							vfs.Unmount(e, p, unix.MNT_DETACH)
 						}

@@ -238,7 +238,7 @@ func TestMounts(t *testing.T) {
 		return p
 	}
 	m := at("m")
-	is(t, "mount", vfs.MountFS(New(fs.mem, Options{}), m, "none", 0), nil)
+	is(t, "mount", vfs.MountFS(New(fs.mem, Options{}), m, "none", "", 0), nil)
 	m.DecRef()
 	e.open(t, "m/file", unix.O_CREAT).DecRef()
 	vfs.Mkdir(e, e.cwd, "m/sub", 0o755)
@@ -261,7 +261,7 @@ func TestMounts(t *testing.T) {
 	ns2, ps := ns.Copy(e, e.root)
 	e2 := &env{e.Context, ps[0], ps[0]}
 	s := at("m/sub")
-	is(t, "mount", vfs.MountFS(New(fs.mem, Options{}), s, "x", 0), nil)
+	is(t, "mount", vfs.MountFS(New(fs.mem, Options{}), s, "x", "", 0), nil)
 	s.DecRef()
 	e.open(t, "m/sub/inner", unix.O_CREAT).DecRef()
 	if e2.ino(t, "m/sub/inner") != e.ino(t, "m/sub/inner") {
