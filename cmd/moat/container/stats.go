@@ -8,7 +8,7 @@ type Stats struct {
 	Memory MemoryStats `json:"memory"`
 	Pids   PidsStats   `json:"pids"`
 	// OOMKills counts the container's processes that were killed for want of memory.
-	OOMKills uint64 `json:"oom_kills"`
+	OOMKills uint64 `json:"oom_kills,omitempty"`
 }
 
 // CPUStats are in nanoseconds.
