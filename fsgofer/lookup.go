@@ -26,13 +26,7 @@ func (s *Server) walk(r *wire.WalkReq) (wire.Message, int, error) {
 		rep.Settled = quiesce(cur)
 	}
 	all := &withFDs{Message: rep}
-	for _, name := range r.More {
-		n, fd := walkMore(cur, name, r.Open)
-		rep.More = append(rep.More, n)
-		if fd >= 0 {
-			all.fds = append(all.fds, fd)
-		}
-	}
+	rep.More, all.fds = walkMore(cur, r.More, r.Open)
 	data := -1
 	for i, name := range r.Names {
 		var n wire.Node
@@ -65,25 +59,38 @@ func (s *Server) walk(r *wire.WalkReq) (wire.Message, int, error) {
 	return all, data, nil
 }
 
-// walkMore is walkOne for one of WalkReq.More.
-func walkMore(d *handle, name string, open bool) (wire.Node, int) {
-	if !open && !d.mount.Shared {
-		n, fd, _ := walkLast(d.fd, name, false)
-		return n, fd
-	}
-	n, fd, err := walkOne(d.fd, name, false)
-	if file := n.Attr.Mode&unix.S_IFMT == unix.S_IFREG; err == nil && (open && file || !d.mount.Shared) {
-		data := -1
-		if file {
-			data, err = reopen(fd, unix.O_RDONLY)
+// walkMore looks up what a request's More says. Without luck the answer is without it.
+func walkMore(d *handle, names []string, open bool) (nodes []wire.Node, fds []int) {
+	for _, name := range names {
+		var n wire.Node
+		fd, err := -1, error(nil)
+		if open || d.mount.Shared {
+			n, fd, err = walkOne(d.fd, name, false)
+		} else {
+			n, _, err = walkLast(d.fd, name, false)
 		}
-		unix.Close(fd)
-		fd = data
+		switch file := n.Attr.Mode&unix.S_IFMT == unix.S_IFREG; {
+		case fd < 0:
+		case open && file:
+			fd, err = forData(fd)
+		case !d.mount.Shared:
+			unix.Close(fd)
+			fd, err = -1, unix.EINVAL
+		}
+		if err != nil {
+			n = wire.Node{}
+		} else if fd >= 0 {
+			fds = append(fds, fd)
+		}
+		nodes = append(nodes, n)
 	}
-	if err != nil {
-		return wire.Node{}, -1
-	}
-	return n, fd
+	return nodes, fds
+}
+
+// forData turns an O_PATH descriptor of a regular file into one for reading.
+func forData(path int) (fd int, err error) {
+	defer unix.Close(path)
+	return reopen(path, unix.O_RDONLY)
 }
 
 // quiesce waits for those changes of a directory that are under way: it may have their change time already, and not yet their names. The kernel reads
@@ -156,7 +163,7 @@ func (s *Server) open(r *wire.OpenReq) (wire.Message, int, error) {
 	}
 	rep := &wire.OpenRep{Attr: a}
 	all := &withFDs{Message: rep}
-	if len(r.More) > 0 {
+	if len(r.More) > 0 && !e.mount.Shared {
 		all.fds = s.openMore(r, rep)
 	}
 	return all, fd, nil
@@ -172,14 +179,8 @@ func (s *Server) openMore(r *wire.OpenReq, rep *wire.OpenRep) (fds []int) {
 		return nil
 	}
 	defer s.put(d)
-	for _, name := range r.More {
-		n, fd := walkMore(d, name, true)
-		if n.Attr.Mode&unix.S_IFMT == unix.S_IFREG {
-			fds = append(fds, fd)
-		} else {
-			closeAll([]int{fd}) // -1, or on a shared mount not for data
-			n = wire.Node{}
-		}
+	nodes, fds := walkMore(d, r.More, true)
+	for _, n := range nodes {
 		rep.More = append(rep.More, n.Attr)
 	}
 	return fds

@@ -155,7 +155,7 @@ func (m *WalkRep) code(c *Coder) {
 }
 
 // OpenReq opens a regular file for reading, or for reading and writing. More are names in the directory of Ref.Path: files to be
-// opened for reading along with it.
+// opened for reading along with it, on an exclusive mount.
 type OpenReq struct {
 	Ref   Ref
 	Write bool

@@ -12,12 +12,10 @@ import (
 
 // Lookup implements vfs.Inode.
 func (i *inode) Lookup(_ vfs.Context, name string) (vfs.Inode, error) {
-	if i.fs.shared {
-		if f, ok := i.foundAhead(name, 0); ok {
-			c := i.fs.inodeOf(&f.node, i, name)
-			c.found(&f)
-			return c, nil
-		}
+	if f, ok := i.foundAhead(name, 0); ok {
+		c := i.fs.inodeOf(&f.node, i, name)
+		c.found(&f)
+		return c, nil
 	}
 	if c, err, ok := i.fromList(name); ok {
 		return c, err

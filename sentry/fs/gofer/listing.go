@@ -14,7 +14,8 @@ import (
 )
 
 // listing is what was read of a directory lately, on a shared mount only for guessing what is looked up next (lookahead.go). On an exclusive mount it is
-// from the directory's beginning on, and looking the entries up takes no request. It is replaced when more is read. Names that changed since are noted, and not answered for. Attributes in it are older than those of
+// from the directory's beginning on, and looking the entries up takes no request. It is replaced when more is read. Names that changed since are noted, and
+// not answered for. Attributes in it are older than those of
 // an inode in use, and so are not taken for one; of an inode that was changed the name counts as changed when it is evicted. A file with
 // several names may be changed by way of another directory: its attributes here are not used, unless nothing changes.
 type listing struct {
@@ -250,10 +251,10 @@ func (i *inode) fromList(name string) (c vfs.Inode, err error, ok bool) {
 
 // listing returns the listing of i, be it one that came along with that of another directory, or nil.
 func (i *inode) listing() *listing {
-	l := i.list.Load()
 	if i.fs.shared {
-		return nil // it is from before
+		return nil // what there is is from before
 	}
+	l := i.list.Load()
 	if l != nil || !i.listed.Load() {
 		return l
 	}
