@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"runtime"
 	"slices"
 
@@ -248,6 +249,9 @@ func (t *Task) removeLocked() {
 	tg := t.tg
 	tg.sigMu.Lock()
 	if i := slices.Index(tg.tasks, t); i >= 0 {
+		if tg.lastTaker == t {
+			tg.lastTaker = tg.tasks[(i+1)%len(tg.tasks)]
+		}
 		tg.tasks = slices.Delete(slices.Clone(tg.tasks), i, i+1)
 	}
 	tg.sigMu.Unlock()
@@ -296,13 +300,18 @@ func (tg *ThreadGroup) endLocked() {
 		ignored := sig == linux.SIGCHLD && act.Handler == linux.SIG_IGN
 		reap = reap || ignored || sig == linux.SIGCHLD && act.Flags&linux.SA_NOCLDWAIT != 0
 		if !ignored {
-			parent.SendSignal(tg.exitInfo(sig))
+			tg.tellParent(tg.exitInfo(sig))
 		}
 	}
 	if reap {
 		tg.reapLocked()
 	}
 	parent.childEvents.Notify(waitEvents)
+}
+
+// tellParent sends info, about tg, to its parent: the thread that made tg takes it first. Preconditions: tasksMu is held.
+func (tg *ThreadGroup) tellParent(info *linux.SignalInfo) {
+	tg.parent.sendNear(cmp.Or(tg.parentTask, tg.parent.leader), nil, info, true)
 }
 
 // exitInfo is childInfo of tg's end.
@@ -450,6 +459,6 @@ func (c *ThreadGroup) notifyAdopter() {
 		p.childEvents.Notify(waitEvents)
 		return
 	}
-	c.parent.SendSignal(c.exitInfo(linux.SIGCHLD))
+	c.tellParent(c.exitInfo(linux.SIGCHLD))
 	c.parent.childEvents.Notify(waitEvents)
 }

@@ -323,7 +323,7 @@ func (tg *ThreadGroup) notifyStop(why int32) {
 	}
 	act := parent.handlers.get(linux.SIGCHLD)
 	if act.Handler != linux.SIG_IGN && act.Flags&linux.SA_NOCLDSTOP == 0 {
-		parent.SendSignal(info)
+		tg.tellParent(info)
 	}
 	parent.childEvents.Notify(waitEvents)
 }

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"cmp"
+	"slices"
 	"sync"
 
 	"moat/platform"
@@ -200,23 +201,24 @@ func (tg *ThreadGroup) completeLocked(near, t *Task, sig linux.Signal) {
 	t.setWork(workSignal)
 }
 
-// taker is the thread that takes a signal to the process: near, which it was sent to, or the leader, if it may, or else one with nothing else to do.
+// taker is the thread that takes a signal to the process: near, which it was sent to, if it may, or else the first with nothing else to do, looked for
+// from the one on that was found last.
 // +checklocks:tg.sigMu
 func (tg *ThreadGroup) taker(near *Task, sig linux.Signal) (second *Task) {
 	if near.wants(sig) {
 		return near
 	}
-	if tg.leader.wants(sig) {
-		return tg.leader
-	}
-	for _, o := range tg.tasks {
+	from := max(0, slices.Index(tg.tasks, tg.lastTaker))
+	for i := range tg.tasks {
+		o := tg.tasks[(from+i)%len(tg.tasks)]
 		if !o.wants(sig) {
 			continue
 		}
 		if o.work.Load()&workSignal == 0 {
+			tg.lastTaker = o
 			return o
 		}
-		second = o
+		second = cmp.Or(second, o)
 	}
 	return second
 }

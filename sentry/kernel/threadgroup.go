@@ -76,7 +76,9 @@ type ThreadGroup struct {
 	lost string // +checklocks:sigMu
 	// execer is the thread that is killing the others in execve.
 	execer *Task // +checklocks:sigMu
-	stop   groupStop
+	// lastTaker is the thread that was found last to take a signal to the process (curr_target).
+	lastTaker *Task // +checklocks:sigMu
+	stop      groupStop
 	// init processes ignore signals without handlers from inside their namespace (SIGNAL_UNKILLABLE).
 	unkillable bool
 
