@@ -84,7 +84,7 @@ type Config struct {
 	// Memory bounds the sandbox's RAM in bytes; 0: the host's.
 	Memory uint64
 	// Network is "none", "loopback" (the same), or "sandbox": Links, whose descriptors come on the socket LinksFD, in one message, before Create,
-	// or "host": the sockets are the host's, and Links only shown.
+	// or "host": the sockets are the host's, and Links only shown. Of a container of Add the Links are its own network's, if it shares none.
 	Network string
 	Links   []inet.Link
 	// Loop leads to a name server on the namespace's lo; its descriptor is the last. It may be nil.

@@ -166,7 +166,7 @@ func (b *sandbox) registerFileSystems(c *Config, host *Host) error {
 		Sysctl: inet.Sysctl}); err != nil {
 		return fmt.Errorf("procfs: %w", err)
 	}
-	sys.Register(b.k, b.netDevs(c)...)
+	sys.Register(b.k, netDevs)
 	pipe.Register()
 	devpts.Register(b.k)
 	mqueue.Register(b.k)

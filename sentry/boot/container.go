@@ -81,9 +81,10 @@ func (s *sandbox) newContainer(c *Config) (*container, error) {
 	return &container{sandbox: s, c: c, cg: s.k.NewCgroup(a), init: &process{}, done: make(chan struct{})}, nil
 }
 
-// add makes b, from descriptors that it owns: the gofer's socket, and those of the first process.
+// add makes b, from descriptors that it owns: the gofer's socket, those of the first process, and the links'.
 func (s *sandbox) add(b *container, fds []int) (err error) {
-	if b.init.files, err = s.host.openAll(fds[1:], false); err == nil {
+	links := fds[4+b.c.First.Extra:]
+	if b.init.files, err = s.host.openAll(fds[1:4+b.c.First.Extra], false); err == nil {
 		err = s.enter(b)
 	}
 	if err != nil {
@@ -93,6 +94,11 @@ func (s *sandbox) add(b *container, fds []int) (err error) {
 	}
 	if err == nil {
 		err = b.share()
+	}
+	if err != nil {
+		closeFDs(links)
+	} else {
+		err = b.link(links)
 	}
 	if err == nil {
 		b.limit(b.c.Spec.Resources)
@@ -140,7 +146,7 @@ func (b *container) isOver() bool {
 	return b.over
 }
 
-// share gives b its namespaces: those of others that the configuration names, and its own.
+// share gives b its namespaces: those of others that the configuration names, and its own but for the network.
 func (b *container) share() (err error) {
 	spec := &b.c.Spec
 	if f := &b.first.c.Spec; !slices.Equal(spec.UIDMappings, f.UIDMappings) || !slices.Equal(spec.GIDMappings, f.GIDMappings) {
@@ -164,9 +170,6 @@ func (b *container) share() (err error) {
 		case specs.NetworkNamespace:
 			b.ns.Net = o.ns.Net
 		}
-	}
-	if b.ns.Net == nil {
-		b.ns.Net = b.k.NewNetNamespace(b.k.RootUserNamespace())
 	}
 	return nil
 }
@@ -242,6 +245,7 @@ func (b *container) release() {
 		// A gofer that does not answer must not keep anybody waiting.
 		go b.gofer.Close()
 	}
+	b.unlink()
 	b.k.EndCgroups(b.cg)
 	close(b.done)
 }

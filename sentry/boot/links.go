@@ -4,13 +4,57 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"moat/platform"
 	"moat/sentry/fs/sys"
+	"moat/sentry/kernel"
 	"moat/sentry/net/inet"
 	_ "moat/sentry/net/netlink" // AF_NETLINK
 )
+
+// packetSockets is how many come with the configuration.
+func (c *Config) packetSockets() int {
+	n := len(c.Links)
+	if c.Loop != nil {
+		n++
+	}
+	return n
+}
+
+// useSockets says which they are; nil: the links are only shown.
+func (c *Config) useSockets(fds []int) {
+	for i := range c.Links {
+		if c.Links[i].FD = -1; fds != nil {
+			c.Links[i].FD = fds[i]
+		}
+	}
+	if c.Loop != nil && fds != nil {
+		c.Loop.FD = fds[len(c.Links)]
+	}
+}
+
+// link gives a container that shares nobody's network one of its own, with links whose descriptors came with its configuration: the filter must be one for links.
+func (b *container) link(fds []int) error {
+	if b.ns.Net != nil {
+		return nil
+	}
+	b.ns.Net = b.k.NewNetNamespace(b.k.RootUserNamespace())
+	if f := b.first.c; len(fds) > 0 && (f.Network != "sandbox" || len(f.Links) == 0) {
+		closeFDs(fds)
+		return fmt.Errorf("linux.namespaces: a network of its own: the sandbox of %s has no interfaces but lo, and so may not use any", f.ID)
+	}
+	b.c.useSockets(fds)
+	return inet.Of(b.ns.Net).AddLinks(b.c.Links, b.c.Loop, nil, nil)
+}
+
+// unlink takes the links away that link has given.
+func (b *container) unlink() {
+	if b.ns != nil && b.ns.Net != nil && b.c.Share[specs.NetworkNamespace] == "" {
+		inet.Of(b.ns.Net).RemoveLinks()
+	}
+}
 
 // addLinks gives the stack the links of the configuration, whose descriptors the command line has sent.
 func addLinks(c *Config, s *inet.Stack, p platform.Platform) error {
@@ -22,23 +66,12 @@ func addLinks(c *Config, s *inet.Stack, p platform.Platform) error {
 	}
 	var fds []int
 	if c.Network != "host" {
-		n := len(c.Links)
-		if c.Loop != nil {
-			n++
-		}
 		var err error
-		if fds, err = receiveFiles(c.LinksFD, n); err != nil {
+		if fds, err = receiveFiles(c.LinksFD, c.packetSockets()); err != nil {
 			return err
 		}
-		if c.Loop != nil {
-			c.Loop.FD = fds[n-1]
-		}
 	}
-	for i := range c.Links {
-		if c.Links[i].FD = -1; fds != nil {
-			c.Links[i].FD = fds[i]
-		}
-	}
+	c.useSockets(fds)
 	var pcap *os.File
 	if c.Pcap > 0 {
 		pcap = os.NewFile(uintptr(c.Pcap), "pcap")
@@ -47,17 +80,19 @@ func addLinks(c *Config, s *inet.Stack, p platform.Platform) error {
 	return s.AddLinks(c.Links, c.Loop, a, pcap)
 }
 
-// netDevs are the interfaces that the container begins with, for sysfs.
-func (b *sandbox) netDevs(c *Config) (l []sys.NetDev) {
-	s := inet.Of(b.k.RootNamespaces().Net)
-	add := func(name string, id int) {
-		l = append(l, sys.NetDev{Name: name, Attrs: inet.SysAttrs, Attr: func(a string) string { return s.SysAttr(id, a) }})
-	}
-	add("lo", 1)
-	for i := range c.Links {
-		add(c.Links[i].Name, c.Links[i].Index)
+// netDevs are the interfaces that a network namespace begins with, for sysfs.
+func netDevs(ns *kernel.NetNamespace) (l []sys.NetDev) {
+	s := inet.Of(ns)
+	for _, i := range append([]inet.Link{{Name: "lo", Index: 1}}, s.Links()...) {
+		l = append(l, sys.NetDev{Name: i.Name, Attrs: inet.SysAttrs, Attr: func(a string) string { return s.SysAttr(i.Index, a) }})
 	}
 	return l
+}
+
+func closeFDs(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
 }
 
 // receiveFiles takes n descriptors from one message on the socket fd.

@@ -130,9 +130,9 @@ func (c *conn) keep(oob []byte) {
 		}
 		c.fds = append(c.fds, fds...)
 	}
-	for len(c.fds) > maxFDs {
-		unix.Close(c.fds[len(c.fds)-1])
-		c.fds = c.fds[:len(c.fds)-1]
+	if len(c.fds) > maxFDs {
+		closeFDs(c.fds[maxFDs:])
+		c.fds = c.fds[:maxFDs]
 	}
 }
 
@@ -166,9 +166,7 @@ func (c *conn) Close() error {
 		return nil
 	}
 	c.gone = true
-	for _, fd := range c.fds {
-		unix.Close(fd)
-	}
+	closeFDs(c.fds)
 	c.fds = nil
 	return unix.Close(c.fd)
 }
@@ -183,7 +181,7 @@ func (c *Session) Create(a *Config, r *StartReply) error {
 }
 
 // Add makes another container in the sandbox, which lives as long as the connection; its first process does not run yet. The descriptors of its gofer's
-// socket, of standard input, output and error and of Extra more come with the request.
+// socket, of standard input, output and error, of Extra more, of Links and of Loop come with the request.
 func (c *Session) Add(a *Config, r *StartReply) error {
 	s, err := c.s.sandbox()
 	if err != nil {
@@ -192,7 +190,7 @@ func (c *Session) Add(a *Config, r *StartReply) error {
 	if a.First.Extra < 0 || a.First.Extra > maxFDs {
 		return errors.New("bad number of descriptors")
 	}
-	fds, err := c.conn.takeFDs(4 + a.First.Extra)
+	fds, err := c.conn.takeFDs(4 + a.First.Extra + a.packetSockets())
 	if err != nil {
 		return err
 	}
@@ -207,9 +205,7 @@ func (c *Session) Add(a *Config, r *StartReply) error {
 	}
 	c.mu.Unlock()
 	if err != nil {
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
+		closeFDs(fds)
 		return err
 	}
 	err = s.add(b, fds)

@@ -32,9 +32,7 @@ next:
 		f, err := hostfd.Open(h.poller, fd)
 		if err != nil {
 			closeAll(files)
-			for _, fd := range fds[i:] {
-				unix.Close(fd)
-			}
+			closeFDs(fds[i:])
 			return nil, fmt.Errorf("standard input, output and error: %w", err)
 		}
 		for _, o := range files {

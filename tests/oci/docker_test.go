@@ -310,7 +310,7 @@ func dockerOOM(t *testing.T, d *docker) {
 
 // dockerShared: the network, and the processes, of another container.
 func dockerShared(t *testing.T, d *docker) {
-	id := d.start(t, "box", "sh", "-c", "echo hello >/tmp/index.html; exec busybox httpd -f -p 8080 -h /tmp")
+	id := d.start(t, "--ipc", "shareable", "box", "sh", "-c", "echo hello >/tmp/index.html; exec busybox httpd -f -p 8080 -h /tmp")
 	of := "container:" + id
 	get := "until busybox wget -qO- http://127.0.0.1:8080/ 2>/dev/null; do :; done"
 	if out := d.ok(t, "run", "--rm", "--network", of, "box", "sh", "-c", get); out != "hello" {
@@ -320,9 +320,42 @@ func dockerShared(t *testing.T, d *docker) {
 	if out := d.ok(t, "exec", both, "sh", "-c", get+"; ps"); !strings.HasPrefix(out, "hello\n") || !strings.Contains(out, "httpd -f") || !strings.Contains(out, "sleep 100") {
 		t.Errorf("with the processes of another container: %s", out)
 	}
-	if res := d.run(t, "run", "--rm", "--pid", of, "box", "true"); res.code != 125 || !strings.Contains(res.err, "hooks cannot give it a network") {
-		t.Errorf("with a network of its own: %v", res)
+	// A network of its own, on the bridge, from where the other is reached, and the other way about.
+	addr := d.inspect(t, id, ".NetworkSettings.IPAddress")
+	third := d.start(t, "--pid", of, "--ipc", of, "box", "sh", "-c", "echo third >/tmp/index.html; busybox httpd -f -p 8080 -h /tmp")
+	own := d.inspect(t, third, ".NetworkSettings.IPAddress")
+	ask := func(who, whom, want string) {
+		t.Helper()
+		if out := d.ok(t, "exec", who, "sh", "-c", "until busybox wget -qO- http://"+whom+":8080/ 2>/dev/null; do :; done"); out != want {
+			t.Errorf("%s: %q, not %q", whom, out, want)
+		}
 	}
+	for range 2 {
+		ask(third, addr, "hello")
+		ask(third, "127.0.0.1", "third")
+		ask(id, own, "third")
+		if out := d.ok(t, "exec", third, "sh", "-c", "cat /proc/1/cmdline | tr '\\0' ' '; busybox ip -o -4 addr show dev eth0"); !strings.HasPrefix(out, "busybox httpd -f -p 8080 -h /tmp ") || !strings.Contains(out, own+"/") {
+			t.Errorf("with the processes alone: %q", out)
+		}
+		d.ok(t, "restart", "-t", "1", third)
+		own = d.inspect(t, third, ".NetworkSettings.IPAddress")
+	}
+	// And it has the name server of a network with names.
+	d.ok(t, "network", "create", "named")
+	t.Cleanup(func() { d.run(t, "network", "rm", "named") })
+	for range 2 {
+		if out := d.ok(t, "run", "--rm", "--name", "fourth", "--network", "named", "--pid", of, "box", "sh", "-c", "busybox nslookup fourth 127.0.0.11 | grep -c Address"); out != "2" {
+			t.Errorf("its own name: %q", out)
+		}
+	}
+	other := d.start(t, "box", "sleep", "100")
+	if res := d.run(t, "run", "--rm", "--pid", of, "--network", "container:"+other, "box", "true"); res.code != 125 || !strings.Contains(res.err, "in another sandbox") {
+		t.Errorf("with the network of a third: %v", res)
+	}
+	if out := d.ok(t, "run", "--rm", "--pid", of, "--network", "host", "box", "busybox", "ip", "-o", "link"); strings.Count(out, "\n") != 0 {
+		t.Errorf("with the host's network: %q", out)
+	}
+	d.ok(t, "rm", "-f", third)
 	d.ok(t, "stop", "-t", "1", both)
 	if out := d.ok(t, "exec", id, "sh", "-c", get); out != "hello" {
 		t.Errorf("after the end of who was with it: %q", out)

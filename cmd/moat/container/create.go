@@ -199,7 +199,7 @@ func (c *Container) build(o *Options, s *Sandbox) error {
 		return err
 	}
 	if len(h.CreateContainer) > 0 {
-		err := inNetwork(c.sentryPID(), func() error { return c.runHooks("createContainer", h.CreateContainer, Creating) })
+		err := inNetwork(c.Init.PID, func() error { return c.runHooks("createContainer", h.CreateContainer, Creating) })
 		if err != nil {
 			return err
 		}

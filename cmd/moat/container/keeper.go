@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"moat/sentry/boot"
@@ -210,6 +211,18 @@ func keep(orders *json.Decoder) (x *execution, terminal bool, exit *os.File, err
 	files = append(files, os.Stdin, os.Stdout, os.Stderr)
 	for range p.Extra {
 		files = append(files, inherited())
+	}
+	if a := k.Add; a != nil && a.Network == "sandbox" && a.Share[specs.NetworkNamespace] == "" {
+		var n *Network
+		if n, err = OwnNetwork(); err != nil {
+			return nil, false, nil, err
+		}
+		defer func() {
+			if err != nil {
+				n.Close()
+			}
+		}()
+		files, a.Links, a.Loop = append(files, n.files...), n.Links, n.Loop
 	}
 	if k.Add == nil {
 		x, err = c.startExec(p, files)

@@ -375,7 +375,7 @@ func route(r *netlink.Route) (t inet.Route, ok bool) {
 
 // packetSocket opens a packet socket on an interface for packets of a protocol (ETH_P_*). gso says whether it carries struct virtio_net_hdr, if vnet asks for it.
 func packetSocket(index int, protocol uint16, vnet bool) (f *os.File, gso bool, err error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, false, fmt.Errorf("packet socket: %w", err)
 	}

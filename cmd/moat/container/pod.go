@@ -153,7 +153,7 @@ func joined(root string, list []specs.LinuxNamespace) (string, error) {
 	return "", nil
 }
 
-// share finds whose namespaces the container gets that config.json does not make anew. The sandbox must run.
+// share finds whose namespaces the container gets that config.json does not make anew, and where its network is on the host. The sandbox must run.
 func (c *Container) share(o *Options) error {
 	s, err := Load(filepath.Dir(c.dir), c.Sandbox)
 	if err != nil {
@@ -178,31 +178,50 @@ func (c *Container) share(o *Options) error {
 		case spec.Linux.Namespaces[i].Path != "":
 			path := spec.Linux.Namespaces[i].Path
 			id, err := s.owner(kind, path)
+			if err == nil && id != "" {
+				o.Config.Share[kind] = id
+			} else if err == nil {
+				o.netNS, err = openNetNS(path)
+				o.HostNet = o.netNS == nil
+			}
 			if err != nil {
 				return fmt.Errorf("linux.namespaces[%d].path: %w", i, err)
 			}
-			o.Config.Share[kind] = id
 		}
 	}
-	if o.Config.Share[specs.NetworkNamespace] == "" && s.Shared && spec.Hooks != nil {
-		return fmt.Errorf("linux.namespaces: who joins a namespace of %s is in its sandbox, where hooks cannot give it a network: join that one's too", s.ID)
+	switch id := o.Config.Share[specs.NetworkNamespace]; {
+	case id == "" && o.Config.Network == "host":
+		return fmt.Errorf("linux.namespaces: a network of its own: the sandbox of %s has the host's sockets: share its network", s.ID)
+	case id == "" && o.HostNet:
+		o.warn("linux.namespaces: the host's network: the host's interfaces are out of the sandbox's reach, and the container has lo alone")
+	case id != "" && os.Geteuid() == 0:
+		// The keeper is there, too, for hooks and for who asks whose network it is.
+		l, err := Load(filepath.Dir(c.dir), id)
+		if err == nil {
+			o.netNS, err = openNetNS(fmt.Sprintf("/proc/%d/ns/net", l.Init.PID))
+		}
+		return err
 	}
 	return nil
 }
 
 // owner is the ID of the container in the sandbox s whose namespace a path means: that of the process that stands for it, or the file that the sandbox's own
-// config.json names.
+// config.json names. "" is a network that no container has.
 func (s *Container) owner(kind specs.LinuxNamespaceType, path string) (string, error) {
 	fi, err := os.Stat(path)
 	if err != nil {
 		return "", err
 	}
-	all, err := s.members()
+	all, err := List(filepath.Dir(s.dir))
 	if err != nil {
 		return "", err
 	}
-	if o := standing(append(all, s), path); o != nil {
+	switch o := standing(all, path); {
+	case o == nil:
+	case cmp.Or(o.Sandbox, o.ID) == s.ID:
 		return o.ID, nil
+	default:
+		return "", fmt.Errorf("the %s namespace %s is that of %s, which is in another sandbox than %s: a kernel of its own", kind, path, o.ID, s.ID)
 	}
 	var same []string
 	if kind == specs.NetworkNamespace {
@@ -220,6 +239,9 @@ func (s *Container) owner(kind specs.LinuxNamespaceType, path string) (string, e
 			return s.ID, nil
 		}
 	}
+	if kind == specs.NetworkNamespace {
+		return "", nil
+	}
 	return "", fmt.Errorf("the %s namespace %s is none of the pod's", kind, path)
 }
 
@@ -232,7 +254,19 @@ func (c *Container) launchKeeper(o *Options) (*Sandbox, error) {
 			return err
 		}
 		s.orders, s.dial = pipes, func() (*Client, error) { return c.Dial() }
-		s.sentry, err = startProcess("keeper", k, "")
+		start := func() (err error) {
+			s.sentry, err = startProcess("keeper", k, "")
+			return err
+		}
+		switch {
+		case o.netNS != nil:
+			err = inNamespace(o.netNS, start)
+		case o.Config.Network == "sandbox" && o.Config.Share[specs.NetworkNamespace] == "":
+			k.SysProcAttr.Cloneflags = unix.CLONE_NEWNET
+			fallthrough
+		default:
+			err = start()
+		}
 		pipes.started()
 		return err
 	})

@@ -134,17 +134,11 @@ func (o *Options) applyNamespaces(list []specs.LinuxNamespace) error {
 		if n.Type != specs.NetworkNamespace {
 			return fmt.Errorf("linux.namespaces[%d].path: the %s namespace %s cannot be joined: it is the host kernel's, and a sandbox has a kernel of its own", i, n.Type, n.Path)
 		}
-		f, err := os.Open(n.Path)
-		if err != nil {
+		var err error
+		if o.netNS, err = openNetNS(n.Path); err != nil {
 			return fmt.Errorf("linux.namespaces[%d].path: %w", i, err)
 		}
-		var theirs, mine unix.Stat_t
-		if unix.Fstat(int(f.Fd()), &theirs) == nil && unix.Stat("/proc/self/ns/net", &mine) == nil && theirs.Ino == mine.Ino && theirs.Dev == mine.Dev {
-			f.Close()
-			have[n.Type] = false // the caller's own, as Docker names the host's
-			continue
-		}
-		o.netNS = f
+		have[n.Type] = o.netNS != nil
 	}
 	o.HostNet = !have[specs.NetworkNamespace] && o.sandbox == ""
 	if !have[specs.UTSNamespace] && o.sandbox == "" && o.Spec.Hostname == "" {
@@ -160,6 +154,20 @@ func (o *Options) applyNamespaces(list []specs.LinuxNamespace) error {
 		}
 	}
 	return nil
+}
+
+// openNetNS opens a network namespace; nil: it is the caller's own, as Docker names the host's.
+func openNetNS(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	var theirs, mine unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &theirs) == nil && unix.Stat("/proc/self/ns/net", &mine) == nil && theirs.Ino == mine.Ino && theirs.Dev == mine.Dev {
+		f.Close()
+		return nil, nil
+	}
+	return f, nil
 }
 
 // namespaced reports whether a sysctl is a container's own (runc's list).

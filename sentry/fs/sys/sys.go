@@ -24,9 +24,11 @@ type NetDev struct {
 	Attr  func(name string) string
 }
 
-// Register makes "sysfs" known to mount(2).
-func Register(k *kernel.Kernel, net ...NetDev) {
-	vfs.RegisterFileSystem("sysfs", func(vfs.Context, string, string) (vfs.FileSystem, error) { return New(k, net...), nil },
+// Register makes "sysfs" known to mount(2). devs are the interfaces of a network namespace.
+func Register(k *kernel.Kernel, devs func(*kernel.NetNamespace) []NetDev) {
+	vfs.RegisterFileSystem("sysfs", func(ctx vfs.Context, _, _ string) (vfs.FileSystem, error) {
+		return New(k, devs(k.Within(ctx).Namespaces().Net)...), nil
+	},
 		kernel.OwnedBy(func(t *kernel.Task) kernel.Owned { return t.Namespaces().Net }))
 }
 

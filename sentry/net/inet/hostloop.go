@@ -2,11 +2,12 @@ package inet
 
 import (
 	"encoding/binary"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/rawfile"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -55,10 +56,12 @@ type loopLink struct {
 	stack.LinkEndpoint // loopback
 	HostLoop
 	file       *os.File
-	st         *Stack
+	net        *stack.Stack
 	dispatcher atomic.Pointer[stack.NetworkDispatcher]
 
 	mu sync.Mutex
+	// +checklocks:mu
+	closed bool
 	// queries are the sockets of queries by the port that they came from, order the oldest first. +checklocks:mu
 	queries map[query]tcpip.Endpoint
 	// +checklocks:mu
@@ -70,11 +73,8 @@ type query struct {
 	server tcpip.Address
 }
 
-func newLoopLink(lo stack.LinkEndpoint, h *HostLoop, st *Stack) (*loopLink, error) {
-	if err := unix.SetNonblock(h.FD, true); err != nil {
-		return nil, err
-	}
-	return &loopLink{LinkEndpoint: lo, HostLoop: *h, file: os.NewFile(uintptr(h.FD), "lo"), st: st, queries: make(map[query]tcpip.Endpoint)}, nil
+func newLoopLink(lo stack.LinkEndpoint, h *HostLoop, n *stack.Stack) *loopLink {
+	return &loopLink{LinkEndpoint: lo, HostLoop: *h, file: os.NewFile(uintptr(h.FD), "lo"), net: n, queries: make(map[query]tcpip.Endpoint)}
 }
 
 // Attach implements stack.LinkEndpoint.
@@ -85,8 +85,19 @@ func (l *loopLink) Attach(d stack.NetworkDispatcher) {
 	}
 }
 
-// Close implements stack.LinkEndpoint.
-func (l *loopLink) Close() { l.file.Close() }
+// Close implements stack.LinkEndpoint. From then on the server is not reached, and lo is as any.
+func (l *loopLink) Close() {
+	l.mu.Lock()
+	l.closed = true
+	open := slices.Collect(maps.Values(l.queries))
+	clear(l.queries)
+	l.order = nil
+	l.mu.Unlock()
+	l.file.Close()
+	for _, ep := range open {
+		ep.Close()
+	}
+}
 
 // WritePackets implements stack.LinkEndpoint.
 func (l *loopLink) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
@@ -166,7 +177,11 @@ func (l *loopLink) toServer(pkt *stack.PacketBuffer) bool {
 func (l *loopLink) send(ip []byte) {
 	b := make([]byte, header.EthernetMinimumSize, header.EthernetMinimumSize+len(ip))
 	binary.BigEndian.PutUint16(b[12:], uint16(ipv4.ProtocolNumber))
-	_ = rawfile.NonBlockingWrite(l.FD, append(b, ip...))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		_ = rawfile.NonBlockingWrite(l.FD, append(b, ip...))
+	}
 }
 
 // receive takes what the host's kernel sends by its lo.
@@ -221,7 +236,7 @@ func (l *loopLink) ask(q query, data []byte) {
 // open makes the socket for a query, nil if there is no way to its server.
 func (l *loopLink) open(q query) tcpip.Endpoint {
 	w := &waiter.Queue{}
-	ep, err := l.st.net.NewEndpoint(udp.ProtocolNumber, ipv4.ProtocolNumber, w)
+	ep, err := l.net.NewEndpoint(udp.ProtocolNumber, ipv4.ProtocolNumber, w)
 	if err != nil {
 		return nil
 	}
@@ -233,6 +248,11 @@ func (l *loopLink) open(q query) tcpip.Endpoint {
 	w.EventRegister(&e)
 	var old tcpip.Endpoint
 	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		ep.Close()
+		return nil
+	}
 	if len(l.order) == maxQueries {
 		old = l.queries[l.order[0]]
 		delete(l.queries, l.order[0])

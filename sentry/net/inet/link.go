@@ -31,7 +31,7 @@ type Link struct {
 	// Routes go out by this link, Neighbors are its permanent entries.
 	Routes    []Route
 	Neighbors []Neighbor
-	// FD is the packet socket (AF_PACKET, SOCK_RAW) that is bound to it, -1 for an interface that is only shown; GSO says that it carries
+	// FD is the packet socket (AF_PACKET, SOCK_RAW, SOCK_NONBLOCK) that is bound to it, -1 for an interface that is only shown; GSO says that it carries
 	// struct virtio_net_hdr (PACKET_VNET_HDR).
 	FD  int
 	GSO bool
@@ -117,26 +117,27 @@ func Sysctl(ns *kernel.NetNamespace, path, value string) {
 	}
 }
 
-// addLinks makes the interfaces, with what they have.
+// addLinks makes the interfaces, with what they have: s.links are those whose descriptors it has taken over.
 func (s *Stack) addLinks(n *stack.Stack, links []Link, pcap *os.File) error {
 	table := n.GetRouteTable()
 	for i := range links {
 		l := &links[i]
 		fail := func(what string, err any) error { return fmt.Errorf("link %s: %s: %v", l.Name, what, err) }
-		if len(l.MAC) != header.EthernetAddressSize || l.MTU < header.IPv4MinimumMTU || l.MTU > 65535 {
-			return fail("hardware address or MTU", "bad")
+		id := tcpip.NICID(l.Index)
+		if len(l.MAC) != header.EthernetAddressSize || l.MTU < header.IPv4MinimumMTU || l.MTU > 65535 || n.HasNIC(id) {
+			return fail("index, hardware address or MTU", "bad")
 		}
 		var ep stack.LinkEndpoint = channel.New(0, l.MTU, tcpip.LinkAddress(l.MAC))
+		s.links = append(s.links, *l)
 		if l.FD >= 0 {
+			ep = newPacketLink(l, s)
+		}
+		if l.FD >= 0 && pcap != nil {
 			var err error
-			if ep, err = newPacketLink(l, s); err == nil && pcap != nil {
-				ep, err = sniffer.NewWithWriter(ep, pcap, 65535)
-			}
-			if err != nil {
-				return fail("descriptor", err)
+			if ep, err = sniffer.NewWithWriter(ep, pcap, 65535); err != nil {
+				return fail("record", err)
 			}
 		}
-		id := tcpip.NICID(l.Index)
 		if err := n.CreateNICWithOptions(id, ep, stack.NICOptions{Name: l.Name, DeliverLinkPackets: true, Kind: "veth", QDisc: &acks{LinkWriter: ep}}); err != nil {
 			return fail("create", err)
 		}

@@ -2,6 +2,7 @@ package inet
 
 import (
 	"encoding/binary"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,8 @@ const (
 	// smallFrame holds a frame of an Ethernet without segments that the host has joined, bigFrame the rest of one with.
 	smallFrame = 2048
 	bigFrame   = 65536
+	// downDelay is how long a link of which the host's kernel has told an error is left alone.
+	downDelay = time.Second
 	// gsoMax is the largest TCP segment that is handed to the host to be cut.
 	gsoMax = 65536 - 256
 )
@@ -42,9 +45,12 @@ const (
 type packetLink struct {
 	*channel.Endpoint // has the hardware address, the MTU and the dispatcher; its queue is not used
 
-	fd  int
-	gso bool
-	mac tcpip.LinkAddress
+	fd int
+	// file is fd where nobody attends it, which Close then closes.
+	file   *os.File
+	closed atomic.Bool
+	gso    bool
+	mac    tcpip.LinkAddress
 	// unverified: the host does not vouch for the checksums of the packet that is being delivered, and the stack must verify them.
 	unverified atomic.Bool
 	st         *Stack
@@ -63,16 +69,16 @@ type packetLink struct {
 }
 
 // newPacketLink takes over the descriptor of l, a link of s.
-func newPacketLink(l *Link, s *Stack) (*packetLink, error) {
+func newPacketLink(l *Link, s *Stack) *packetLink {
 	p := &packetLink{Endpoint: channel.New(0, l.MTU, tcpip.LinkAddress(l.MAC)), fd: l.FD, gso: l.GSO, mac: tcpip.LinkAddress(l.MAC), st: s, slots: make([]slot, batch)}
 	if l.GSO {
 		p.SupportedGSOKind = stack.HostGSOSupported
 	}
 	p.ring = newRing(p.fd)
-	return p, unix.SetNonblock(l.FD, true)
+	return p
 }
 
-// Attach implements stack.LinkEndpoint. The descriptor stays open until the sandbox ends; what comes when nobody is attached any more is dropped.
+// Attach implements stack.LinkEndpoint. What comes when nobody is attached any more is dropped. A descriptor that is attended stays open until the sandbox ends.
 func (p *packetLink) Attach(d stack.NetworkDispatcher) {
 	p.Endpoint.Attach(d)
 	switch {
@@ -80,13 +86,32 @@ func (p *packetLink) Attach(d stack.NetworkDispatcher) {
 	case p.st.attender != nil:
 		p.st.attender.Attend(p.fd, p.receive, p.flush)
 	default:
-		go func() {
-			for fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}; ; {
-				_, _ = unix.Ppoll(fds, nil, nil) // receive finds out
-				for p.receive() {
-				}
+		p.file = os.NewFile(uintptr(p.fd), "link")
+		go p.serve()
+	}
+}
+
+// serve receives until the link is closed.
+func (p *packetLink) serve() {
+	c, err := p.file.SyscallConn()
+	for ; err == nil && !p.closed.Load(); time.Sleep(downDelay) {
+		_ = c.Read(func(uintptr) bool { // which ends by errors of the link, too (ENETDOWN)
+			for !p.closed.Load() && p.receive() {
 			}
-		}()
+			return p.closed.Load()
+		})
+	}
+	if p.ring.mem != nil {
+		_ = unix.Munmap(p.ring.mem)
+	}
+}
+
+// Close implements stack.LinkEndpoint.
+func (p *packetLink) Close() {
+	if p.file != nil && !p.closed.Swap(true) {
+		p.outMu.Lock() // nobody sends
+		defer p.outMu.Unlock()
+		p.file.Close()
 	}
 }
 
@@ -264,7 +289,7 @@ func (p *packetLink) flushLocked() {
 	if p.slow {
 		ran = threadTime()
 	}
-	for done := 0; done < p.queued; {
+	for done := 0; done < p.queued && !p.closed.Load(); {
 		n, errno := rawfile.NonBlockingSendMMsg(p.fd, p.outHdrs[done:p.queued])
 		if errno != 0 {
 			n = 1

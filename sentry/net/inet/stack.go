@@ -52,8 +52,11 @@ type Stack struct {
 	conf Config
 	once sync.Once
 	net  *stack.Stack
-	// loop is the way to a name server on the host's lo, nil if there is none.
+	// loop is the way to a name server on the host's lo, and lo then; nil if there is none.
 	loop *HostLoop
+	lo   *loopLink
+	// links are the interfaces beside lo that it began with.
+	links []Link
 	// host makes the sockets if it is not nil; the netstack is then only what the tables show.
 	host *hostsock.Net
 
@@ -91,12 +94,32 @@ func New(c Config) *Stack {
 	return s
 }
 
-// AddLinks gives the stack interfaces beside lo, which answer their neighbours from now on. What they carry is written to pcap if that is not nil; loop and a, which
-// waits for frames, may be nil. It takes over the descriptors, and is called while the host may still be asked for more than the filter allows, before anything else uses the stack.
+// AddLinks puts lo up and gives the stack interfaces beside it, which answer their neighbours from now on. What they carry is written to pcap if that is not nil; loop
+// and a, which waits for frames, may be nil. It takes over the descriptors, and is called before anything else uses the stack.
 func (s *Stack) AddLinks(links []Link, loop *HostLoop, a platform.Attender, pcap *os.File) error {
-	s.loop, s.attender = loop, a
-	return s.addLinks(s.tcpip(), links, pcap)
+	s.conf.LoopbackUp, s.loop, s.attender = true, loop, a
+	if len(links) == 0 {
+		return nil
+	}
+	err := s.addLinks(s.tcpip(), links, pcap)
+	for _, l := range links[len(s.links):] {
+		unix.Close(l.FD)
+	}
+	return err
 }
+
+// RemoveLinks takes away what AddLinks has given, without an Attender, and closes the descriptors.
+func (s *Stack) RemoveLinks() {
+	for _, l := range s.links {
+		_ = s.tcpip().RemoveNIC(tcpip.NICID(l.Index)) // it may be gone by now
+	}
+	if s.lo != nil {
+		s.lo.Close()
+	}
+}
+
+// Links are the interfaces beside lo that the stack began with.
+func (s *Stack) Links() []Link { return s.links }
 
 // UseHost makes the sockets of the stack the host kernel's. It is called before the first and before the filter is in force.
 func (s *Stack) UseHost(p *hostfd.Poller) { s.host = hostsock.NewNet(p, &s.firstPort) }
@@ -150,9 +173,8 @@ func (s *Stack) build() {
 	// The options above are constants within netstack's bounds, and so are the loopback's: none of them can fail.
 	lo := loopback.New()
 	if s.loop != nil {
-		if l, err := newLoopLink(lo, s.loop, s); err == nil {
-			lo = l
-		}
+		s.lo = newLoopLink(lo, s.loop, n)
+		lo = s.lo
 	}
 	_ = n.CreateNICWithOptions(loNIC, lo, stack.NICOptions{Name: "lo", Disabled: !s.conf.LoopbackUp, DeliverLinkPackets: true, QDisc: &acks{LinkWriter: lo}})
 	s.net = n
