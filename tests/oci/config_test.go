@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -33,6 +34,7 @@ func TestConfig(t *testing.T) {
 		"limits": {func(r *runtime) {
 			r.spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 77, Hard: 88}}
 		}, "ulimit -n; ulimit -Hn", "77\n88\n"},
+		"callers limits": {func(r *runtime) { r.spec.Process.Rlimits = nil }, "test $(ulimit -Hn) = " + hardFiles() + " && echo same", "same\n"},
 		"user": {func(r *runtime) {
 			r.spec.Process.User = specs.User{UID: 7, GID: 8, AdditionalGids: []uint32{9}, Umask: ptr(uint32(0o077))}
 		}, "id -u; id -g; id -G; umask; echo $HOME", "7\n8\n8 9\n0077\n/home/ann\n"},
@@ -286,4 +288,11 @@ func TestRefused(t *testing.T) {
 	r.write()
 	r.fails(0, "the host's interfaces are out of the sandbox's reach", "run", "-b", r.bundle, "c")
 	r.ok("--network=none", "run", "-b", r.bundle, "c")
+}
+
+// hardFiles is this process' hard RLIMIT_NOFILE, which a container has that asks for none, as with runc.
+func hardFiles() string {
+	var l unix.Rlimit
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &l) // cannot fail
+	return fmt.Sprint(l.Max)
 }

@@ -561,7 +561,6 @@ func TestPodRefused(t *testing.T) {
 		sandbox + `: "../x" is not the ID`:            annotate(kind, "container", sandbox, "../x"),
 		"sandbox no: container does not exist":        annotate(kind, "container", sandbox, "no"),
 		"the pid namespace /proc/self/ns/pid is none": namespace("pid", "/proc/self/ns/pid"),
-		"the network namespace /proc/self/ns/net is":  namespace("network", "/proc/self/ns/net"),
 		"linux.namespaces[0].path: stat /proc/1/ns/x": namespace("pid", "/proc/1/ns/x"),
 	} {
 		p.fails(1, words, "create", "-b", p.config("a", "container", []string{"true"}, change), "a")

@@ -68,7 +68,8 @@ func parseJSON(b []byte, v any) error {
 	return err
 }
 
-// CheckProcess checks config.json's process, or one of `moat exec`. warn is told of what will not be honoured.
+// CheckProcess checks config.json's process, or one of `moat exec`, and gives it those of the caller's limits that it has none of its own for. warn is told of
+// what will not be honoured.
 func CheckProcess(p *specs.Process, warn func(string)) error {
 	switch {
 	case p == nil:
@@ -85,6 +86,11 @@ func CheckProcess(p *specs.Process, warn func(string)) error {
 	}
 	if p.Capabilities != nil {
 		p.Capabilities = possible(p.Capabilities, warn)
+	}
+	for _, l := range callersLimits() { // as with runc
+		if !slices.ContainsFunc(p.Rlimits, func(r specs.POSIXRlimit) bool { return r.Type == l.Type }) {
+			p.Rlimits = append(p.Rlimits, l)
+		}
 	}
 	return nil
 }
