@@ -38,15 +38,15 @@ const (
 	crowdLooks = 256
 	// visitLooks is how long between two looks at the sources.
 	visitLooks = 4 * moreLooks
-	// flushLooks is after how long in which no guest called what was held back for a batch is sent, and flushTurns after how many rounds of the poller or hand-overs it is
-	// sent anyway (a guest that asks without a pause for what answers it is not to wait for that); it is sent at once where the last guest that runs blocks, whose CPU is
-	// then free for who gets it. Sooner, and what is sent to a program of the host wakes it on the poller's CPU, which it takes away, for each frame anew, from who makes
-	// the next, while the guest looks in vain on the other.
-	flushLooks, flushTurns = 32 * moreLooks, 256
+	// flushLooks is after how long in which no guest called what was held back for a batch is sent, and flushTurns after how many rounds of the poller, of which a hand-over
+	// counts as turnsEach, it is sent anyway (a guest that asks without a pause for what answers it is not to wait for that: it does for about a millisecond); it is sent at once
+	// where the last guest that runs blocks, whose CPU is then free for who gets it. Sooner, and what is sent to a program of the host wakes it on the poller's CPU, which it
+	// takes away, for each frame anew, from who makes the next, while the guest looks in vain on the other; and stays there.
+	flushLooks, flushTurns, turnsEach = 32 * moreLooks, 2048, 4
 	// lingers is how long a source is looked at after the last that came from it came soon, while nobody polls.
 	lingers = 50 * time.Microsecond
-	// stays is how long an OS thread, wherever it went, stays there at least: to move takes some 50 us.
-	stays = 2 * time.Millisecond
+	// stays is how long an OS thread, wherever it went, stays there at least: to move takes some 50 us, and to share the CPU of a client 15 for each frame.
+	stays = 500 * time.Microsecond
 	// maxHold is how many hand-overs pass at most before polling for a crowd is tried again.
 	maxHold = 64 * retry
 )
@@ -125,7 +125,7 @@ func (t *thread) await(spin int, woken bool) (slept bool, err error) {
 			switch t.alone++; {
 			case t.alone%16 != 0:
 			case t.polls:
-				b.turn(16)
+				b.turn(16 * turnsEach)
 			default:
 				gsync.Goyield()
 			}

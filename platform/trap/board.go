@@ -306,6 +306,7 @@ func (b *board) poll(t *thread, budget int) bool {
 	if crowd {
 		b.vain(int32(2 * budget))
 	}
+	t.keepOff(-1) // the CPU where it was to run may be another program's for long, and the poller's is free now
 	b.endPoll(t)
 	return false
 }

@@ -46,7 +46,7 @@
 // guest then looks in vain for 60 us); guests where the host puts them (one that lands on the poller's CPU stays there, and each hand-over takes
 // as long as the poller looks in vain); watchmen that wait for the end of the poll as sources do (an event that comes while the poller answers a call that takes long
 // after all then waits for it); guests that look three or ten times as long, or that leave the poller's CPU at the first hand-over that slept;
-// poller threads that leave a CPU whenever a frame woke them there, or more often than every 2 ms (to move takes 50 us); guest threads that yield their CPU while they look;
+// poller threads that leave a CPU whenever a frame woke them there, or more often than every 0.5 ms (to move takes 50 us); guest threads that yield their CPU while they look;
 // frames held back, too, while a source's goroutine takes what comes; and sources that keep their place for a millisecond, or timers with a millisecond of slack, so that the
 // runtime's sysmon does not rest and wake to a look every 20 us (redis and nginx beside their clients on two CPUs answer no faster).
 //

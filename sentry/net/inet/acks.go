@@ -23,7 +23,7 @@ type acks struct {
 	stack.LinkWriter
 	mu sync.Mutex
 	// flows are the latest connections, by their hash. +checklocks:mu
-	flows [256]ackFlow
+	flows [1024]ackFlow
 	// +checklocks:mu
 	timer *time.Timer
 }

@@ -5,11 +5,11 @@ import (
 )
 
 // The host lays frames that come in a ring that it shares with the sentry (packet_mmap.rst), so that to look for one, which the poller does all the time,
-// and to take a small one costs no host call. Of a frame that is longer than its place the ring has the beginning, and the socket's queue all of it.
+// and to take one that the host has not joined of several costs no host call. Of a frame that is longer than its place the ring has the beginning, and the socket's queue all of it.
 const (
-	ringFrame = 512
+	ringFrame = 2048
 	ringBlock = 32 << 10
-	ringSize  = 256 << 10
+	ringSize  = 512 << 10
 )
 
 // MakeRing gives a packet socket its ring, before it is bound; where the host has none to give frames are received by calls.
