@@ -17,7 +17,6 @@ func init() {
 		host     = "changes the host"
 		uring    = "io_uring: a large surface for little; programs fall back"
 		modules  = "no kernel modules"
-		aio      = "Linux AIO; programs fall back to threads"
 		security = "no LSM is loaded"
 	)
 	register(
@@ -39,11 +38,6 @@ func init() {
 		absent(184, "tuxcall", gone),
 		absent(185, "security", gone),
 		absent(205, "set_thread_area", "for 32-bit code"),
-		absent(206, "io_setup", aio),
-		absent(207, "io_destroy", aio),
-		absent(208, "io_getevents", aio),
-		absent(209, "io_submit", aio),
-		absent(210, "io_cancel", aio),
 		absent(211, "get_thread_area", "for 32-bit code"),
 		absent(212, "lookup_dcookie", gone),
 		absent(214, "epoll_ctl_old", gone),
@@ -56,7 +50,6 @@ func init() {
 		refused(313, "finit_module", modules, unix.EPERM),
 		refused(320, "kexec_file_load", host, unix.EPERM),
 		refused(323, "userfaultfd", "as with vm.unprivileged_userfaultfd = 0", unix.EPERM),
-		absent(333, "io_pgetevents", aio),
 		absent(335, "uretprobe", "entered by the kernel's own trampolines only"),
 		absent(336, "uprobe", "entered by the kernel's own trampolines only"),
 		absent(425, "io_uring_setup", uring),

@@ -52,17 +52,10 @@ func single(t *kernel.Task, a kernel.Args, write bool, off int64) (uintptr, erro
 		return 0, unix.EBADF
 	}
 	seq, err := t.SingleIO(a[1].Pointer(), a[2].Int64())
-	switch {
-	case err != nil:
+	if err != nil {
 		return 0, err
-	case write && off >= 0:
-		return result(f.PWrite(t, seq, off, 0))
-	case write:
-		return sigpipe(t, f, seq, -1, 0)
-	case off >= 0:
-		return result(f.PRead(t, seq, off, 0))
 	}
-	return result(f.Read(t, seq, 0))
+	return move(t, f, seq, write, off, 0, false)
 }
 
 // write writes to the position, or to off if that is not negative, and raises SIGPIPE with EPIPE.
@@ -116,8 +109,34 @@ func vector(t *kernel.Task, a kernel.Args, write bool, off int64, rwf uint32) (u
 	if err != nil || seq.NumBytes() == 0 {
 		return 0, err
 	}
-	const hipri, dsync, sync, nowait, app, noappend, nosignal = 1, 2, 4, 8, 16, 32, 256
-	known := uint32(hipri | dsync | sync | nowait | app | noappend | nosignal)
+	flags, err := rwFlags(f, write, rwf)
+	if err != nil {
+		return 0, err
+	}
+	return move(t, f, seq, write, off, flags, rwf&rwfNoSignal != 0)
+}
+
+// move is a transfer from or to off, or if that is negative the position. quiet: without SIGPIPE.
+func move(t *kernel.Task, f *vfs.FileDescription, seq usermem.IOSequence, write bool, off int64, flags vfs.IOFlags, quiet bool) (uintptr, error) {
+	switch {
+	case write && off >= 0:
+		return result(f.PWrite(t, seq, off, flags))
+	case write && quiet:
+		return result(f.Write(t, seq, flags))
+	case write:
+		return sigpipe(t, f, seq, -1, flags)
+	case off >= 0:
+		return result(f.PRead(t, seq, off, flags))
+	}
+	return result(f.Read(t, seq, flags))
+}
+
+const rwfNoSignal = 256
+
+// rwFlags are the flags of a transfer for RWF_*: EOPNOTSUPP, EINVAL.
+func rwFlags(f *vfs.FileDescription, write bool, rwf uint32) (flags vfs.IOFlags, err error) {
+	const hipri, dsync, sync, nowait, app, noappend = 1, 2, 4, 8, 16, 32
+	known := uint32(hipri | dsync | sync | nowait | app | noappend | rwfNoSignal)
 	if !write && f.Inode().Mode()&unix.S_IFMT == unix.S_IFDIR {
 		known = hipri // it has no read_iter
 	}
@@ -127,7 +146,6 @@ func vector(t *kernel.Task, a kernel.Args, write bool, off int64, rwf uint32) (u
 	if rwf&(app|noappend) == app|noappend {
 		return 0, unix.EINVAL
 	}
-	var flags vfs.IOFlags
 	if rwf&nowait != 0 {
 		flags |= vfs.IONonblock
 	}
@@ -143,17 +161,7 @@ func vector(t *kernel.Task, a kernel.Args, write bool, off int64, rwf uint32) (u
 	if rwf&sync != 0 {
 		flags |= vfs.IODsync | vfs.IOSync
 	}
-	switch {
-	case write && off >= 0:
-		return result(f.PWrite(t, seq, off, flags))
-	case write && rwf&nosignal != 0:
-		return result(f.Write(t, seq, flags))
-	case write:
-		return sigpipe(t, f, seq, -1, flags)
-	case off >= 0:
-		return result(f.PRead(t, seq, off, flags))
-	}
-	return result(f.Read(t, seq, flags))
+	return flags, nil
 }
 
 func sysLseek(t *kernel.Task, a kernel.Args) (uintptr, error) {

@@ -391,20 +391,28 @@ func ioprioWhich(w int32) int32 {
 	return w - 1
 }
 
-func sysIoprioSet(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	prio := a[2].Int()
+// checkIOPrio is ioprio_check_cap: EPERM, EINVAL.
+func checkIOPrio(t *kernel.Task, prio int32) error {
 	switch class := prio >> linux.IOPRIO_CLASS_SHIFT; class {
 	case linux.IOPRIO_CLASS_RT:
 		if !t.Credentials().HasCap(linux.CAP_SYS_ADMIN) && !t.Credentials().HasCap(linux.CAP_SYS_NICE) {
-			return 0, unix.EPERM
+			return unix.EPERM
 		}
 	case linux.IOPRIO_CLASS_BE, linux.IOPRIO_CLASS_IDLE:
 	case linux.IOPRIO_CLASS_NONE:
 		if prio&linux.IOPRIO_PRIO_MASK != 0 {
-			return 0, unix.EINVAL
+			return unix.EINVAL
 		}
 	default:
-		return 0, unix.EINVAL
+		return unix.EINVAL
+	}
+	return nil
+}
+
+func sysIoprioSet(t *kernel.Task, a kernel.Args) (uintptr, error) {
+	prio := a[2].Int()
+	if err := checkIOPrio(t, prio); err != nil {
+		return 0, err
 	}
 	ts, err := whichTasks(t, ioprioWhich(a[0].Int()), a[1].Int())
 	if err != nil {

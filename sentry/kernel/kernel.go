@@ -83,6 +83,8 @@ type Kernel struct {
 	sigios    sigios
 	alarms    alarms
 	start     time.Time
+	// AIO are the requests that contexts of io_setup(2) were made for, AIOMax how many there may be: /proc/sys/fs/aio-nr and aio-max-nr.
+	AIO, AIOMax atomic.Uint64
 
 	// tasksMu guards the process tree; see doc.go.
 	tasksMu sync.RWMutex
@@ -105,6 +107,7 @@ func New(c Config) (*Kernel, error) {
 	k.rootCgroup = k.NewCgroup(c.Memory.Root())
 	k.strace.Store(c.Strace)
 	k.threadsMax.Store(ThreadsMax)
+	k.AIOMax.Store(0x10000)
 	k.keys = keys.NewStore()
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)

@@ -122,6 +122,19 @@ func (s *Shared) Translate(required, optional memmap.FileRange, _ hostarch.Acces
 	return ts, nil
 }
 
+// Pages are where the object's pages, all of which have memory now, lie in the file. They stay there while there is a reference. ENOMEM.
+func (s *Shared) Pages() (ps []uint64, err error) {
+	all := memmap.FileRange{End: s.size}
+	ts, err := s.Translate(all, all, hostarch.ReadWrite)
+	for _, t := range ts {
+		for off := uint64(0); off < t.Source.Length(); off += PageSize {
+			ps = append(ps, t.Offset+off)
+		}
+		s.f.DecRef(memmap.FileRange{Start: t.Offset, End: t.Offset + t.Source.Length()})
+	}
+	return ps, err
+}
+
 // PunchHole implements mm.PunchHoler: what lies there reads as zeroes again. The pages stay, since mappings of them are not told.
 func (s *Shared) PunchHole(off, length uint64) error {
 	s.mu.Lock()

@@ -121,6 +121,8 @@ type MemoryManager struct {
 	// auxv, arguments and the executable, for /proc. +checklocks:metaMu
 	metaMu sync.Mutex
 	meta   Metadata
+	// attached is released with the space. +checklocks:metaMu
+	attached Releaser
 
 	// membarrier registrations (sched/membarrier.c), for the kernel.
 	Membarrier atomic.Uint32
@@ -190,12 +192,28 @@ func (mm *MemoryManager) DecUsers() {
 		id.DecRef()
 	}
 	mm.metaMu.Lock()
-	exe := mm.meta.Exe
-	mm.meta.Exe = nil
+	exe, attached := mm.meta.Exe, mm.attached
+	mm.meta.Exe, mm.attached = nil, nil
 	mm.metaMu.Unlock()
+	if attached != nil {
+		attached.Release()
+	}
 	if exe != nil {
 		exe.DecRef()
 	}
+}
+
+// Releaser is what ends with an address space: the contexts of io_setup(2).
+type Releaser interface{ Release() }
+
+// Attached is what ends with the space: what it has, or what make returns (if that is not nil).
+func (mm *MemoryManager) Attached(make func() Releaser) Releaser {
+	mm.metaMu.Lock()
+	defer mm.metaMu.Unlock()
+	if mm.attached == nil && make != nil {
+		mm.attached = make()
+	}
+	return mm.attached
 }
 
 // Small reports whether so little memory is behind mm that freeing it may wait a moment.

@@ -280,8 +280,14 @@ func (y *sysctls) fs() {
 	y.fixed("fs/inode-nr", "4096\t0")
 	y.fixed("fs/inode-state", "4096\t0\t0\t0\t0\t0\t0")
 	y.fixed("fs/dentry-state", "4096\t2048\t45\t0\t0\t0")
-	y.fixed("fs/aio-nr", "0")
-	y.ints("fs/aio-max-nr", "65536", 0, math.MaxInt64)
+	y.computed("fs/aio-nr", 0o444, func(vfs.Context) string { return strconv.FormatUint(y.k.AIO.Load(), 10) + "\n" }, nil)
+	y.computed("fs/aio-max-nr", 0o644, func(vfs.Context) string { return strconv.FormatUint(y.k.AIOMax.Load(), 10) + "\n" }, func(_ vfs.Context, s string) error {
+		n, err := genfs.Uint(strings.TrimSpace(s), 0, 64)
+		if err == nil {
+			y.k.AIOMax.Store(n)
+		}
+		return err
+	})
 	y.kept("fs/pipe-max-size", "1048576", func(_, s string) (string, error) { // round_pipe_size
 		n, err := genfs.Uint(strings.TrimSpace(s), 0, 32)
 		if err != nil || n > 1<<31 {
