@@ -2,6 +2,7 @@ package oci
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/json"
@@ -28,8 +29,11 @@ const criConfig = `
   sandbox_image = "localhost/pause:latest"
   netns_mounts_under_state_dir = true
   disable_apparmor = true
+  restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".containerd]
-    default_runtime_name = "moat"
+    default_runtime_name = "%[2]s"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "%[1]s/cni"
@@ -51,7 +55,7 @@ func newCRI(t *testing.T) *containerd {
 	d := newContainerd(t, "k8s.io", func(dir string) string {
 		os.Mkdir(filepath.Join(dir, "cni"), 0o755)
 		os.WriteFile(filepath.Join(dir, "cni/10-test.conflist"), fmt.Appendf(nil, cniConfig, dir), 0o644)
-		return fmt.Sprintf(criConfig, dir)
+		return fmt.Sprintf(criConfig, dir, cmp.Or(os.Getenv("MOAT_CRITEST_RUNTIME"), "moat"))
 	})
 	d.importImage("localhost/pause:latest", "busybox", "tail", "-f", "/dev/null")
 	conf := fmt.Sprintf("runtime-endpoint: unix://%[1]s\nimage-endpoint: unix://%[1]s\ntimeout: 60\n", d.at("s"))
@@ -365,7 +369,7 @@ func imageConfig(name string) object {
 var critestKnown string
 
 // critest runs the Kubernetes project's tests of CRI runtimes, but those of images, which are containerd's affair; or only those that MOAT_CRITEST, a regular
-// expression, matches.
+// expression, matches. MOAT_CRITEST_RUNTIME=runc has them run on that one, to compare.
 func critest(t *testing.T, d *containerd) {
 	d.serveImages()
 	c := d.inside(criTool("critest"), "-runtime-endpoint", "unix://"+d.at("s"), "-image-endpoint", "unix://"+d.at("s"), "-ginkgo.junit-report", d.at("report.xml"), "-ginkgo.skip", "Image Manager", "-ginkgo.no-color",

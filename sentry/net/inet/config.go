@@ -2,6 +2,7 @@ package inet
 
 import (
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -38,13 +39,21 @@ func (s *Stack) SetMTU(id tcpip.NICID, mtu uint32) error {
 
 // SetName renames an interface.
 func (s *Stack) SetName(id tcpip.NICID, name string) error {
-	if name == "" || len(name) >= unix.IFNAMSIZ || name == "." || name == ".." {
+	if err := s.nameable(name); err != nil {
+		return err
+	}
+	return errno(s.tcpip().SetNICName(id, name))
+}
+
+// nameable is nil for a name that an interface can get.
+func (s *Stack) nameable(name string) error {
+	if name == "" || len(name) >= unix.IFNAMSIZ || name == "." || name == ".." || strings.ContainsAny(name, "/: \t\n\v\f\r") {
 		return unix.EINVAL
 	}
 	if _, taken := s.byName(name); taken {
 		return unix.EEXIST
 	}
-	return errno(s.tcpip().SetNICName(id, name))
+	return nil
 }
 
 // maxAddresses bounds the addresses of an interface, maxRoutes the routing table.

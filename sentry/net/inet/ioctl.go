@@ -30,6 +30,12 @@ func Ioctl(ctx vfs.Context, ns *kernel.NetNamespace, io usermem.IO, req uint32, 
 	if req == unix.SIOCGIFCONF {
 		return 0, s.ifconf(io, hostarch.Addr(arg))
 	}
+	if req == unix.SIOCBRADDBR || req == unix.SIOCBRDELBR {
+		if !ctx.Credentials().HasCapIn(linux.CAP_NET_ADMIN, ns.UserNamespace()) {
+			return 0, unix.EPERM
+		}
+		return 0, s.bridgeIoctl(io, req, hostarch.Addr(arg))
+	}
 	var r [ifreqSize]byte
 	if _, err := io.CopyIn(hostarch.Addr(arg), r[:]); err != nil {
 		return 0, unix.EFAULT

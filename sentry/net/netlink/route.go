@@ -35,6 +35,13 @@ func (r *request) route() error {
 		return r.getLink()
 	case unix.RTM_NEWLINK, unix.RTM_SETLINK:
 		return r.setLink()
+	case unix.RTM_DELLINK:
+		h, a := r.header(sizeIfinfo)
+		n, err := r.nic(int32(le.Uint32(h[4:])), str(a[unix.IFLA_IFNAME]))
+		if err != nil {
+			return err
+		}
+		return r.s.st.RemoveBridge(n)
 	case unix.RTM_GETADDR:
 		return r.getAddr()
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
@@ -136,10 +143,19 @@ func (r *request) setLink() error {
 	h, a := r.header(sizeIfinfo)
 	n, err := r.nic(int32(le.Uint32(h[4:])), str(a[unix.IFLA_IFNAME]))
 	if err != nil {
-		if r.typ == unix.RTM_NEWLINK && r.flags&unix.NLM_F_CREATE != 0 {
-			return unix.EOPNOTSUPP // there are no kinds of interfaces to make
+		if r.typ != unix.RTM_NEWLINK || r.flags&unix.NLM_F_CREATE == 0 {
+			return err
 		}
-		return err
+		if str(attrs(a[unix.IFLA_LINKINFO])[unix.IFLA_INFO_KIND]) != "bridge" {
+			return unix.EOPNOTSUPP // there are no other kinds of interfaces to make
+		}
+		if err := r.s.st.AddBridge(str(a[unix.IFLA_IFNAME])); err != nil {
+			return err
+		}
+		r.flags &^= unix.NLM_F_EXCL
+		if n, err = r.nic(0, str(a[unix.IFLA_IFNAME])); err != nil {
+			return err // somebody has removed it
+		}
 	}
 	if r.flags&unix.NLM_F_EXCL != 0 && r.typ == unix.RTM_NEWLINK {
 		return unix.EEXIST

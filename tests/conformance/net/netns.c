@@ -1,5 +1,6 @@
 // What belongs to a network namespace: the values below /proc/sys/net, who may write them, and what they do; and where connections over lo come from.
 #include "net.h"
+#include <linux/sockios.h>
 #include <net/if.h>
 
 static const char *const ttl = "/proc/sys/net/ipv4/ip_default_ttl";
@@ -60,6 +61,38 @@ static void from(int type, const char *to, const char *own) {
 	close(l), close(s);
 }
 
+// A bridge is made, named, and removed.
+static void bridges(int s) {
+	static const struct { int how; const char *name; } c[] = {{SIOCBRADDBR, "br0"}, {SIOCBRADDBR, "br0"}, {SIOCBRADDBR, ""}, {SIOCBRADDBR, "."}, {SIOCBRADDBR, "a/b"}, {SIOCBRADDBR, "a b"},
+		{SIOCBRADDBR, "a:b"}, {SIOCBRADDBR, "lo"}, {SIOCBRDELBR, "lo"}, {SIOCBRDELBR, "br1"}, {SIOCBRADDBR, "0123456789abcdefXYZ"}, {SIOCBRDELBR, "0123456789abcdef"}};
+	for (unsigned i = 0; i < sizeof c / sizeof *c; i++) {
+		char b[64] = {0};
+		strcpy(b, c[i].name);
+		VN(c[i].name, ioctl(s, c[i].how, b));
+	}
+	struct ifreq r = {.ifr_name = "br0"};
+	V(ioctl(s, SIOCGIFFLAGS, &r));
+	P("flags %x", r.ifr_flags);
+	V(ioctl(s, SIOCGIFMTU, &r));
+	P("MTU %d", r.ifr_mtu);
+	r.ifr_flags = IFF_UP;
+	V(ioctl(s, SIOCSIFFLAGS, &r));
+	V(ioctl(s, SIOCBRDELBR, "br0\0           "));
+	r.ifr_flags = 0;
+	V(ioctl(s, SIOCSIFFLAGS, &r));
+	V(ioctl(s, SIOCBRDELBR, "br0\0           "));
+	V(ioctl(s, SIOCBRADDBR, (char *)8));
+	V(ioctl(s, SIOCBRADDBR, "br2\0           "));
+	V(setuid(1000));
+	V(ioctl(s, SIOCBRADDBR, "br3\0           "));
+	V(ioctl(s, SIOCBRDELBR, "br2\0           "));
+}
+
+static void bridged(void) {
+	V(unshare(CLONE_NEWNET));
+	bridges(socket(AF_INET, SOCK_DGRAM, 0));
+}
+
 static void inner(void) {
 	V(unshare(CLONE_NEWNET));
 	show("inner", ttl);
@@ -94,6 +127,7 @@ int main(void) {
 	V(unshare(CLONE_NEWNET));
 	put(ttl, "88");
 	in_child(inner);
+	in_child(bridged);
 	show("outer", ttl);
 	show("outer", "/proc/sys/net/ipv4/ip_local_port_range");
 	show("outer", "/proc/sys/net/ipv4/ip_unprivileged_port_start");
