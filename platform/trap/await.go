@@ -13,7 +13,9 @@ import (
 // A hand-over by futex costs 6 us between two threads on one CPU and 35 to 50 us across CPUs, where the sleeper's CPU has to be woken; one where
 // the other side looks all the time costs 0.1 us, if it has a CPU to look from. So guest threads that call often are kept off the poller's CPU, as many as there
 // are: a thread there would wait for its answer from someone who waits for its CPU. Where polling does not pay because calls are too rare or the CPUs are busy, a guest
-// thread and the sentry's goroutine that serves it share a CPU. A guest thread that computes without calls is let go: which CPU it runs on is then the host's choice.
+// thread and the sentry's goroutine that serves it share a CPU. While the guests that run leave no CPU to look from, as two compilers on two CPUs, all do: the host
+// would wake each side of a hand-over wherever a CPU is idle for a moment. A guest thread that computes without calls is let go: which CPU it runs on is then the
+// host's choice.
 const (
 	// spinLooks is how often each side looks at the state before it sleeps, at about 15 ns a look (a PAUSE where this was measured).
 	spinLooks = 1500
@@ -33,6 +35,11 @@ const (
 	tryNew, proved = 8, 32
 	// A thread's score counts hand-overs that slept, less those that did not. At offAt it is kept off the poller's CPU, at pairAt it shares one.
 	offAt, pairAt = 4, 8
+	// With fullLoad sixteenths of the CPUs in use by guests, and restsAt of 256 hand-overs slept for, new pairs are made; they last for keep hand-overs after. A pair
+	// moves to a CPU that at moveAt hand-overs in a row had no other while its own had.
+	fullLoad, restsAt, keep, moveAt = 13, 64, 512, 8
+	// crowdLoad is fullLoad for what is called a crowd: some guest threads wait for a CPU all the time.
+	crowdLoad = 20
 	// crowdLooks is how long the poller may look in vain for each event, some 5 us, while there are more guest threads than CPUs that could use its own: two switches on
 	// one CPU, which the look saves, take as long.
 	crowdLooks = 256
@@ -65,13 +72,28 @@ type pair struct {
 	score int32
 	count int   // hand-overs on one CPU; if none is, those that find the score at 0
 	brief int32 // short runs in a row, up to offAt
+	// full: the pair was made because there was no CPU to look from. uneven counts hand-overs that found a better CPU.
+	full   bool
+	uneven int
 }
 
 // paired reports whether the two sides share a CPU.
 func (t *thread) paired() bool { return t.pair.cpu >= 0 }
 
 // crowded reports whether guest threads could use the poller's CPU.
-func (b *board) crowded() bool { return b.load.Load() > ncpu*20 }
+func (b *board) crowded() bool { return b.load.Load() > ncpu*crowdLoad*16 }
+
+// full reports whether the guest threads that run leave no CPU.
+func (b *board) full() bool { return b.load.Load() > ncpu*fullLoad*16 }
+
+// noteSleep counts a hand-over without a pair while the CPUs are full. One that is lost to another thread's at the same time is no loss.
+func (b *board) noteSleep(slept bool) {
+	r := b.sleeps.Load()
+	if slept {
+		r += 256
+	}
+	b.sleeps.Store(r - r/32)
+}
 
 // spins says how long the sides of t may look for each other now: while there is a CPU for that besides those of the guest threads that run, or they call so often
 // that it pays all the same.
@@ -79,6 +101,16 @@ func (t *thread) spins() int {
 	b := t.board
 	if ncpu == 1 {
 		return 0
+	}
+	if t.pair.full {
+		if b.full() {
+			t.balance()
+			return 0
+		}
+		if t.pair.count++; t.pair.count < keep {
+			return 0
+		}
+		t.part()
 	}
 	if b.crowded() {
 		if n := b.hold.Load(); n > 0 {
@@ -92,6 +124,11 @@ func (t *thread) spins() int {
 	}
 	if t.paired() {
 		return 0
+	}
+	if b.full() && b.sleeps.Load() > 32*restsAt {
+		if t.pair.full = t.join(); t.pair.full {
+			return 0
+		}
 	}
 	return spinLooks
 }
@@ -171,7 +208,11 @@ func (t *thread) note(slept, polled bool, ran time.Duration) {
 	} else if p.brief < offAt {
 		p.brief++
 	}
+	if !t.paired() && t.board.full() {
+		t.board.noteSleep(slept)
+	}
 	switch {
+	case p.full:
 	case t.paired():
 		if p.count++; p.count >= retry && !t.board.crowded() {
 			t.part()
@@ -213,19 +254,45 @@ func (t *thread) keepOff(cpu int) {
 	}
 }
 
-// join puts both sides on the CPU that has the fewest pairs.
-func (t *thread) join() {
-	best := -1
-	for i := range t.board.pairs {
-		if stub.CPUs.IsSet(i) && (best < 0 || t.board.pairs[i].Load() < t.board.pairs[best].Load()) {
+// join puts both sides on the CPU where the fewest guest threads of pairs run.
+func (t *thread) join() bool {
+	b, best := t.board, -1
+	for i := range b.active {
+		if stub.CPUs.IsSet(i) && (best < 0 || b.active[i].Load() < b.active[best].Load()) {
 			best = i
 		}
 	}
-	if t.keepOff(-1); best < 0 || !stub.Pin(t.tid, best) {
+	return best >= 0 && t.joinOn(best)
+}
+
+// joinOn puts both sides on cpu.
+func (t *thread) joinOn(cpu int) bool {
+	if t.keepOff(-1); !stub.Pin(t.tid, cpu) {
+		return false
+	}
+	t.board.pairs[cpu].Add(1)
+	t.pair.cpu, t.pair.count, t.pair.uneven = cpu, 0, 0
+	return true
+}
+
+// balance moves a pair whose CPU has others to one that has none.
+func (t *thread) balance() {
+	p, b := &t.pair, t.board
+	p.count = 0
+	if b.active[p.cpu].Load() == 0 {
+		p.uneven = 0
 		return
 	}
-	t.board.pairs[best].Add(1)
-	t.pair.cpu, t.pair.count = best, 0
+	for i := range b.active {
+		if stub.CPUs.IsSet(i) && b.active[i].Load() == 0 {
+			if p.uneven++; p.uneven >= moveAt {
+				t.part()
+				p.full = t.joinOn(i)
+			}
+			return
+		}
+	}
+	p.uneven = 0
 }
 
 // stay keeps the OS thread that is about to wait, or goes on, on cpu, or on any if that is -1. Goroutines share OS threads: another one may have put it
@@ -258,5 +325,5 @@ func (t *thread) part() {
 	}
 	stub.Pin(t.tid, -1)
 	t.board.pairs[t.pair.cpu].Add(-1)
-	t.pair.cpu = -1
+	t.pair.cpu, t.pair.full = -1, false
 }

@@ -30,7 +30,7 @@ type board struct {
 	poller atomic.Bool
 	// running counts guest threads in Run.
 	running atomic.Int32
-	// load is the mean of running over the last events, times 16.
+	// load is the mean of running over the last events, times 256.
 	load atomic.Int32
 	// busy is the last thread's verdict on polling, where new ones start: above 0 it did not pay, and how many have started since.
 	busy atomic.Int32
@@ -48,6 +48,10 @@ type board struct {
 	offs atomic.Int32
 	// pairs counts the pairs on each CPU.
 	pairs [stub.NumBells]atomic.Int32
+	// active counts the guest threads of pairs in Run, on each CPU.
+	active [stub.NumBells]atomic.Int32
+	// sleeps is 32 times the part of 256 hand-overs, of threads without a pair while the CPUs are full, that slept of late.
+	sleeps atomic.Int32
 	// rests: the janitor must be told when guest code runs.
 	rests  atomic.Bool
 	work   chan struct{}
@@ -178,7 +182,7 @@ func (b *board) enter() {
 
 func (b *board) leave() {
 	n := b.running.Add(-1)
-	if d := n + 1 - b.load.Load()/16; d != 0 {
+	if d := 16*(n+1) - b.load.Load()/16; d != 0 {
 		b.load.Add(d)
 	}
 	if n == ncpu {

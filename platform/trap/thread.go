@@ -178,6 +178,10 @@ func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 		t.runs++
 		t.n.runs++
 		t.board.enter()
+		on := t.pair.cpu
+		if on >= 0 {
+			t.board.active[on].Add(1)
+		}
 		if t.pending.Load() {
 			t.signal() // a signal before may have found the thread behind its call, where it is not passed on
 		}
@@ -186,6 +190,9 @@ func (t *thread) run(regs *platform.Regs) (platform.Event, error) {
 			t.n.slept++
 		}
 		t.board.leave()
+		if on >= 0 {
+			t.board.active[on].Add(-1)
+		}
 		if t.asked.Load() != 0 {
 			t.asked.Store(0)
 		}
