@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"sync"
@@ -25,6 +26,7 @@ type File struct {
 	fd    int
 	size  uint64
 	base  uintptr
+	ram   uint64 // the host's
 	limit atomic.Int64
 	used  atomic.Int64
 	peak  atomic.Int64
@@ -86,15 +88,14 @@ func New(fd int, limit uint64) (*File, error) {
 			return nil, err
 		}
 	}
-	if limit == 0 {
-		var si unix.Sysinfo_t
-		if err := unix.Sysinfo(&si); err != nil {
-			return nil, err
-		}
-		limit = uint64(si.Totalram) * uint64(si.Unit)
+	var si unix.Sysinfo_t
+	if err := unix.Sysinfo(&si); err != nil {
+		return nil, err
 	}
+	ram := uint64(si.Totalram) * uint64(si.Unit)
+	limit = cmp.Or(limit, ram)
 	// Offset 0 is never handed out, so that callers may let it mean none.
-	f := &File{fd: fd, next: 1, kick: make(chan struct{}, 1), urgent: make(chan struct{}, 1), stop: make(chan struct{}), inHoles: map[int32]struct{}{}}
+	f := &File{fd: fd, ram: ram, next: 1, kick: make(chan struct{}, 1), urgent: make(chan struct{}, 1), stop: make(chan struct{}), inHoles: map[int32]struct{}{}}
 	f.limit.Store(int64(limit &^ (PageSize - 1)))
 	f.ratio.Store(50)
 	f.tab.Store(&[]*block{})
@@ -133,6 +134,9 @@ func (f *File) FD() int { return f.fd }
 
 // Limit is the largest number of bytes that may be in use.
 func (f *File) Limit() uint64 { return uint64(f.limit.Load()) }
+
+// Machine is the host's RAM in bytes, or the limit if that is more: what Linux would compare with that does not know of a container's limit.
+func (f *File) Machine() uint64 { return max(f.ram, f.Limit()) }
 
 // SetLimit changes the limit. What is in use beyond it stays.
 func (f *File) SetLimit(n uint64) { f.limit.Store(int64(n &^ (PageSize - 1))) }
@@ -193,7 +197,7 @@ func (f *File) CommitLimit() uint64 { return f.Limit() / 100 * uint64(f.ratio.Lo
 func (f *File) Charge(n uint64) error {
 	switch f.overcommit.Load() {
 	case 0:
-		if n > f.Limit() {
+		if n > f.Machine() {
 			return unix.ENOMEM
 		}
 	case 2:

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // TestIdleMemory: what a container that sleeps takes of the host in all its processes beside its program's text, which is what the host's page cache happens to
@@ -41,4 +43,15 @@ func TestIdleMemory(t *testing.T) {
 		}
 		return total > 0 && total < 9<<10
 	})
+}
+
+// TestPromised: more memory than the limit may be asked for, as on Linux, where a container's limit is about what is used; who uses it loses a process.
+func TestPromised(t *testing.T) {
+	r := newRuntime(t)
+	r.spec.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20))}}
+	r.sh("busybox dd if=/dev/zero of=/dev/null bs=200M count=0 2>/dev/null; echo $?; busybox dd if=/dev/zero of=/dev/null bs=200M count=1 2>/dev/null; echo $?")
+	r.write()
+	if out := r.ok("run", "-b", r.bundle, "a"); out != "0\n137\n" {
+		t.Errorf("%q", out)
+	}
 }

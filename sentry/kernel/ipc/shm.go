@@ -55,7 +55,7 @@ func (r *Segments) Get(a Actor, key int32, size uint64, flags uint32) (int32, er
 		if size == 0 || size > linux.SHMMAX {
 			return nil, unix.EINVAL
 		}
-		if size > r.mem.Limit() {
+		if size > r.mem.Machine() {
 			return nil, unix.ENOMEM
 		}
 		name := "/SYSV" + hex8(uint32(p.Key))
