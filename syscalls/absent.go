@@ -17,7 +17,7 @@ func init() {
 		host     = "changes the host"
 		uring    = "io_uring: a large surface for little; programs fall back"
 		modules  = "no kernel modules"
-		security = "no LSM is loaded"
+		security = "as without CONFIG_SECURITY: no security module keeps or tells anything"
 	)
 	register(
 		absent(134, "uselib", gone),
@@ -62,8 +62,8 @@ func init() {
 		absent(459, "lsm_get_self_attr", security),
 		absent(460, "lsm_set_self_attr", security),
 		absent(461, "lsm_list_modules", security),
-		absent(470, "listns", "namespaces are listed in /proc"),
-		absent(471, "rseq_slice_yield", "goes with rseq"),
+		absent(470, "listns", "new in Linux 6.19; namespaces are listed in /proc"),
+		absent(471, "rseq_slice_yield", "new in Linux 7.0; goes with rseq, which is absent"),
 		full(153, "vhangup", "", sysVhangup),
 	)
 }

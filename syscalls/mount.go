@@ -10,15 +10,13 @@ import (
 )
 
 func init() {
+	const noFlags = "new in Linux 6.17, and no file has inode flags (chattr(1)): programs fall back to ioctl(2), which says so (ENOTTY)"
 	register(
 		full(165, "mount", "path path str hex ptr", sysMount),
 		full(166, "umount2", "path hex", sysUmount),
 		full(155, "pivot_root", "path path", sysPivotRoot),
-		absent(457, "statmount", "too new to be needed; /proc/PID/mountinfo tells"),
-		absent(458, "listmount", "too new to be needed; /proc/PID/mountinfo tells"),
-		absent(467, "open_tree_attr", "too new to be needed"),
-		absent(468, "file_getattr", "too new to be needed"),
-		absent(469, "file_setattr", "too new to be needed"),
+		absent(468, "file_getattr", noFlags),
+		absent(469, "file_setattr", noFlags),
 		absent(139, "sysfs", "obsolete; /proc/filesystems tells"),
 		partial(179, "quotactl", "hex path int ptr", "no file system is mounted from a block device: ENOTBLK, ENODEV", sysQuotactl),
 		partial(443, "quotactl_fd", "fd hex int ptr", "no file system has quotas: ENOSYS, as for those without on Linux", func(t *kernel.Task, a kernel.Args) (uintptr, error) {

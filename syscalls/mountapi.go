@@ -9,7 +9,22 @@ import (
 
 func init() {
 	register(
-		full(428, "open_tree", "dirfd path hex", sysOpenTree),
+		full(428, "open_tree", "dirfd path hex", func(t *kernel.Task, a kernel.Args) (uintptr, error) { return sysOpenTree(t, a, nil) }),
+		partial(467, "open_tree_attr", "dirfd path hex ptr size", "no MOUNT_ATTR_IDMAP: EINVAL, as file systems without FS_ALLOW_IDMAP", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
+			if a[3] == 0 && a[4] != 0 {
+				return 0, unix.EINVAL
+			}
+			return sysOpenTree(t, a, func(p vfs.Path) error {
+				if a[3] == 0 {
+					return nil
+				}
+				m, err := mountAttr(t, a[3], a[4])
+				if err != nil || m == nil {
+					return err
+				}
+				return vfs.SetMountAttr(t, p, *m, a[2].Uint()&unix.AT_RECURSIVE != 0)
+			})
+		}),
 		partial(429, "move_mount", "dirfd path dirfd path hex", "no MOVE_MOUNT_BENEATH and MOVE_MOUNT_SET_GROUP: EINVAL, as before they came", sysMoveMount),
 		full(430, "fsopen", "str hex", sysFsopen),
 		partial(431, "fsconfig", "fd uint str ptr int", "parameters are flags and strings: no file system takes others (EOPNOTSUPP, EINVAL)", sysFsconfig),
@@ -29,7 +44,8 @@ func newFD(t *kernel.Task, f *vfs.FileDescription, err error, cloexec bool) (uin
 	return uintptr(fd), err
 }
 
-func sysOpenTree(t *kernel.Task, a kernel.Args) (uintptr, error) {
+// sysOpenTree is open_tree(2), and open_tree_attr(2) if set is not nil.
+func sysOpenTree(t *kernel.Task, a kernel.Args, set func(p vfs.Path) error) (uintptr, error) {
 	flags := a[2].Uint()
 	switch {
 	case flags&^(statFlags|unix.AT_RECURSIVE|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC) != 0,
@@ -47,6 +63,11 @@ func sysOpenTree(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			f, err = vfs.OpenTree(t, p, flags&unix.AT_RECURSIVE != 0)
 		} else {
 			f, err = vfs.OpenPath(t, p, unix.O_PATH)
+		}
+		if err == nil && set != nil {
+			if err = set(f.Path()); err != nil {
+				f.DecRef()
+			}
 		}
 		fd, err = newFD(t, f, err, flags&unix.OPEN_TREE_CLOEXEC != 0)
 		return err
@@ -181,16 +202,31 @@ func sysFsconfig(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	})
 }
 
+// mountAttrBits are MOUNT_ATTR_* but those of access times, and their ST_*.
+var mountAttrBits = [...]struct{ attr, st uint32 }{{unix.MOUNT_ATTR_RDONLY, unix.ST_RDONLY}, {unix.MOUNT_ATTR_NOSUID, unix.ST_NOSUID}, {unix.MOUNT_ATTR_NODEV, unix.ST_NODEV},
+	{unix.MOUNT_ATTR_NOEXEC, unix.ST_NOEXEC}, {unix.MOUNT_ATTR_NODIRATIME, unix.ST_NODIRATIME}, {unix.MOUNT_ATTR_NOSYMFOLLOW, 0x2000}}
+
 // attrFlags turns MOUNT_ATTR_* but those of access times into ST_*.
-func attrFlags(attr uint64) uint32 {
-	f := uint32(attr) & (unix.ST_RDONLY | unix.ST_NOSUID | unix.ST_NODEV | unix.ST_NOEXEC)
-	if attr&unix.MOUNT_ATTR_NODIRATIME != 0 {
-		f |= unix.ST_NODIRATIME
-	}
-	if attr&unix.MOUNT_ATTR_NOSYMFOLLOW != 0 {
-		f |= 0x2000 // ST_NOSYMFOLLOW
+func attrFlags(attr uint64) (f uint32) {
+	for _, b := range mountAttrBits {
+		if attr&uint64(b.attr) != 0 {
+			f |= b.st
+		}
 	}
 	return f
+}
+
+// mountAttrs turns ST_* into MOUNT_ATTR_*.
+func mountAttrs(flags uint32) (attr uint64) {
+	for _, b := range append(mountAttrBits[:], struct{ attr, st uint32 }{unix.MOUNT_ATTR_NOATIME, unix.ST_NOATIME}) {
+		if flags&b.st != 0 {
+			attr |= uint64(b.attr)
+		}
+	}
+	if flags&(unix.ST_NOATIME|unix.ST_RELATIME) == 0 {
+		attr |= unix.MOUNT_ATTR_STRICTATIME
+	}
+	return attr
 }
 
 const attrKnown = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR__ATIME |
@@ -232,46 +268,56 @@ func sysFsmount(t *kernel.Task, a kernel.Args) (uintptr, error) {
 }
 
 func sysMountSetattr(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	const propagation = unix.MS_UNBINDABLE | unix.MS_PRIVATE | unix.MS_SLAVE | unix.MS_SHARED
 	flags := a[2].Uint()
+	if flags&^(statFlags|unix.AT_RECURSIVE) != 0 {
+		return 0, unix.EINVAL
+	}
+	m, err := mountAttr(t, a[3], a[4])
+	if err != nil || m == nil {
+		return 0, err
+	}
+	return withPath(t, a[0], a[1], follow(flags), func(p vfs.Path) error { return vfs.SetMountAttr(t, p, *m, flags&unix.AT_RECURSIVE != 0) })
+}
+
+// mountAttr is the struct mount_attr at addr; nil if it changes nothing: E2BIG, EINVAL, EPERM, EFAULT.
+func mountAttr(t *kernel.Task, addr, size kernel.Arg) (*vfs.MountAttr, error) {
+	const propagation = unix.MS_UNBINDABLE | unix.MS_PRIVATE | unix.MS_SLAVE | unix.MS_SHARED
 	switch {
-	case flags&^(statFlags|unix.AT_RECURSIVE) != 0:
-		return 0, unix.EINVAL
-	case a[4].Uint64() > hostarch.PageSize:
-		return 0, unix.E2BIG
-	case a[4].Uint64() < 32:
-		return 0, unix.EINVAL
+	case size.Uint64() > hostarch.PageSize:
+		return nil, unix.E2BIG
+	case size.Uint64() < 32:
+		return nil, unix.EINVAL
 	}
 	if err := vfs.MayMount(t); err != nil {
-		return 0, err
+		return nil, err
 	}
-	b, err := copyInSized(t, a[3], a[4], 32)
+	b, err := copyInSized(t, addr, size, 32)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	le := hostarch.ByteOrder
 	set, clear, prop := le.Uint64(b), le.Uint64(b[8:]), le.Uint64(b[16:])
 	if set|clear|prop == 0 {
-		return 0, nil
+		return nil, nil
 	}
 	m := vfs.MountAttr{Set: attrFlags(set), Clear: attrFlags(clear), Propagation: prop}
 	switch clear & unix.MOUNT_ATTR__ATIME {
 	case unix.MOUNT_ATTR__ATIME:
 		atime, err := atimeFlags(set)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		m.Set |= atime
 		m.Clear |= unix.ST_NOATIME | unix.ST_RELATIME
 	case 0:
 		if set&unix.MOUNT_ATTR__ATIME != 0 {
-			return 0, unix.EINVAL
+			return nil, unix.EINVAL
 		}
 	default:
-		return 0, unix.EINVAL
+		return nil, unix.EINVAL
 	}
 	if prop&^propagation != 0 || prop&(prop-1) != 0 || (set|clear)&^attrKnown != 0 {
-		return 0, unix.EINVAL
+		return nil, unix.EINVAL
 	}
-	return withPath(t, a[0], a[1], follow(flags), func(p vfs.Path) error { return vfs.SetMountAttr(t, p, m, flags&unix.AT_RECURSIVE != 0) })
+	return &m, nil
 }

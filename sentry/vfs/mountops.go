@@ -597,6 +597,7 @@ type MountInfo struct {
 	SuperReadOnly  bool
 	Shared, Master uint64 // peer group IDs, 0 for none
 	Unbindable     bool
+	FS             FileSystem // without a reference
 }
 
 // FlagString is flags as in the options column: "rw,nosuid,relatime".
@@ -623,6 +624,25 @@ func (mi *MountInfo) FlagString() string {
 func (ns *MountNamespace) Mounts(root Path) []MountInfo {
 	mountMu.RLock()
 	defer mountMu.RUnlock()
+	return ns.mountsLocked(root)
+}
+
+// MountsBelow lists the mounts that are reachable from the one with the unique number id, without it. It must be reachable from root, unless all is set: ENOENT, EPERM.
+func (ns *MountNamespace) MountsBelow(root Path, id uint64, all bool) ([]MountInfo, error) {
+	mountMu.RLock()
+	defer mountMu.RUnlock()
+	i := slices.IndexFunc(ns.mounts, func(m *Mount) bool { return m.UniqueID() == id })
+	if i < 0 {
+		return nil, unix.ENOENT
+	}
+	m := ns.mounts[i]
+	if _, ok := GetPath(root, Path{m, m.root}); !ok && !all {
+		return nil, unix.EPERM
+	}
+	return slices.DeleteFunc(ns.mountsLocked(Path{m, m.root}), func(x MountInfo) bool { return x.ID == m.id }), nil
+}
+
+func (ns *MountNamespace) mountsLocked(root Path) []MountInfo {
 	var out []MountInfo
 	for _, m := range ns.mounts {
 		point, ok := GetPath(root, Path{m, m.root})
@@ -631,7 +651,7 @@ func (ns *MountNamespace) Mounts(root Path) []MountInfo {
 		}
 		mi := MountInfo{ID: m.id, ParentID: m.id, Dev: m.sb.fs.Dev(), Root: mountRoot(m), Point: point, Flags: m.flags.Load(),
 			Type: m.sb.fs.Type(), Source: m.source, Options: m.sb.fs.MountOptions(), Unbindable: m.unbind,
-			SuperReadOnly: m.sb.ro.Load()}
+			SuperReadOnly: m.sb.ro.Load(), FS: m.sb.fs}
 		if p := m.place.Load(); p != nil {
 			mi.ParentID = p.parent.id
 		}
