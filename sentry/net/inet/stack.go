@@ -152,6 +152,7 @@ func (s *Stack) build() {
 			ipv6.NewProtocolWithOptions(ipv6.Options{DADConfigs: stack.DADConfigurations{DupAddrDetectTransmits: 0}}), arp.NewProtocol},
 		TransportProtocols:       []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 		HandleLocal:              true,
+		Clock:                    clock{tcpip.NewStdClock()},
 		RawFactory:               raw.EndpointFactory{},
 		AllowPacketEndpointWrite: true,
 	})
