@@ -38,6 +38,8 @@ const (
 	// With fullLoad sixteenths of the CPUs in use by guests, and restsAt of 256 hand-overs slept for, new pairs are made; they last for keep hand-overs after. A pair
 	// moves to a CPU that at moveAt hand-overs in a row had no other while its own had.
 	fullLoad, restsAt, keep, moveAt = 13, 64, 512, 8
+	// A thread of whose 256 calls more than talkAt may wake other tasks gets no such pair.
+	talkAt = 48
 	// crowdLoad is fullLoad for what is called a crowd: some guest threads wait for a CPU all the time.
 	crowdLoad = 20
 	// crowdLooks is how long the poller may look in vain for each event, some 5 us, while there are more guest threads than CPUs that could use its own: two switches on
@@ -75,6 +77,8 @@ type pair struct {
 	// full: the pair was made because there was no CPU to look from. uneven counts hand-overs that found a better CPU.
 	full   bool
 	uneven int
+	// talk is how many of 256 calls, of late, could wake other tasks.
+	talk int32
 }
 
 // paired reports whether the two sides share a CPU.
@@ -103,11 +107,12 @@ func (t *thread) spins() int {
 		return 0
 	}
 	if t.pair.full {
-		if b.full() {
+		switch t.pair.count++; {
+		case t.talks():
+		case b.full():
 			t.balance()
 			return 0
-		}
-		if t.pair.count++; t.pair.count < keep {
+		case t.pair.count < keep:
 			return 0
 		}
 		t.part()
@@ -125,7 +130,7 @@ func (t *thread) spins() int {
 	if t.paired() {
 		return 0
 	}
-	if b.full() && b.sleeps.Load() > 32*restsAt {
+	if b.full() && !t.talks() && b.sleeps.Load() > 32*restsAt {
 		if t.pair.full = t.join(); t.pair.full {
 			return 0
 		}
@@ -208,7 +213,7 @@ func (t *thread) note(slept, polled bool, ran time.Duration) {
 	} else if p.brief < offAt {
 		p.brief++
 	}
-	if !t.paired() && t.board.full() {
+	if !t.paired() && t.board.full() && !t.talks() {
 		t.board.noteSleep(slept)
 	}
 	switch {
@@ -253,6 +258,9 @@ func (t *thread) keepOff(cpu int) {
 		}
 	}
 }
+
+// talks reports whether t wakes other tasks so often that it may well be they who wake it: the goroutine that answers it then runs where theirs did.
+func (t *thread) talks() bool { return t.pair.talk > talkAt }
 
 // join puts both sides on the CPU where the fewest guest threads of pairs run.
 func (t *thread) join() bool {

@@ -244,6 +244,9 @@ func (t *thread) entered(nr uint64) {
 		k = kinds[nr]
 	}
 	t.wakes = k == waking
+	if t.pair.talk -= t.pair.talk / 16; t.wakes && nr != unix.SYS_CLOSE {
+		t.pair.talk += 16
+	}
 	if k == plain {
 		t.long()
 	}
