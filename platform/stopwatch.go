@@ -139,4 +139,11 @@ func ticks() int64 {
 func rdtsc() int64
 
 // InvariantTSC reports whether the time-stamp counter runs at one rate in all power states (CPUID.80000007H:EDX[8]).
-func InvariantTSC() bool
+func InvariantTSC() bool {
+	most, _, _, _ := CPUID(0x80000000, 0)
+	_, _, _, d := CPUID(0x80000007, 0)
+	return most >= 0x80000007 && d>>8&1 != 0
+}
+
+// CPUID is what the processor tells of itself: registers EAX to EDX for a leaf and, in ECX, a sub-leaf.
+func CPUID(leaf, sub uint32) (a, b, c, d uint32)

@@ -8,17 +8,13 @@ TEXT ·rdtsc(SB), NOSPLIT, $0-8
 	MOVQ AX, ret+0(FP)
 	RET
 
-// func InvariantTSC() bool
-TEXT ·InvariantTSC(SB), NOSPLIT, $0-1
-	MOVB $0, ret+0(FP)
-	MOVL $0x80000000, AX
+// func CPUID(leaf, sub uint32) (a, b, c, d uint32)
+TEXT ·CPUID(SB), NOSPLIT, $0-24
+	MOVL leaf+0(FP), AX
+	MOVL sub+4(FP), CX
 	CPUID
-	CMPL AX, $0x80000007
-	JB   done
-	MOVL $0x80000007, AX
-	CPUID
-	SHRL $8, DX
-	ANDL $1, DX
-	MOVB DX, ret+0(FP)
-done:
+	MOVL AX, a+8(FP)
+	MOVL BX, b+12(FP)
+	MOVL CX, c+16(FP)
+	MOVL DX, d+20(FP)
 	RET

@@ -12,6 +12,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
 
+	"moat/platform"
 	"moat/sentry/fs/genfs"
 	"moat/sentry/kernel"
 	"moat/sentry/vfs"
@@ -113,10 +114,38 @@ func addCPUs(t *genfs.Tree, n int) {
 		} {
 			t.AddText(cpu+"topology/"+f.name, f.text)
 		}
+		addCaches(t, cpu+"cache/", i, n)
 		t.AddLink(cpu+"node0", "../../node/node0")
 		t.AddLink(cpu+"subsystem", "../../../../bus/cpu")
 	}
 	t.Add("bus/cpu", nil)
+}
+
+// addCaches shows the processor's caches as those of CPU i of n (CPUID leaf 4, AMD's 0x8000001d): what no other core has is its own, the third level all have.
+func addCaches(t *genfs.Tree, dir string, i, n int) {
+	leaf := uint32(4)
+	if most, _, _, _ := platform.CPUID(0x80000000, 0); most >= 0x8000001d {
+		if a, _, _, _ := platform.CPUID(0x8000001d, 0); a != 0 {
+			leaf = 0x8000001d
+		}
+	}
+	for x := range uint32(8) {
+		a, b, c, _ := platform.CPUID(leaf, x)
+		kind, level := a&31, a>>5&7
+		if kind < 1 || kind > 3 {
+			break
+		}
+		line, parts, ways, sets := b&0xfff+1, b>>12&0x3ff+1, b>>22+1, c+1
+		id, lo, hi := i, i, i+1
+		if level >= 3 {
+			id, lo, hi = 0, 0, n
+		}
+		for name, v := range map[string]any{"level": level, "type": [...]string{1: "Data", 2: "Instruction", 3: "Unified"}[kind], "coherency_line_size": line,
+			"physical_line_partition": parts, "ways_of_associativity": ways, "number_of_sets": sets, "id": id,
+			"size": fmt.Sprintf("%dK", uint64(line)*uint64(parts)*uint64(ways)*uint64(sets)>>10), "shared_cpu_map": mask(n, lo, hi), "shared_cpu_list": list(lo, hi)} {
+			t.AddText(fmt.Sprintf("%sindex%d/%s", dir, x, name), strings.TrimSpace(fmt.Sprint(v))+"\n")
+		}
+	}
 }
 
 // addNet shows one interface.
