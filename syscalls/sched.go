@@ -51,8 +51,8 @@ func sameOwner(t, o *kernel.Task) bool {
 	return c.EUID == oc.EUID || c.EUID == oc.RUID || c.HasCapIn(linux.CAP_SYS_NICE, oc.UserNS)
 }
 
-// whichTasks are the tasks that getpriority's and ioprio_get's which and who name: ESRCH if none.
-func whichTasks(t *kernel.Task, which, who int32) ([]*kernel.Task, error) {
+// whichTasks are the tasks that getpriority's and ioprio_get's which and who name: ESRCH if none. User 0 is the caller's own, or root.
+func whichTasks(t *kernel.Task, which, who int32, root bool) ([]*kernel.Task, error) {
 	k := t.Kernel()
 	var ts []*kernel.Task
 	switch which {
@@ -69,7 +69,7 @@ func whichTasks(t *kernel.Task, which, who int32) ([]*kernel.Task, error) {
 		}
 	case linux.PRIO_USER:
 		uid := t.Credentials().RUID
-		if who != 0 {
+		if who != 0 || root {
 			uid = t.UserNamespace().MapToKUID(uint32(who))
 		}
 		for _, tg := range k.ThreadGroups() {
@@ -89,7 +89,7 @@ func whichTasks(t *kernel.Task, which, who int32) ([]*kernel.Task, error) {
 }
 
 func sysGetpriority(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	ts, err := whichTasks(t, a[0].Int(), a[1].Int())
+	ts, err := whichTasks(t, a[0].Int(), a[1].Int(), false)
 	if err != nil {
 		return 0, err
 	}
@@ -102,7 +102,7 @@ func sysGetpriority(t *kernel.Task, a kernel.Args) (uintptr, error) {
 
 func sysSetpriority(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	nice := max(-20, min(19, a[2].Int()))
-	ts, err := whichTasks(t, a[0].Int(), a[1].Int())
+	ts, err := whichTasks(t, a[0].Int(), a[1].Int(), false)
 	if err != nil {
 		return 0, err
 	}
@@ -414,7 +414,7 @@ func sysIoprioSet(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	if err := checkIOPrio(t, prio); err != nil {
 		return 0, err
 	}
-	ts, err := whichTasks(t, ioprioWhich(a[0].Int()), a[1].Int())
+	ts, err := whichTasks(t, ioprioWhich(a[0].Int()), a[1].Int(), true)
 	if err != nil {
 		return 0, err
 	}
@@ -428,7 +428,7 @@ func sysIoprioSet(t *kernel.Task, a kernel.Args) (uintptr, error) {
 }
 
 func sysIoprioGet(t *kernel.Task, a kernel.Args) (uintptr, error) {
-	ts, err := whichTasks(t, ioprioWhich(a[0].Int()), a[1].Int())
+	ts, err := whichTasks(t, ioprioWhich(a[0].Int()), a[1].Int(), false)
 	if err != nil {
 		return 0, err
 	}

@@ -179,9 +179,12 @@ func (t *FDTable) Close(ctx Context, fd int32) error {
 	return nil
 }
 
-// dropped finishes a close outside mu: record locks of this table on the file go (fcntl(2)), then the reference.
+// dropped finishes a close outside mu: record locks of this table on the file go (fcntl(2)), then what else a file drops at each close, then the reference.
 func (t *FDTable) dropped(ctx Context, f *FileDescription) {
 	f.flush(t)
+	if x, ok := f.impl.(interface{ Flush(Context) }); ok {
+		x.Flush(ctx)
+	}
 	f.DecRef()
 }
 

@@ -187,6 +187,13 @@ func (f *File) Forget(t *kernel.Task) {
 	f.Queue.forget(func(n *notification) bool { return n.group == t.ThreadGroup() })
 }
 
+// Flush is called when a task closes a descriptor: its process is told no more (mqueue_flush_file).
+func (f *File) Flush(ctx vfs.Context) {
+	if t, ok := ctx.(*kernel.Task); ok {
+		f.Forget(t)
+	}
+}
+
 // forget takes the notification back if it is one of those.
 func (q *Queue) forget(those func(*notification) bool) {
 	q.mu.Lock()
