@@ -185,14 +185,13 @@ func (fd *FileDescription) PWrite(ctx Context, src usermem.IOSequence, off int64
 
 // writeAt writes to a seekable file: RLIMIT_FSIZE, the largest offset, and the set-id bits that a write takes away.
 func (fd *FileDescription) writeAt(ctx Context, src usermem.IOSequence, off int64, flags IOFlags) (n, end int64, err error) {
-	count := src.NumBytes()
-	if count == 0 {
+	count, inode := src.NumBytes(), fd.Inode()
+	if count == 0 && inode.Mode()&unix.S_IFMT != unix.S_IFCHR { // /dev/full takes nothing
 		return 0, off, nil
 	}
 	if off > math.MaxInt64-count {
 		return 0, off, unix.EINVAL // rw_verify_area
 	}
-	inode := fd.Inode()
 	if mode := inode.Mode(); mode&unix.S_IFMT == unix.S_IFREG {
 		if limit := ctx.FileSizeLimit(); limit < math.MaxInt64 {
 			at := off

@@ -240,10 +240,10 @@ func (s *sock) Shutdown(how int) error {
 	}
 	if s.tcp() {
 		switch st := s.tcpState(); {
+		case st == tcp.StateTimeWait, st == tcp.StateClose, st == tcp.StateListen && s.rdShut.Load(): // on Linux that one is disconnected
+			return unix.ENOTCONN
 		case st == tcp.StateListen && how == unix.SHUT_WR:
 			return nil
-		case st == tcp.StateTimeWait, st == tcp.StateClose:
-			return unix.ENOTCONN
 		}
 	}
 	s.push()

@@ -1,6 +1,8 @@
-// Small things: a message queue's notification ends with any close by its process, ioprio_set(2) of user 0.
+// Small things: a message queue's notification ends with any close by its process, ioprio_set(2) of user 0, shutdown(2) of what listens, writes of nothing to devices.
 #include <conf.h>
 #include <mqueue.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 static void again(int q) {
 	struct sigevent e = {.sigev_notify = SIGEV_NONE};
@@ -52,7 +54,40 @@ static void priorities(void) {
 	V(SC(ioprio_get, 3, 0));
 }
 
+static void sockets(void) {
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int s = socket(AF_INET, SOCK_STREAM, 0);
+	R(bind(s, (void *)&a, sizeof a));
+	R(listen(s, 5));
+	R(shutdown(s, SHUT_WR));
+	R(shutdown(s, SHUT_RD));
+	R(accept(s, 0, 0));
+	R(shutdown(s, SHUT_RD));
+	R(shutdown(s, SHUT_WR));
+	R(listen(s, 5));
+	R(shutdown(s, SHUT_WR));
+	R(shutdown(s, SHUT_RDWR));
+	R(shutdown(s, SHUT_RDWR));
+}
+
+static void full(void) {
+	static const char *names[] = {"/dev/full", "/dev/null", "/dev/zero", "/dev/tty"};
+	for (int i = 0; i < 3; i++) {
+		int f = open(names[i], O_RDWR);
+		struct iovec v = {"", 0};
+		V(write(f, "", 0));
+		V(write(f, BAD, 0));
+		V(write(f, BAD, 5) == 5);
+		V(pwrite(f, "", 0, 0));
+		V(pwrite(f, "", 0, LONG_MAX));
+		V(writev(f, &v, 1));
+		V(writev(f, &v, 0));
+	}
+}
+
 int main(void) {
+	P("%s", conf_status(forked(sockets)));
+	P("%s", conf_status(forked(full)));
 	P("%s", conf_status(forked(queues)));
 	P("%s", conf_status(forked(priorities)));
 }
