@@ -113,7 +113,7 @@ func (w *walker) create(name string, o OpenOptions) (bool, error) {
 		}
 		return false, err
 	}
-	if err := Permission(w.ctx, d.inode, MayWrite|MayExec); err != nil {
+	if err := d.mayCreate(w.ctx); err != nil {
 		return false, err
 	}
 	opts, err := NewCreateOptions(w.ctx, d.inode, unix.S_IFREG|o.Mode&0o7777)
@@ -165,7 +165,7 @@ func (w *walker) openTmpfile(path string, o OpenOptions) (*FileDescription, erro
 		return nil, err
 	}
 	defer dir.Mount.endWrite()
-	if err := Permission(w.ctx, dir.Inode(), MayWrite|MayExec); err != nil {
+	if err := dir.Dentry.mayCreate(w.ctx); err != nil {
 		return nil, err
 	}
 	tm, ok := dir.Inode().(TmpfileMaker)

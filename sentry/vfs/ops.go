@@ -3,6 +3,7 @@ package vfs
 import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
+	"moat/sentry/kernel/auth"
 )
 
 // lockOps locks d for a change of its entries: ENOENT if d was removed.
@@ -72,7 +73,7 @@ func makeEntry(ctx Context, start Path, path string, kind entryKind, make func(d
 		return rofs
 	}
 	if kind != linkEntry {
-		if err := Permission(ctx, d.inode, MayWrite|MayExec); err != nil {
+		if err := d.mayCreate(ctx); err != nil {
 			return err
 		}
 	}
@@ -101,6 +102,15 @@ func (d *Dentry) lookupFresh(ctx Context, name string) (*Dentry, error) {
 		c.DecRef()
 	}
 	return d.lookup(ctx, name)
+}
+
+// mayCreate is may_create: who is nobody in the user namespace that d's file system was mounted in makes nothing there (EOVERFLOW).
+func (d *Dentry) mayCreate(ctx Context) error {
+	c := ctx.Credentials()
+	if o := d.sb.owner; o != nil && (o.MapFromKUID(c.FSUID) == auth.NoID || o.MapFromKGID(c.FSGID) == auth.NoID) {
+		return unix.EOVERFLOW
+	}
+	return Permission(ctx, d.inode, MayWrite|MayExec)
 }
 
 // Mkdir is mkdirat(2).
@@ -182,7 +192,7 @@ func Link(ctx Context, target Path, start Path, path string) error {
 		if err := mayLink(ctx, t); err != nil {
 			return nil, err
 		}
-		if err := Permission(ctx, dir.Inode(), MayWrite|MayExec); err != nil {
+		if err := dir.Dentry.mayCreate(ctx); err != nil {
 			return nil, err
 		}
 		if isDir(t) {

@@ -164,7 +164,7 @@ func (r *renaming) permitted(srcDir, exchange bool) error {
 		return err
 	}
 	if r.dst == nil {
-		if err := Permission(ctx, r.nd.inode, MayWrite|MayExec); err != nil {
+		if err := r.nd.mayCreate(ctx); err != nil {
 			return err
 		}
 	} else {
