@@ -114,7 +114,7 @@ func (mm *MemoryManager) vmaFor(c Caller, page uint64) (*spans.Span[vma], error)
 	if sp.Val.flags&vmGrowsDown == 0 || !mm.growStack(c, it, page) {
 		return nil, ErrMapErr
 	}
-	return mm.vmas.At(it), nil
+	return mm.vmas.At(mm.vmas.Find(page)), nil
 }
 
 // growStack extends the mapping at it downwards to page (mm/vma.c expand_downwards).
@@ -141,7 +141,13 @@ func (mm *MemoryManager) growStack(c Caller, it spans.Iter, page uint64) bool {
 		return false
 	}
 	mm.stat.add(v, n)
-	mm.vmas.SetBounds(it, page, sp.End)
+	if v.flags&vmGuard == 0 {
+		mm.vmas.SetBounds(it, page, sp.End)
+		return true
+	}
+	below := *v // the guard stays where it is
+	below.flags &^= vmGuard
+	mm.vmas.InsertAt(it, spans.Span[vma]{Start: page, End: sp.Start, Val: below})
 	return true
 }
 
