@@ -30,6 +30,8 @@ type Network struct {
 	addrs  map[int][]netlink.Addr
 	routes []netlink.Route
 	ns     *os.File
+	// pod: connections that are made to 127.0.0.1 in the namespace, as engines do to forward a port, are the container's.
+	pod bool
 	// helper ends the program that carries the packets (--network user) when it is closed.
 	helper io.Closer
 }
@@ -47,12 +49,13 @@ func OwnNetwork() (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return OpenNetwork(ns)
+	return OpenNetwork(ns, false)
 }
 
-// OpenNetwork takes over the interfaces of a network namespace, an open file of nsfs that becomes the Network's. CAP_NET_ADMIN and CAP_NET_RAW are needed there.
-func OpenNetwork(ns *os.File) (*Network, error) {
-	n := &Network{ns: ns, addrs: make(map[int][]netlink.Addr)}
+// OpenNetwork takes over the interfaces of a network namespace, an open file of nsfs that becomes the Network's, and for a pod lo's address. CAP_NET_ADMIN and
+// CAP_NET_RAW are needed there.
+func OpenNetwork(ns *os.File, pod bool) (*Network, error) {
+	n := &Network{ns: ns, pod: pod, addrs: make(map[int][]netlink.Addr)}
 	err := inNamespace(ns, n.open)
 	if err != nil {
 		n.Close()
@@ -120,7 +123,7 @@ func (s *Sandbox) sendNetwork(o *Options) error {
 		}
 		ns, err := os.Open(path)
 		if err == nil {
-			o.Network, err = OpenNetwork(ns)
+			o.Network, err = OpenNetwork(ns, o.isSandbox)
 		}
 		if err != nil {
 			return err
@@ -218,10 +221,11 @@ func (n *Network) open() error {
 // and what the server asks elsewhere leaves from 192.0.0.9; both by lo.
 func (n *Network) openLoop() error {
 	u, t := boundTo("udp"), boundTo("tcp")
-	if u == 0 && t == 0 {
+	lo, err := netlink.LinkByName("lo")
+	pod := n.pod && u+t == 0 && err == nil && lo.Attrs().Flags&net.FlagUp != 0
+	if u+t == 0 && !pod {
 		return nil
 	}
-	lo, err := netlink.LinkByName("lo")
 	if err == nil {
 		err = os.WriteFile("/proc/sys/net/ipv4/conf/lo/route_localnet", []byte("1"), 0)
 	}
@@ -233,8 +237,16 @@ func (n *Network) openLoop() error {
 	if err := netlink.AddrReplace(lo, &netlink.Addr{IPNet: &host}); err != nil {
 		return fmt.Errorf("address %v: %w", &host, err)
 	}
+	guests := net.IPNet{IP: inet.LoopGuests[:], Mask: net.CIDRMask(29, 32)}
+	if pod {
+		guests = net.IPNet{IP: net.IPv4(127, 0, 0, 1).To4(), Mask: host.Mask}
+		own := netlink.Addr{IPNet: &net.IPNet{IP: guests.IP, Mask: net.CIDRMask(8, 32)}}
+		if netlink.AddrDel(lo, &own) == nil { // else it is not there
+			n.addrs[index] = append(n.addrs[index], own)
+		}
+	}
 	for _, r := range []*netlink.Route{
-		{LinkIndex: index, Dst: &net.IPNet{IP: inet.LoopGuests[:], Mask: net.CIDRMask(29, 32)}, Scope: netlink.SCOPE_LINK},
+		{LinkIndex: index, Dst: &guests, Src: host.IP, Scope: netlink.SCOPE_LINK},
 		{LinkIndex: index, Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, Src: host.IP, Scope: netlink.SCOPE_LINK},
 	} {
 		if err := netlink.RouteReplace(r); err != nil {
@@ -243,7 +255,7 @@ func (n *Network) openLoop() error {
 	}
 	f, _, err := packetSocket(index, unix.ETH_P_IP, false)
 	if err == nil {
-		n.Loop, n.files = &inet.HostLoop{UDP: u, TCP: t}, append(n.files, f)
+		n.Loop, n.files = &inet.HostLoop{UDP: u, TCP: t, Ports: pod}, append(n.files, f)
 	}
 	return err
 }

@@ -26,6 +26,8 @@ import (
 type HostLoop struct {
 	// UDP and TCP are the ports.
 	UDP, TCP uint16
+	// Ports: connections to 127.0.0.1 there are the container's, from loopForward.
+	Ports bool
 	// FD is a packet socket that is bound to the namespace's lo.
 	FD int
 }
@@ -38,6 +40,8 @@ var (
 
 	dockerDNS = tcpip.AddrFrom4([4]byte{127, 0, 0, 11})
 	loopHost  = tcpip.AddrFrom4(LoopHost)
+	// loopForward is who connects to the container's ports by the host's lo.
+	loopForward = tcpip.AddrFrom4([4]byte{127, 192, 0, 9})
 	// loopGuests are those that a client of 127.0.0.11 can have: netstack's choice and Linux's, with what the kernel sees.
 	loopGuests = [...][2]tcpip.Address{{dockerDNS, tcpip.AddrFrom4(LoopGuests)}, {loopback4, tcpip.AddrFrom4([4]byte{192, 0, 0, 10})}}
 )
@@ -102,7 +106,7 @@ func (l *loopLink) Close() {
 // WritePackets implements stack.LinkEndpoint.
 func (l *loopLink) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	for _, pkt := range pkts.AsSlice() {
-		if pkt.NetworkProtocolNumber == ipv4.ProtocolNumber && header.IPv4(pkt.NetworkHeader().Slice()).DestinationAddress() == dockerDNS && l.toServer(pkt) {
+		if pkt.NetworkProtocolNumber == ipv4.ProtocolNumber && l.toHost(pkt) {
 			continue
 		}
 		var one stack.PacketBufferList
@@ -158,13 +162,24 @@ func (l *loopLink) serverPort(p tcpip.TransportProtocolNumber) uint16 {
 	return l.TCP
 }
 
-// toServer sends a packet for the name server there; false: it is for nobody there.
-func (l *loopLink) toServer(pkt *stack.PacketBuffer) bool {
+// toHost sends a packet for the name server there, or who has connected from there; false: it is for nobody there.
+func (l *loopLink) toHost(pkt *stack.PacketBuffer) bool {
+	to := header.IPv4(pkt.NetworkHeader().Slice()).DestinationAddress()
+	if to != dockerDNS && to != loopForward {
+		return false
+	}
 	v := pkt.ToView()
 	defer v.Release()
 	ip, payload, src, dst, ok := ports(v.AsSlice())
+	if to == loopForward {
+		if ok = ok && l.Ports && ip.SourceAddress() == loopback4 && ip.TransportProtocol() == header.TCPProtocolNumber; ok {
+			rewrite(ip, payload, ip.SourceAddress(), loopHost, src, dst)
+			l.send(ip)
+		}
+		return ok
+	}
 	for _, g := range loopGuests {
-		if ok && dst == dnsPort && ip.SourceAddress() == g[0] {
+		if ok && dst == dnsPort && ip.SourceAddress() == g[0] && l.serverPort(ip.TransportProtocol()) != 0 {
 			rewrite(ip, payload, g[1], dockerDNS, src, l.serverPort(ip.TransportProtocol()))
 			l.send(ip)
 			return true
@@ -208,15 +223,22 @@ func (l *loopLink) take(b []byte) {
 			if ip.DestinationAddress() != g[1] {
 				continue
 			}
-			rewrite(ip, payload, dockerDNS, g[0], dnsPort, dst)
-			pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(ip)})
-			(*l.dispatcher.Load()).DeliverNetworkPacket(ipv4.ProtocolNumber, pkt)
-			pkt.DecRef()
+			l.deliver(ip, payload, dockerDNS, g[0], dnsPort, dst)
 			return
 		}
+	case l.Ports && ip.SourceAddress() == loopHost && ip.DestinationAddress() == loopback4 && ip.TransportProtocol() == header.TCPProtocolNumber:
+		l.deliver(ip, payload, loopForward, loopback4, src, dst)
 	case ip.SourceAddress() == loopHost && dst == dnsPort && ip.TransportProtocol() == udp.ProtocolNumber:
 		l.ask(query{src, ip.DestinationAddress()}, payload[header.UDPMinimumSize:])
 	}
+}
+
+// deliver hands the container a packet, rewritten.
+func (l *loopLink) deliver(ip header.IPv4, payload []byte, from, to tcpip.Address, src, dst uint16) {
+	rewrite(ip, payload, from, to, src, dst)
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(ip)})
+	(*l.dispatcher.Load()).DeliverNetworkPacket(ipv4.ProtocolNumber, pkt)
+	pkt.DecRef()
 }
 
 // ask sends a query on by a socket of this stack.

@@ -17,7 +17,7 @@ func testLoop(tb testing.TB) (*stack.Stack, *loopLink) {
 	s := New(Config{})
 	tb.Cleanup(func() { runtime.KeepAlive(s) }) // it ends with its Stack
 	n := s.tcpip()
-	l := &loopLink{LinkEndpoint: loopback.New(), HostLoop: HostLoop{UDP: 5000, TCP: 5001, FD: -1}, net: n, queries: map[query]tcpip.Endpoint{}}
+	l := &loopLink{LinkEndpoint: loopback.New(), HostLoop: HostLoop{UDP: 5000, TCP: 5001, FD: -1, Ports: true}, net: n, queries: map[query]tcpip.Endpoint{}}
 	d := stack.NetworkDispatcher(noDispatcher{})
 	l.dispatcher.Store(&d) // Attach starts nothing
 	if err := n.CreateNICWithOptions(7, l, stack.NICOptions{Name: "lo7"}); err != nil {
