@@ -21,6 +21,7 @@ func TestJoined(t *testing.T) {
 	r.write()
 	r.ok("run", "-d", "-b", r.bundle, "x")
 	pid := r.state("x").Pid
+	eventually(t, "x sleeps", func() bool { return strings.HasPrefix(r.ok("exec", "x", "cat", "/proc/1/cmdline"), "sleep") })
 	own := r.spec.Linux.Namespaces
 	join := func(kinds ...specs.LinuxNamespaceType) {
 		r.spec.Linux.Namespaces = nil
@@ -129,6 +130,7 @@ func TestJoinedNetwork(t *testing.T) {
 	join(0, "")
 	r.ok("run", "-d", "-b", r.bundle, "x")
 	x := r.state("x").Pid
+	eventually(t, "x sleeps", func() bool { return strings.HasPrefix(r.ok("exec", "x", "cat", "/proc/1/cmdline"), "sleep") })
 	fds := func() int { l, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", x)); return len(l) }
 	n := 0
 	for i := range 4 {
