@@ -57,6 +57,14 @@ func (r *regular) Attr(ctx vfs.Context) (vfs.Attr, error) {
 
 // SetAttr implements vfs.Inode.
 func (r *regular) SetAttr(ctx vfs.Context, s vfs.SetAttr) error {
+	if s.Valid&vfs.SetMode != 0 && (r.mode.Load()^uint32(s.Mode))&0o111 != 0 {
+		r.mu.RLock()
+		sealed := r.seals&sealExec != 0
+		r.mu.RUnlock()
+		if sealed {
+			return unix.EPERM
+		}
+	}
 	if s.Valid&vfs.SetSize != 0 {
 		r.writeMu.Lock()
 		err := r.truncate(s.Size)
