@@ -87,8 +87,14 @@ func (t *thread) paired() bool { return t.pair.cpu >= 0 }
 // crowded reports whether guest threads could use the poller's CPU.
 func (b *board) crowded() bool { return b.load.Load() > ncpu*crowdLoad*16 }
 
-// full reports whether the guest threads that run leave no CPU.
-func (b *board) full() bool { return b.load.Load() > ncpu*fullLoad*16 }
+// full reports whether the guest threads that run leave no CPU. It does not while something comes from outside, which who polls takes for all of them.
+func (b *board) full() bool {
+	if n := b.outside.Load(); n > 0 {
+		b.outside.Store(n - 1)
+		return false
+	}
+	return b.load.Load() > ncpu*fullLoad*16
+}
 
 // noteSleep counts a hand-over without a pair while the CPUs are full. One that is lost to another thread's at the same time is no loss.
 func (b *board) noteSleep(slept bool) {

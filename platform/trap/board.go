@@ -50,6 +50,8 @@ type board struct {
 	pairs [stub.NumBells]atomic.Int32
 	// active counts the guest threads of pairs in Run, on each CPU.
 	active [stub.NumBells]atomic.Int32
+	// outside is how many looks at full are left since a source had something.
+	outside atomic.Int32
 	// sleeps is 32 times the part of 256 hand-overs, of threads without a pair while the CPUs are full, that slept of late.
 	sleeps atomic.Int32
 	// rests: the janitor must be told when guest code runs.

@@ -58,7 +58,7 @@ func (b *board) serve(s *source) {
 			}
 			soon = waited < lingers
 		}
-		for s.look() {
+		for b.look(s) {
 			gsync.Goyield()
 		}
 		spinning().Add(-1)
@@ -71,7 +71,7 @@ func (b *board) serve(s *source) {
 // linger looks for what comes soon, while nobody polls.
 func (b *board) linger(s *source) bool {
 	for since := time.Now(); time.Since(since) < lingers && !b.poller.Load(); gsync.Goyield() {
-		if s.look() {
+		if b.look(s) {
 			return true
 		}
 	}
@@ -79,11 +79,13 @@ func (b *board) linger(s *source) bool {
 }
 
 // look takes some of what there is.
-func (s *source) look() (found bool) {
+func (b *board) look(s *source) (found bool) {
 	for !s.busy.CompareAndSwap(false, true) {
 		gsync.Goyield()
 	}
-	found = s.poll()
+	if found = s.poll(); found {
+		b.outside.Store(keep)
+	}
 	s.busy.Store(false)
 	return found
 }
@@ -92,7 +94,10 @@ func (s *source) look() (found bool) {
 func (b *board) visit() (found bool) {
 	for _, s := range b.sources {
 		if s.lent.Load() && s.busy.CompareAndSwap(false, true) {
-			found = s.poll() || found
+			if s.poll() {
+				found = true
+				b.outside.Store(keep)
+			}
 			s.busy.Store(false)
 		}
 	}
