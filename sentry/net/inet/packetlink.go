@@ -185,13 +185,13 @@ func (p *packetLink) receive() bool {
 	return errno != unix.EAGAIN || long > 0
 }
 
-// receiveSmall delivers a batch of frames that are in the ring as a whole; one while guests run, whose calls are not to wait for more.
+// receiveSmall delivers a batch of frames that are in the ring as a whole.
 func (p *packetLink) receiveSmall() bool {
 	n, room := 0, 0
 	if p.gso {
 		room = vnetSize
 	}
-	for b, ok := p.ring.small(room); ok && (n == 0 || n < batch && !p.st.looks()); b, ok = p.ring.small(room) {
+	for b, ok := p.ring.small(room); ok && n < batch; b, ok = p.ring.small(room) {
 		k := min(room, len(b))
 		p.deliver(b[:k], buffer.MakeWithData(b[k:]))
 		p.ring.give(1)
