@@ -38,8 +38,8 @@ const (
 	// With fullLoad sixteenths of the CPUs in use by guests, and restsAt of 256 hand-overs slept for, new pairs are made; they last for keep hand-overs after. A pair
 	// moves to a CPU that at moveAt hand-overs in a row had no other while its own had.
 	fullLoad, restsAt, keep, moveAt = 13, 64, 512, 8
-	// A thread of whose 256 calls more than talkAt may wake other tasks gets no such pair.
-	talkAt = 48
+	// A thread of whose calls an eighth may wake other tasks gets no such pair.
+	talkAt = 16384 / 8
 	// crowdLoad is fullLoad for what is called a crowd: some guest threads wait for a CPU all the time.
 	crowdLoad = 20
 	// crowdLooks is how long the poller may look in vain for each event, some 5 us, while there are more guest threads than CPUs that could use its own: two switches on
@@ -77,7 +77,7 @@ type pair struct {
 	// full: the pair was made because there was no CPU to look from. uneven counts hand-overs that found a better CPU.
 	full   bool
 	uneven int
-	// talk is how many of 256 calls, of late, could wake other tasks.
+	// talk is how many of 16384 calls could wake other tasks, by the last few hundred: a server of many clients reads from all, then writes to all.
 	talk int32
 }
 

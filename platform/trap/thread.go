@@ -244,8 +244,8 @@ func (t *thread) entered(nr uint64) {
 		k = kinds[nr]
 	}
 	t.wakes = k == waking
-	if t.pair.talk -= t.pair.talk / 16; t.wakes && nr != unix.SYS_CLOSE {
-		t.pair.talk += 16
+	if t.pair.talk -= t.pair.talk / 128; t.wakes && nr != unix.SYS_CLOSE {
+		t.pair.talk += 128
 	}
 	if k == plain {
 		t.long()
