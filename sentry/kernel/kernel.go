@@ -83,8 +83,10 @@ type Kernel struct {
 	sigios    sigios
 	alarms    alarms
 	start     time.Time
-	// AIO are the requests that contexts of io_setup(2) were made for, AIOMax how many there may be: /proc/sys/fs/aio-nr and aio-max-nr.
-	AIO, AIOMax atomic.Uint64
+	// AIO are the requests that contexts of io_setup(2) were made for: /proc/sys/fs/aio-nr.
+	AIO atomic.Uint64
+	// AIOMax is how many there may be: aio-max-nr.
+	AIOMax atomic.Uint64
 
 	// tasksMu guards the process tree; see doc.go.
 	tasksMu sync.RWMutex
