@@ -17,6 +17,7 @@ read grower 0 largest 9
 protected: grower 9 largest None
 adjusted: grower True small one 9 largest True
 score True True
+promised: True kills 0
 too much: True True kills 0 idle one None
 counted True
 `
