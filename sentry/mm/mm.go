@@ -216,9 +216,9 @@ func (mm *MemoryManager) Attached(make func() Releaser) Releaser {
 	return mm.attached
 }
 
-// Small reports whether so little memory is behind mm that freeing it may wait a moment.
+// Small reports whether so little memory is behind mm, and nothing else, that freeing it may wait a moment.
 func (mm *MemoryManager) Small() bool {
-	return uint64(mm.rss.anon.Load()+mm.rss.shmem.Load()) < mm.mf.Limit()/256 && !mm.mf.Pressed()
+	return mm.Attached(nil) == nil && uint64(mm.rss.anon.Load()+mm.rss.shmem.Load()) < mm.mf.Limit()/256 && !mm.mf.Pressed()
 }
 
 // maxDropped is how many bytes of pages may wait to be freed until more are.
