@@ -224,7 +224,7 @@ func command(o *Options, verb string, files ...*os.File) *exec.Cmd {
 	c.Args[0] = "moat"
 	// Nothing of the caller's environment. The runtime must not look for a time zone once there are no files.
 	c.Env = []string{"TZ=UTC"}
-	c.ExtraFiles = files
+	c.ExtraFiles = append(files, make([]*os.File, roomFor(len(files)))...)
 	c.Dir = "/"
 	// A pipe's end that outlives the process must not keep us waiting for it.
 	c.WaitDelay = time.Second
@@ -238,6 +238,19 @@ func command(o *Options, verb string, files ...*os.File) *exec.Cmd {
 		c.Env = append(c.Env, standaloneEnv+"=1")
 	}
 	return c
+}
+
+// tableRoom is up to which number there is room in the descriptor table that a sentry or a gofer starts with. The host makes a table larger that threads share
+// only after an RCU grace period (fs/file.c expand_fdtable): 5 to 15 ms each time that their descriptors double, in the middle of some open.
+const tableRoom = 2048
+
+// roomFor is how many absent files behind n make os/exec, which moves its own descriptor out of their way, leave such a table behind, while it is the child's alone.
+func roomFor(n int) int {
+	var lim unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil {
+		return 0
+	}
+	return max(int(min(lim.Cur, 2*tableRoom))/2-n-3, 0)
 }
 
 // nobody is the host user that the sentry is when root starts it, where the host has given it no other meaning.
