@@ -1,6 +1,7 @@
 package mm
 
 import (
+	"bytes"
 	"slices"
 	"sort"
 	"sync"
@@ -25,6 +26,8 @@ const (
 	hotCall = 12
 	// maxCalls bounds the calls of one text that are counted, maxIdle the texts that are kept though nothing maps them.
 	maxCalls, maxIdle = 1024, 64
+	// checkedAt is how much of a text is compared with its file at a time: what stays in a processor's nearer cache.
+	checkedAt = 64 << 10
 	// maxBetween is how much of the file between two copies is copied to have one mapping less, maxJoined how much of a text may become part of larger copies at a time.
 	maxBetween, maxJoined = 7 * pageSize, 256 * pageSize
 	// Values of text.calls besides counts.
@@ -44,6 +47,9 @@ type Texts struct {
 	// idle are those of byFile that no address space uses, the longest idle first.
 	// +checklocks:mu
 	idle []*text
+	// check is where code is compared.
+	// +checklocks:mu
+	check []byte
 }
 
 // text is a file with rewritten code. Texts.mu guards all but num and file.
@@ -157,27 +163,46 @@ func (ts *Texts) current(tx *text) bool {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	ts.joinLocked(tx)
-	var buf, want []byte
 	for i := range tx.copies {
 		c := &tx.copies[i]
-		want = append(want[:0], ts.mf.Bytes(c.fr.Start, c.fr.Length())...)
-		buf = slices.Grow(buf[:0], len(want))[:len(want)]
-		if readMappable(tx.file, buf, c.off) == nil {
-			for at := range want[:len(want)/pageSize] {
-				for _, o := range slices.Backward(tx.were[c.off+uint64(at)*pageSize]) {
-					copy(want[at*pageSize+o.at:], o.code)
-				}
-			}
-			if slices.Equal(buf, want) {
+		for at := uint64(0); at < c.fr.Length(); at += checkedAt {
+			if ts.sameLocked(tx, c.part(c.off+at, c.off+at+checkedAt)) {
 				continue
 			}
+			if tx.stale = true; ts.byFile[tx.file] == tx {
+				delete(ts.byFile, tx.file)
+			}
+			return false
 		}
-		if tx.stale = true; ts.byFile[tx.file] == tx {
-			delete(ts.byFile, tx.file)
-		}
-		return false
 	}
 	return !tx.stale
+}
+
+// sameLocked reports whether the file says what stood in the pages of c, at most checkedAt, before they were rewritten.
+//
+// +checklocks:ts.mu
+func (ts *Texts) sameLocked(tx *text, c textCopy) bool {
+	if ts.check == nil {
+		ts.check = make([]byte, checkedAt+pageSize)
+	}
+	buf, want := ts.check[:c.fr.Length()], ts.check[checkedAt:]
+	if readMappable(tx.file, buf, c.off) != nil {
+		return false
+	}
+	for at := uint64(0); at < c.fr.Length(); at += pageSize {
+		page := ts.mf.Bytes(c.fr.Start+at, pageSize)
+		if were := tx.were[c.off+at]; len(were) > 0 {
+			copy(want, page)
+			for _, o := range slices.Backward(were) {
+				copy(want[o.at:], o.code)
+			}
+			page = want
+		}
+		if !bytes.Equal(buf[at:at+pageSize], page) {
+			return false
+		}
+	}
+	return true
 }
 
 // joinLocked makes one copy of those that lie close to each other: each is a mapping of every later exec, and more of its page faults. It does so ever more
