@@ -63,7 +63,8 @@ static void queues(void) {
 	raise(SIGUSR1), kill(getpid(), SIGUSR1), P("thread and process: %ld %ld %ld", E(sigtimedwait(&s, 0, &z)), E(sigtimedwait(&s, 0, &z)), E(sigtimedwait(&s, 0, &z)));
 	int ok = 0;
 	struct rlimit l = {10, 10};
-	setrlimit(RLIMIT_SIGPENDING, &l), setresuid(4711, 4711, 4711); // the count is the user's
+	uid_t u = 0; // the count is the user's: one that no other run of this has
+	getrandom(&u, 2, 0), u += 100000, setrlimit(RLIMIT_SIGPENDING, &l), setresuid(u, u, u);
 	while (ok < 100 && !sigqueue(getpid(), 34, (union sigval){}))
 		ok++;
 	P("over RLIMIT_SIGPENDING: %d %s, kill %s", ok, conf_errno(errno), EN(kill(getpid(), 35)));
