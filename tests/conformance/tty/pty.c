@@ -22,6 +22,7 @@ static void settle(void) {
 	poll(&(struct pollfd){s, POLLIN}, 1, 0), poll(&(struct pollfd){m, POLLIN}, 1, 0);
 }
 static void say(int fd, const char *text) { write(fd, text, strlen(text)), settle(); }
+// hear prints what fd has: of the master's side all, which the host may hand out in the pieces that came.
 static void hear(const char *what, int fd) {
 	char b[512];
 	struct pollfd p = {fd, POLLIN};
@@ -30,6 +31,8 @@ static void hear(const char *what, int fd) {
 		return;
 	}
 	int n = read(fd, b, sizeof b);
+	for (int more; fd == m && n > 0 && (settle(), poll(&p, 1, 2)) > 0 && (more = read(fd, b + n, sizeof b - n)) > 0;)
+		n += more;
 	printf("%s: %d", what, n);
 	if (n < 0)
 		printf(" %s", conf_errno(errno));
