@@ -70,7 +70,7 @@ func sysSysinfo(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	k := t.Kernel()
 	mem := k.MemoryInfo()
 	_, procs := k.NumRunning()
-	info := linux.Sysinfo{Uptime: int64((k.Uptime() + 999999999) / 1e9), TotalRAM: mem.Total, FreeRAM: mem.Free, SharedRAM: mem.Shared,
+	info := linux.Sysinfo{Uptime: int64((k.Uptime() + 999999999) / 1e9), TotalRAM: mem.Total, FreeRAM: mem.Free,
 		Procs: uint16(min(procs, 65535)), Unit: 1}
 	for i, l := range k.LoadAverage() {
 		info.Loads[i] = uint64(l * 65536)

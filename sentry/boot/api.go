@@ -81,6 +81,8 @@ type Config struct {
 	Platform string
 	// Mounts are the gofer's, in order of Before. An entry of config.json that binds a host path is here, and not in Spec.Mounts.
 	Mounts []Mount
+	// HostMemory: the files of the sandbox's cgroup on the host that count its memory (memory.current or memory.usage_in_bytes, and memory.stat) come with Create.
+	HostMemory bool
 	// Memory bounds the sandbox's RAM in bytes; 0: the host's.
 	Memory uint64
 	// Network is "none", "loopback" (the same), or "sandbox": Links, whose descriptors come on the socket LinksFD, in one message, before Create,

@@ -3,7 +3,10 @@ package boot
 import (
 	"bytes"
 	"slices"
+	"strconv"
+	"strings"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
 
 	"moat/sentry/kernel"
@@ -59,6 +62,23 @@ func arguments(m *mm.MemoryManager) (args []string) {
 		args = append(args, string(s))
 	}
 	return args
+}
+
+// hostMemory reads the two files of Config.HostMemory; 0 is what it cannot read.
+func hostMemory(fds []int) (used, inactive, active uint64) {
+	buf := make([]byte, 4096)
+	n, _ := unix.Preadv2(fds[0], [][]byte{buf}, 0, 0)
+	used, _ = strconv.ParseUint(strings.TrimSpace(string(buf[:max(n, 0)])), 10, 64)
+	n, _ = unix.Preadv2(fds[1], [][]byte{buf}, 0, 0)
+	for l := range strings.Lines(string(buf[:max(n, 0)])) {
+		switch name, v, _ := strings.Cut(strings.TrimSpace(l), " "); name {
+		case "inactive_file":
+			inactive, _ = strconv.ParseUint(v, 10, 64)
+		case "active_file":
+			active, _ = strconv.ParseUint(v, 10, 64)
+		}
+	}
+	return used, inactive, active
 }
 
 // usage tells what the guest uses.

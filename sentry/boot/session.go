@@ -173,8 +173,21 @@ func (c *conn) Close() error {
 
 // Create builds the sandbox; its first process does not run yet.
 func (c *Session) Create(a *Config, r *StartReply) error {
+	var counts []int
+	if a.HostMemory {
+		var err error
+		if counts, err = c.conn.takeFDs(2); err != nil {
+			return err
+		}
+	}
 	b, err := c.s.create(a)
+	if err != nil {
+		closeFDs(counts)
+	}
 	if r.set(err); err == nil {
+		if a.HostMemory {
+			b.first.cg.Host = func() (used, inactive, active uint64) { return hostMemory(counts) }
+		}
 		r.PID = b.first.init.pid
 	}
 	return nil

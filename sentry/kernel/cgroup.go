@@ -45,6 +45,10 @@ type Cgroup struct {
 	// thaw is not nil while the group is frozen, and closed at the end of that.
 	thaw chan struct{} // +checklocks:mu
 
+	// Host reads, for the root of a sandbox's first container, what the host counts of the sandbox's memory, in bytes, and how much of that is its cache of files
+	// (inactive and active): nil where it does not tell. Set before the first task.
+	Host func() (used, inactive, active uint64)
+
 	cgroupNode
 }
 
@@ -56,6 +60,19 @@ func (cg *Cgroup) OOMKills() uint64 { return cg.oomKills.Load() }
 
 // Account is who pays for the tasks' pages.
 func (cg *Cgroup) Account() *memory.Account { return cg.memory.Load() }
+
+// MemoryUsed are the bytes in use by the tasks and, of a sandbox's first container, by moat, which to the tasks is their kernel; and how many of them are the host's
+// cache of files (inactive and active), and the kernel's. The bound is for the tasks alone, see boot.Overhead.
+func (cg *Cgroup) MemoryUsed() (used, inactive, active, kernel uint64) {
+	used = cg.Account().Used()
+	if cg.Host != nil {
+		all, i, a := cg.Host()
+		if own := used + i + a; all > own {
+			return all, i, a, all - own
+		}
+	}
+	return used, 0, 0, 0
+}
 
 // full reports whether there may be no more tasks.
 func (cg *Cgroup) full() bool {

@@ -15,7 +15,7 @@ const (
 )
 
 // MemoryInfo is what sysinfo(2) and /proc/meminfo report, in bytes.
-type MemoryInfo struct{ Total, Free, Shared, Cached uint64 }
+type MemoryInfo struct{ Total, Free uint64 }
 
 // MemoryInfo is the state of the sandbox's memory.
 func (k *Kernel) MemoryInfo() MemoryInfo {

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -54,4 +55,30 @@ func TestPromised(t *testing.T) {
 	if out := r.ok("run", "-b", r.bundle, "a"); out != "0\n137\n" {
 		t.Errorf("%q", out)
 	}
+}
+
+// TestSeenMemory: what a container sees of its memory is what the host counts, with the pages of moat as the kernel's and those of the host's cache, within 2 MiB.
+func TestSeenMemory(t *testing.T) {
+	r := newRuntime(t, "sh", "-c", "busybox dd if=/dev/zero of=/dev/shm/x bs=1M count=20 2>/dev/null; exec busybox sleep 1000")
+	r.spec.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(100 << 20))}}
+	r.write()
+	r.ok("run", "--detach", "--bundle", r.bundle, "a")
+	eventually(t, "memory seen inside and outside agrees", func() bool {
+		var seen, peak, anon, file, kernel int64
+		out := r.ok("exec", "a", "sh", "-c", "cd /sys/fs/cgroup; busybox cat memory.current memory.peak; busybox head -n3 memory.stat")
+		if _, err := fmt.Sscanf(out, "%d\n%d\nanon %d\nfile %d\nkernel %d", &seen, &peak, &anon, &file, &kernel); err != nil {
+			t.Fatalf("%q: %v", out, err)
+		}
+		var event struct {
+			Data struct {
+				Memory struct{ Usage struct{ Usage int64 } }
+			}
+		}
+		if err := json.Unmarshal([]byte(r.ok("events", "--stats", "a")), &event); err != nil {
+			t.Fatal(err)
+		}
+		host := event.Data.Memory.Usage.Usage
+		t.Logf("inside %d (peak %d), outside %d; %d, %d, %d", seen, peak, host, anon, file, kernel)
+		return max(seen-host, host-seen) < 2<<20 && seen > 24<<20 && peak >= seen && kernel > 1<<20 && anon+file+kernel == seen && anon >= 20<<20
+	})
 }

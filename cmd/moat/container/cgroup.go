@@ -267,6 +267,24 @@ func newGroup(path string, r *specs.LinuxResources) (g group, err error) {
 	return g, nil
 }
 
+// memoryCounts opens the files in which the host counts a cgroup's memory and tells what for; none if it does not.
+func memoryCounts(path string) []*os.File {
+	dir, name := filepath.Join(cgroupRoot, "memory", path), "memory.usage_in_bytes"
+	if cgroups.Mode() == cgroups.Unified {
+		dir, name = filepath.Join(cgroupRoot, path), "memory.current"
+	}
+	used, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return nil
+	}
+	stat, err := os.Open(filepath.Join(dir, "memory.stat"))
+	if err != nil {
+		used.Close()
+		return nil
+	}
+	return []*os.File{used, stat}
+}
+
 // loadGroup finds a cgroup that newGroup made; an error if it is not there.
 func loadGroup(path string) (group, error) {
 	if path == "" {

@@ -184,6 +184,9 @@ func (c *Container) enterGroup(o *Options) error {
 			return fmt.Errorf("cgroup %s: %w", c.Cgroup, err)
 		}
 	}
+	if c.Sandbox == "" {
+		o.counts = memoryCounts(c.Cgroup)
+	}
 	return nil
 }
 

@@ -56,6 +56,8 @@ type Options struct {
 	// Of a sandbox that lives on: where more control connections come in, where the exit status goes, and the directory for last words.
 	listen, exit *os.File
 	dir          string
+	// counts are the two files of Config.HostMemory, or none.
+	counts []*os.File
 }
 
 // warn tells of what is not honoured.
@@ -163,6 +165,10 @@ func (s *Sandbox) create(o *Options) error {
 	if err := s.sendNetwork(o); err != nil {
 		return err
 	}
+	for _, f := range o.counts {
+		defer f.Close()
+	}
+	s.client.conn.files, o.Config.HostMemory = o.counts, len(o.counts) > 0
 	return s.ask("Create", o.forSentry())
 }
 

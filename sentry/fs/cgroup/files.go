@@ -215,8 +215,14 @@ func init() {
 			g.cg.Weight.Store(n)
 			return nil
 		}},
-		{name: "memory.current", of: mem, show: number(func(g *group) uint64 { return g.cg.Account().Used() })},
-		{name: "memory.peak", of: mem, show: number(func(g *group) uint64 { return g.cg.Account().Peak() })},
+		{name: "memory.current", of: mem, show: number(func(g *group) uint64 {
+			n, _, _, _ := g.cg.MemoryUsed()
+			return n
+		})},
+		{name: "memory.peak", of: mem, show: number(func(g *group) uint64 {
+			n, _, _, _ := g.cg.MemoryUsed()
+			return n + g.cg.Account().Peak() - g.cg.Account().Used()
+		})},
 		kept("memory.min", func(cg *kernel.Cgroup) *atomic.Uint64 { return &cg.MemoryMin }, 0),
 		kept("memory.low", func(cg *kernel.Cgroup) *atomic.Uint64 { return &cg.MemoryLow }, 0),
 		kept("memory.high", func(cg *kernel.Cgroup) *atomic.Uint64 { return &cg.MemoryHigh }, 1),
@@ -365,12 +371,8 @@ func cpuStat(g *group, _ vfs.Context, b *bytes.Buffer) {
 
 // memoryStat knows what is cached for the sandbox as a whole only.
 func memoryStat(g *group, _ vfs.Context, b *bytes.Buffer) {
-	used, cached, shared := g.cg.Account().Used(), uint64(0), uint64(0)
-	if g.cg.Parent() == nil {
-		i := g.h.k.MemoryInfo()
-		cached, shared = i.Cached, i.Shared
-	}
-	fmt.Fprintf(b, "anon %d\nfile %d\nkernel 0\nshmem %d\ninactive_file 0\nactive_file 0\n", used-min(used, cached), cached, shared)
+	used, inactive, active, own := g.cg.MemoryUsed()
+	fmt.Fprintf(b, "anon %d\nfile %d\nkernel %d\nshmem 0\ninactive_file %d\nactive_file %d\n", used-inactive-active-own, inactive+active, own, inactive, active)
 }
 
 // list prints the processes of g itself, or all tasks, in order; zombies are none of them any more.
