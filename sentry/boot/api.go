@@ -28,6 +28,8 @@ type Mount struct {
 	ReadOnly    bool
 	// Shared: others on the host change the tree too.
 	Shared bool
+	// Follows: what the host mounts below, and unmounts, is part of the tree.
+	Follows bool
 	// Overlay puts a memory layer over the tree: what is written stays in the sandbox.
 	Overlay bool
 	// Options are the mount options of config.json that the sentry has to honour (nosuid, nodev, noexec, ...).

@@ -65,7 +65,7 @@ func (b *container) goferFS(m *Mount) (vfs.FileSystem, uint32, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	g, err := gofer.Mount(b.gofer, m.ID, gofer.Options{Shared: m.Shared, IDs: ids})
+	g, err := gofer.Mount(b.gofer, m.ID, gofer.Options{Shared: m.Shared, Follows: m.Follows, IDs: ids})
 	if err != nil {
 		return nil, 0, err
 	}

@@ -301,22 +301,22 @@ func (c *dentryCache) shrink() {
 		limit /= 16
 	}
 	if over := c.n.Load() - limit; over > 0 {
-		c.prune(int(min(over, 64)), 256, tight)
+		c.prune(int(min(over, 64)), 256, tight, nil)
 	}
 }
 
-// Shrink drops up to n unused dentries (memory is short). It returns how many.
-func Shrink(n int) int { return dcache.prune(n, int(2*dcache.n.Load()), true) }
+// Shrink drops up to n unused dentries, of one file system or, if it is nil, of all. It returns how many.
+func Shrink(n int, of FileSystem) int { return dcache.prune(n, int(2*dcache.n.Load()), true, of) }
 
-// prune drops up to want unused dentries, looking at up to scan of them.
+// prune drops up to want unused dentries of a file system, or of all, looking at up to scan of them.
 // +checklocksignore: the lock is a victim's parent's.
-func (c *dentryCache) prune(want, scan int, force bool) int {
+func (c *dentryCache) prune(want, scan int, force bool, of FileSystem) int {
 	var victims []*Dentry
 	c.mu.Lock()
 	for ; scan > 0 && want > len(victims) && c.hand != nil; scan-- {
 		d := c.hand
 		c.hand = d.next
-		if d.refs.Load() != 0 {
+		if d.refs.Load() != 0 || of != nil && d.sb.fs != of {
 			continue
 		}
 		if d.flags.Load()&dReferenced != 0 && !force {

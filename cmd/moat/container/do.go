@@ -190,6 +190,7 @@ func (o *Options) addTree(src, dst string, options, hidden []string, t tree) err
 	}
 	// In /proc/mounts: the host's paths are the host's affair.
 	source := map[bool]string{false: "host", true: "overlay"}[t.overlay]
+	follows := t.shared && slices.ContainsFunc(options, func(o string) bool { return strings.HasSuffix(o, "slave") || strings.HasSuffix(o, "shared") })
 	for _, rel := range below {
 		s := filepath.Join(src, rel)
 		if rel != "." {
@@ -210,9 +211,9 @@ func (o *Options) addTree(src, dst string, options, hidden []string, t tree) err
 			own = slices.Concat(own, hostOptions(s))
 		}
 		id := uint32(len(o.gofer))
-		o.gofer = append(o.gofer, goferMount{ID: id, Source: s, ReadOnly: ro, Shared: t.shared, Optional: rel != "."})
+		o.gofer = append(o.gofer, goferMount{ID: id, Source: s, ReadOnly: ro, Shared: t.shared, Follows: follows, Optional: rel != "."})
 		m := boot.Mount{
-			ID: id, Destination: filepath.Join(dst, rel), Before: t.before, ReadOnly: ro, Shared: t.shared, Overlay: t.overlay, Options: own,
+			ID: id, Destination: filepath.Join(dst, rel), Before: t.before, ReadOnly: ro, Shared: t.shared, Follows: follows, Overlay: t.overlay, Options: own,
 			Source: source, Root: rootOf(s),
 		}
 		if t.ids != nil && (rel == "." || slices.Contains(t.ids.Options, "ridmap")) {

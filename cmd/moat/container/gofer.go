@@ -24,6 +24,8 @@ type goferMount struct {
 	ID                          uint32
 	Source                      string
 	ReadOnly, Shared, Recursive bool
+	// Follows: what is mounted below the source on the host later, and unmounted, is here too.
+	Follows bool
 	// Optional: nobody asked for it by name; it was there when the host's mounts were listed.
 	Optional bool
 }
@@ -103,7 +105,7 @@ func prepareGofer() (o fsgofer.Options, err error) {
 				}
 			}
 		}
-		if err := limitTree(fd, m.ReadOnly); err != nil {
+		if err := limitTree(fd, m); err != nil {
 			return o, fmt.Errorf("cannot bind %s: %w", m.Source, err)
 		}
 		writable = writable || !m.ReadOnly
@@ -113,6 +115,13 @@ func prepareGofer() (o fsgofer.Options, err error) {
 	o.SlowClock = SlowClock()
 	if err := EmptyRoot(); err != nil {
 		return o, fmt.Errorf("gofer: %w", err)
+	}
+	for i, m := range c.Mounts {
+		if m.Follows { // the news do not reach a detached mount; what is mounted over the root hides nothing from who is in it already
+			if err := unix.MoveMount(o.Mounts[i].FD, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+				return o, fmt.Errorf("gofer: attach %s: %w", m.Source, err)
+			}
+		}
 	}
 	if err := limitCapabilities(goferCapabilities(writable, devices)...); err != nil {
 		return o, fmt.Errorf("gofer: %w", err)
@@ -172,13 +181,18 @@ func emptyTree() (int, error) {
 	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY)
 }
 
-// limitTree takes from a detached mount what the gofer has no use for: devices, set-user-ID bits, and writing.
-func limitTree(fd int, readOnly bool) error {
+// limitTree takes from a detached mount what the gofer has no use for: devices, set-user-ID bits, writing, and news of the host's mounts. What they bring has
+// not these limits; but the gofer opens no devices, starts no programs, and keeps to ReadOnly itself.
+func limitTree(fd int, m goferMount) error {
 	set := uint64(unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID)
-	if readOnly {
+	if m.ReadOnly {
 		set |= unix.MOUNT_ATTR_RDONLY
 	}
-	return unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: set, Propagation: unix.MS_PRIVATE})
+	kind := uint64(unix.MS_PRIVATE)
+	if m.Follows {
+		kind = unix.MS_SLAVE
+	}
+	return unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: set, Propagation: kind})
 }
 
 // procFD is this process's /proc/self/fd in a proc mount that shows nothing but this process's PID namespace. Where the host does not

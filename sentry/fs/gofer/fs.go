@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -24,6 +25,8 @@ func NewClient(fd int, onDeath func(error)) (*Client, error) { return wire.NewCl
 type Options struct {
 	// Shared: others on the host change the tree too.
 	Shared bool
+	// Follows: they mount below it, too, and unmount, which changes no directory's time.
+	Follows bool
 	// MaxFDs bounds the cached host descriptors that no file uses; 0 is 4096.
 	MaxFDs int
 	// IDs maps the owners of files as a mount's user namespace does on Linux (mount_setattr(2), MOUNT_ATTR_IDMAP); nil: each ID is itself.
@@ -37,7 +40,9 @@ type FS struct {
 	dev      uint64
 	ids      *auth.UserNamespace // Options.IDs
 	shared   bool
-	timed    bool // the change time of a directory tells whether names have changed
+	follows  bool
+	leaving  atomic.Bool // leave is about to run
+	timed    bool        // the change time of a directory tells whether names have changed
 	readOnly bool
 	typ      string
 	root     *inode
@@ -72,7 +77,7 @@ type FS struct {
 
 // Mount attaches the gofer's mount with the given ID.
 func Mount(c *Client, id uint32, opts Options) (*FS, error) {
-	fs := &FS{c: c, id: id, dev: vfs.NewAnonDev(), ids: opts.IDs, shared: opts.Shared, inodes: map[key]*inode{}, devs: map[uint64]uint64{}}
+	fs := &FS{c: c, id: id, dev: vfs.NewAnonDev(), ids: opts.IDs, shared: opts.Shared, follows: opts.Follows, inodes: map[key]*inode{}, devs: map[uint64]uint64{}}
 	if fs.ids == nil {
 		fs.ids = auth.NewRootNamespace()
 	}
@@ -94,7 +99,7 @@ func Mount(c *Client, id uint32, opts Options) (*FS, error) {
 	fs.typ = "9p"
 	if st, err := fs.StatFS(vfs.Background()); err == nil {
 		if t := typeNames[uint64(st.Type)]; t != "" {
-			fs.typ, fs.timed = t, t != "nfs"
+			fs.typ, fs.timed = t, t != "nfs" && !opts.Follows
 		}
 	}
 	return fs, nil
@@ -182,6 +187,9 @@ func (fs *FS) inodeOf(n *wire.Node, parent *inode, name string) *inode {
 		fs.inodes[k] = i
 	}
 	fs.mu.Unlock()
+	if fs.follows && fs.root != nil && k.dev != fs.root.key.dev && !fs.leaving.Swap(true) {
+		time.AfterFunc(time.Second, fs.leave)
+	}
 	if known {
 		if fs.shared {
 			i.adopt(&n.Attr)
@@ -196,6 +204,20 @@ func (fs *FS) inodeOf(n *wire.Node, parent *inode, name string) *inode {
 		i.setHandle(n.Handle, false)
 	}
 	return i
+}
+
+// leave gives up what nobody uses of the mounts that others made below, each second while anything of them is known: the host could not unmount them else.
+func (fs *FS) leave() {
+	vfs.Shrink(1<<20, fs)
+	fs.c.FlushCloses()
+	fs.leaving.Store(false)
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for k := range fs.inodes {
+		if k.dev != fs.root.key.dev && !fs.leaving.Swap(true) {
+			time.AfterFunc(time.Second, fs.leave)
+		}
+	}
 }
 
 // inoLocked is the number that the guest sees: the host's, made distinct where another device is mounted below.

@@ -239,7 +239,7 @@ func TestLikeTmpfs(t *testing.T) {
 					t.Fatalf("seed %d step %d: gofer\n%s\nhost\n%s", seed, step, x, h)
 				}
 				if step%300 == 299 {
-					vfs.Shrink(1000)
+					vfs.Shrink(1000, nil)
 				}
 			}
 		}
@@ -248,7 +248,7 @@ func TestLikeTmpfs(t *testing.T) {
 				f.DecRef()
 			}
 		}
-		for vfs.Shrink(1<<20) > 0 {
+		for vfs.Shrink(1<<20, nil) > 0 {
 		}
 		fs.fds.shrink()
 		fs.handles.shrink()

@@ -208,7 +208,7 @@ func TestLikeTmpfs(t *testing.T) {
 					t.Fatalf("seed %d step %d: overlay\n%s\ntmpfs\n%s", seed, step, a, b)
 				}
 				if step%500 == 0 {
-					vfs.Shrink(1000)
+					vfs.Shrink(1000, nil)
 				}
 			}
 		}
@@ -225,7 +225,7 @@ func TestInodeNumbers(t *testing.T) {
 		o.chmod(p, 0o777)
 		o.write(p, "x", unix.O_APPEND)
 	}
-	vfs.Shrink(1000)
+	vfs.Shrink(1000, nil)
 	o.dump(t, ".", after)
 	for p, i := range before {
 		if after[p] != i {
@@ -276,7 +276,7 @@ func TestNothingLeft(t *testing.T) {
 	p.root.DecRef()
 	m.DecRef()
 	// What remains belongs to the mount that prepared the lower files.
-	vfs.Shrink(1 << 20)
+	vfs.Shrink(1<<20, nil)
 	if mem.Used() > 8192 {
 		t.Error(mem.Used(), "bytes left")
 	}

@@ -74,7 +74,7 @@ func TestStress(t *testing.T) {
 						vfs.Link(e, p, e.cwd, b)
 						p.DecRef()
 					}
-					vfs.Shrink(3)
+					vfs.Shrink(3, nil)
 					ns.Mounts(e.root)
 				}
 			}
