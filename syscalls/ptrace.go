@@ -64,7 +64,7 @@ func sysPtrace(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	case ptInterrupt:
 		return 0, t.TraceInterrupt(o)
 	case ptKill:
-		if o.Tracer() != t.ThreadGroup() {
+		if o.Tracer() != t {
 			return 0, unix.ESRCH
 		}
 		return 0, o.ThreadGroup().SendSignal(&linux.SignalInfo{Signo: int32(linux.SIGKILL), Code: linux.SI_USER})

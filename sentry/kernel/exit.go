@@ -66,8 +66,9 @@ func (t *Task) exit() {
 			hang = tg.disassociateTTY()
 			tg.pgrp.session.leader = nil
 		}
-		tg.releaseTracees()
+		tg.tracedDead = nil
 	}
+	t.releaseTracees()
 	k.tasksMu.Unlock()
 	if hang != nil {
 		hang.Hangup()
@@ -316,13 +317,18 @@ func (tg *ThreadGroup) tellParent(info *linux.SignalInfo) {
 
 // exitInfo is childInfo of tg's end.
 func (tg *ThreadGroup) exitInfo(sig linux.Signal) *linux.SignalInfo {
-	why, st := int32(linux.CLD_EXITED), int32(tg.exitStatus.ExitStatus())
-	if tg.exitStatus.Signaled() {
-		why, st = linux.CLD_KILLED, int32(tg.exitStatus.TerminationSignal())
-	}
+	why, st := endOf(tg.exitStatus)
 	info := tg.childInfo(why, sig)
 	info.SetStatus(st)
 	return info
+}
+
+// endOf is si_code and si_status of an end.
+func endOf(s linux.WaitStatus) (why, status int32) {
+	if s.Signaled() {
+		return linux.CLD_KILLED, int32(s.TerminationSignal())
+	}
+	return linux.CLD_EXITED, int32(s.ExitStatus())
 }
 
 // childInfo is the info of a signal about tg to its parent. Preconditions: tasksMu is held.

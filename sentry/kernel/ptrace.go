@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +52,7 @@ const (
 // tracing is what a tracee has of its tracer (ptrace(2)). A tracee that stops runs the tracer's requests on its own goroutine, which alone may touch its
 // registers. Task.tracing is changed with tasksMu held for writing; mu comes behind sigMu.
 type tracing struct {
-	by     *ThreadGroup
+	by     *Task
 	seized bool
 	// requests are the tracer's, while the tracee is stopped.
 	requests chan func()
@@ -91,8 +92,8 @@ const flagTF = 0x100
 // Traced reports whether another process traces t.
 func (t *Task) Traced() bool { return t.tracing.Load() != nil }
 
-// Tracer is the process that traces t, or nil.
-func (t *Task) Tracer() *ThreadGroup {
+// Tracer is the thread that traces t, or nil.
+func (t *Task) Tracer() *Task {
 	if tr := t.tracing.Load(); tr != nil {
 		return tr.by
 	}
@@ -100,12 +101,12 @@ func (t *Task) Tracer() *ThreadGroup {
 }
 
 // traceLocked makes by the tracer of t. Preconditions: tasksMu is held for writing, t is not traced and alive.
-func (t *Task) traceLocked(by *ThreadGroup, seized bool, options uint32) {
+func (t *Task) traceLocked(by *Task, seized bool, options uint32) {
 	t.tracing.Store(&tracing{by: by, seized: seized, options: options, requests: make(chan func())})
-	if by.tracees == nil {
-		by.tracees = make(map[*Task]struct{})
+	if by.tg.tracees == nil {
+		by.tg.tracees = make(map[*Task]struct{})
 	}
-	by.tracees[t] = struct{}{}
+	by.tg.tracees[t] = struct{}{}
 }
 
 // untraceLocked ends the tracing of t, which goes on with sig if it is stopped. Preconditions: tasksMu is held for writing.
@@ -115,7 +116,7 @@ func (t *Task) untraceLocked(sig linux.Signal) {
 		return
 	}
 	t.tracing.Store(nil)
-	delete(tr.by.tracees, t)
+	delete(tr.by.tg.tracees, t)
 	tr.mu.Lock()
 	tr.stopped, tr.sig, tr.mode = false, sig, TraceCont
 	tr.mu.Unlock()
@@ -123,10 +124,13 @@ func (t *Task) untraceLocked(sig linux.Signal) {
 	t.poke()
 }
 
-// releaseTracees detaches from the tracees of a process that ends. Preconditions: tasksMu is held for writing.
-func (tg *ThreadGroup) releaseTracees() {
-	for t := range tg.tracees {
+// releaseTracees detaches from the tracees of a thread that ends. Preconditions: tasksMu is held for writing.
+func (by *Task) releaseTracees() {
+	for t := range by.tg.tracees {
 		tr := t.tracing.Load()
+		if tr.by != by {
+			continue
+		}
 		tr.mu.Lock()
 		kill := tr.options&TraceExitKill != 0
 		tr.mu.Unlock()
@@ -135,17 +139,20 @@ func (tg *ThreadGroup) releaseTracees() {
 			t.tg.SendSignal(kernelInfo(linux.SIGKILL))
 		}
 	}
-	tg.tracedDead = nil
 }
 
-// tracedEndLocked tells a tracer that is not told as the parent that t has ended. Preconditions: tasksMu is held for writing.
+// tracedEndLocked tells a tracer that is not told as the parent that t has ended; one in parent will be told as if it had made t. Preconditions: tasksMu is held
+// for writing.
 func (t *Task) tracedEndLocked(status linux.WaitStatus, parent *ThreadGroup) {
 	tr := t.tracing.Load()
 	if tr == nil {
 		return
 	}
-	by := tr.by
+	by := tr.by.tg
 	t.untraceLocked(0)
+	if by == parent {
+		t.tg.parentTask = tr.by
+	}
 	if by == parent || by.exitNotified {
 		return
 	}
@@ -153,7 +160,8 @@ func (t *Task) tracedEndLocked(status linux.WaitStatus, parent *ThreadGroup) {
 	if len(by.tracedDead) < maxTracedDead {
 		by.tracedDead = append(by.tracedDead, tracedEnd{t.pid.Load(), WaitResult{PID: pid, UID: t.Credentials().RUID, Status: status}})
 	}
-	by.childEvents.Notify(waitEvents)
+	why, st := endOf(status)
+	tr.by.toldOfTracee(t, why, st, 0)
 }
 
 // maxTracedDead bounds what a tracer that never waits piles up.
@@ -171,7 +179,7 @@ func (t *Task) TraceMe() error {
 	if t.Traced() || t.tg.parent == nil {
 		return unix.EPERM
 	}
-	t.traceLocked(t.tg.parent, false, 0)
+	t.traceLocked(cmp.Or(t.tg.parentTask, t.tg.parent.leader), false, 0)
 	t.publishIdentity()
 	return nil
 }
@@ -191,7 +199,7 @@ func (t *Task) Attach(o *Task, seize bool, options uint32) error {
 		k.tasksMu.Unlock()
 		return unix.EPERM
 	}
-	o.traceLocked(t.tg, seize, options)
+	o.traceLocked(t, seize, options)
 	o.tg.sigMu.Lock()
 	if o.stopped && !seize {
 		// From a group stop it goes into a stop of ours, with no SIGCONT between.
@@ -207,9 +215,9 @@ func (t *Task) Attach(o *Task, seize bool, options uint32) error {
 	return nil
 }
 
-// tracee is o's tracing if t's process traces it: ESRCH.
+// tracee is o's tracing if t traces it: ESRCH.
 func (t *Task) tracee(o *Task) (*tracing, error) {
-	if tr := o.tracing.Load(); tr != nil && tr.by == t.tg {
+	if tr := o.tracing.Load(); tr != nil && tr.by == t {
 		return tr, nil
 	}
 	return nil, unix.ESRCH

@@ -27,7 +27,7 @@ func (t *Task) traceStop(code uint32, message uint64, info *linux.SignalInfo, ca
 	tr.mu.Unlock()
 	t.state.Store(uint32(Traced))
 	since := t.pause()
-	tr.by.toldOfTracee(t, code)
+	tr.by.toldOfTracee(t, linux.CLD_TRAPPED, int32(code&0x7f), linux.SA_NOCLDSTOP)
 	for {
 		tr.mu.Lock()
 		if !tr.stopped || t.Killed() {
@@ -57,15 +57,15 @@ func (t *Task) traceStop(code uint32, message uint64, info *linux.SignalInfo, ca
 	return sig
 }
 
-// toldOfTracee sends a tracer SIGCHLD about a stop, and wakes its waits.
-func (tg *ThreadGroup) toldOfTracee(t *Task, code uint32) {
-	ns := tg.leader.PIDNamespace()
-	info := &linux.SignalInfo{Signo: int32(linux.SIGCHLD), Code: linux.CLD_TRAPPED}
-	info.SetPID(t.TIDIn(ns))
+// toldOfTracee sends a tracer SIGCHLD about t, if its handler has none of the flags, and wakes its waits.
+func (by *Task) toldOfTracee(t *Task, why, status int32, flags uint64) {
+	tg := by.tg
+	info := &linux.SignalInfo{Signo: int32(linux.SIGCHLD), Code: why}
+	info.SetPID(t.TIDIn(tg.leader.PIDNamespace()))
 	info.SetUID(int32(tg.leader.UserNamespace().UIDOrOverflow(t.Credentials().RUID)))
-	info.SetStatus(int32(code & 0x7f))
-	if act := tg.handlers.get(linux.SIGCHLD); act.Handler != linux.SIG_IGN && act.Flags&linux.SA_NOCLDSTOP == 0 {
-		tg.SendSignal(info)
+	info.SetStatus(status)
+	if act := tg.handlers.get(linux.SIGCHLD); act.Handler != linux.SIG_IGN && act.Flags&flags == 0 {
+		tg.sendNear(by, nil, info, true)
 	}
 	tg.childEvents.Notify(waitEvents)
 }

@@ -92,7 +92,8 @@ func (t *Task) waitOne(c *ThreadGroup, o *WaitOptions) (r *WaitResult, eligible 
 	if o.Options&linux.WNOTHREAD != 0 && c.parentTask != t {
 		return nil, false
 	}
-	traced := c.leader.Tracer() == t.tg
+	by := c.leader.Tracer()
+	traced := by != nil && by.tg == t.tg
 	if o.Options&linux.WALL == 0 && !traced && (c.exitSignal != linux.SIGCHLD) != (o.Options&linux.WCLONE != 0) {
 		return nil, false
 	}

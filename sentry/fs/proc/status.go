@@ -35,7 +35,7 @@ func genStatus(s subject, ctx vfs.Context, b *bytes.Buffer) error {
 	}
 	ppid, tracer := int32(0), int32(0)
 	if p := t.Tracer(); p != nil {
-		tracer = p.PIDIn(ns)
+		tracer = p.TIDIn(ns)
 	}
 	if p := tg.Parent(); p != nil {
 		ppid = p.PIDIn(ns)

@@ -2,6 +2,7 @@
 // the first that can after who took one last.
 #include "conf.h"
 #include <pthread.h>
+#include <sys/ptrace.h>
 
 static pid_t tids[4];
 static volatile int who = -1, got, order[4], nth;
@@ -63,6 +64,20 @@ static void *thread(void *p) {
 			pid_t child = SC(clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
 			if (!child)
 				_exit(3);
+		} else if (c == 't') { // a child that asks to be traced, stops and ends
+			pid_t child = fork();
+			if (!child) {
+				ptrace(PTRACE_TRACEME, 0, 0, 0);
+				raise(SIGUSR2);
+				_exit(3);
+			}
+			arg = child;
+		} else if (c == 'a') { // the process arg is seized and interrupted
+			ptrace(PTRACE_SEIZE, arg, 0, 0);
+			ptrace(PTRACE_INTERRUPT, arg, 0, 0);
+		} else if (c == 'c') { // it goes on, and is let go
+			waitpid(arg, 0, __WALL);
+			ptrace(PTRACE_CONT, arg, 0, 0);
 		} else if (c == 'b') {
 			sigprocmask(SIG_BLOCK, &s, 0);
 		} else if (c == 'u') {
@@ -153,6 +168,47 @@ static void orphaned(void) {
 	reap();
 }
 
+static void traced(void) {
+	H("SIGCHLD: the thread that traces");
+	begin(4);
+	for (int i = 3; i > 0; i--) {
+		tell(i, 't', 0);
+		P("a child of thread %d stops for it: %s", i, wait_got());
+		tell(i, 'c', arg);
+		P("and ends: %s", wait_got());
+		reap();
+	}
+	pid_t c = fork();
+	if (!c)
+		for (;;)
+			pause();
+	tell(2, 'a', c);
+	P("the leader's child stops for the second: %s", wait_got());
+	tell(2, 'c', c);
+	kill(c, SIGKILL);
+	P("and is killed: %s", wait_got());
+	reap();
+	// A process of somebody else's.
+	int p[2];
+	pipe(p);
+	if (!(c = fork())) {
+		if (!(c = fork()))
+			for (;;)
+				pause();
+		write(p[1], &c, sizeof c);
+		_exit(0);
+	}
+	wait_got();
+	reap();
+	read(p[0], &c, sizeof c);
+	tell(3, 'a', c);
+	P("a stranger stops for the third: %s", wait_got());
+	tell(3, 'c', c);
+	kill(c, SIGKILL);
+	P("and is killed: %s", wait_got());
+	reap();
+}
+
 static void search(void) {
 	H("SIGUSR1 to the process");
 	begin(4);
@@ -193,5 +249,6 @@ static void search(void) {
 int main(void) {
 	P("%s", conf_status(forked(chld)));
 	P("%s", conf_status(forked(orphaned)));
+	P("%s", conf_status(forked(traced)));
 	P("%s", conf_status(forked(search)));
 }
