@@ -17,10 +17,9 @@ import (
 // statmount(2) and listmount(2).
 
 func init() {
-	const others = "namespaces other than the caller's are not found by their numbers (ENOENT), but by descriptors"
 	register(
-		partial(457, "statmount", "ptr ptr size hex", others, sysStatmount),
-		partial(458, "listmount", "ptr ptr size hex", others, sysListmount),
+		full(457, "statmount", "ptr ptr size hex", sysStatmount),
+		full(458, "listmount", "ptr ptr size hex", sysListmount),
 	)
 }
 
@@ -74,7 +73,10 @@ func withMounts(t *kernel.Task, addr kernel.Arg, fn func(q *mountRequest, ns *vf
 	case q.FD != 0 && q.Namespace != 0, q.ID <= 1<<31:
 		return 0, unix.EINVAL
 	case q.Namespace != 0 && q.Namespace != ns.ID:
-		return 0, unix.ENOENT
+		if ns = vfs.FindMountNamespace(q.Namespace); ns == nil {
+			return 0, unix.ENOENT
+		}
+		defer ns.DecRef()
 	case q.FD != 0:
 		f, err := t.GetFile(q.FD)
 		if err != nil {
@@ -86,6 +88,8 @@ func withMounts(t *kernel.Task, addr kernel.Arg, fn func(q *mountRequest, ns *vf
 			return 0, unix.EINVAL
 		}
 		ns = h.Object.(*vfs.MountNamespace)
+	}
+	if q.FD != 0 || ns != t.MountNamespace() {
 		if ns != t.MountNamespace() && !mayAll(t, ns) {
 			return 0, unix.ENOENT
 		}

@@ -222,6 +222,10 @@ func (t *Task) SetNS(obj any) error {
 			return unix.EINVAL
 		}
 		if ok = admin(o.Owner) && creds.HasCap(linux.CAP_SYS_CHROOT); ok {
+			if !o.TryIncRef() { // a pidfd's process has ended
+				return unix.ESRCH
+			}
+			defer o.DecRef()
 			root := o.Root()
 			n.Mount, paths = o, []vfs.Path{root, root.IncRef()}
 		}

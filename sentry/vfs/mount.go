@@ -111,6 +111,7 @@ var mountMu sync.RWMutex
 var (
 	mountIDs atomic.Uint64
 	nsIDs    atomic.Uint64
+	nsByID   sync.Map
 )
 
 func newMount(sb *super, root *Dentry, flags uint32, source string) *Mount {
@@ -287,8 +288,20 @@ func NewMountNamespace(owner *auth.UserNamespace, fs FileSystem, source string, 
 	m := newMount(sb, sb.root, flags, source)
 	m.ns = ns
 	ns.root, ns.mounts = m, []*Mount{m}
+	nsByID.Store(ns.ID, ns)
 	return ns, nil
 }
+
+// FindMountNamespace returns the one with a number, with a reference, or nil.
+func FindMountNamespace(id uint64) *MountNamespace {
+	if ns, ok := nsByID.Load(id); ok && ns.(*MountNamespace).TryIncRef() {
+		return ns.(*MountNamespace)
+	}
+	return nil
+}
+
+// TryIncRef takes another reference, unless the last is gone.
+func (ns *MountNamespace) TryIncRef() bool { return refs.TryInc(&ns.refs, 1) }
 
 // IncRef takes another reference.
 func (ns *MountNamespace) IncRef() { ns.refs.Add(1) }
@@ -298,6 +311,7 @@ func (ns *MountNamespace) DecRef() {
 	if ns.refs.Add(-1) != 0 {
 		return
 	}
+	nsByID.Delete(ns.ID)
 	mountMu.Lock()
 	gone := ns.root.detachTreeLocked()
 	ns.mounts, ns.root = nil, nil

@@ -97,6 +97,9 @@ func moveMountLocked(ns *MountNamespace, src, target Path) error {
 	if target.Dentry.Deleted() {
 		return unix.ENOENT
 	}
+	if m.loopsLocked(target.Mount) {
+		return unix.EINVAL
+	}
 	m.unplaceLocked()
 	m.graftLocked(target.Mount, target.Dentry)
 	return nil

@@ -227,7 +227,7 @@ func (m *Mount) graftAtLocked(target Path) error {
 	switch {
 	case target.Dentry.Deleted():
 		return unix.ENOENT
-	case target.Mount.ns == nil:
+	case target.Mount.ns == nil, m.loopsLocked(target.Mount):
 		return unix.EINVAL
 	case len(target.Mount.ns.mounts) >= 100000: // fs.mount-max
 		return unix.ENOSPC
@@ -552,6 +552,7 @@ func below(root, p Path) bool {
 func (ns *MountNamespace) Copy(ctx Context, ps ...Path) (*MountNamespace, []Path) {
 	c := &MountNamespace{ID: nsIDs.Add(1), Owner: ctx.Credentials().UserNS}
 	c.refs.Store(1)
+	defer nsByID.Store(c.ID, c)
 	mountMu.Lock()
 	defer mountMu.Unlock()
 	twin := make(map[*Mount]*Mount)

@@ -222,6 +222,23 @@ func (m *Mount) cloneLocked(root *Dentry) *Mount {
 	return c
 }
 
+// loopsLocked reports whether on parent m could have mount namespaces keep each other: one is mounted in older ones only, and not copied from there.
+func (m *Mount) loopsLocked(parent *Mount) (loops bool) {
+	m.walkLocked(func(x *Mount) {
+		h := x.root.holds()
+		loops = loops || h != nil && (h.ID <= parent.ns.ID || parent.group != nil)
+	})
+	return loops
+}
+
+// holds is the mount namespace that d keeps as a file in nsfs, or nil.
+func (d *Dentry) holds() *MountNamespace {
+	if i, ok := d.inode.(interface{ Holds() *MountNamespace }); ok {
+		return i.Holds()
+	}
+	return nil
+}
+
 // copyTreeLocked clones m from root on, with the mounts below if rec. each, if set, is told of every pair. Unbindable mounts are left out unless all.
 func (m *Mount) copyTreeLocked(root *Dentry, rec, all bool, each func(from, to *Mount)) *Mount {
 	c := m.cloneLocked(root)
@@ -231,7 +248,7 @@ func (m *Mount) copyTreeLocked(root *Dentry, rec, all bool, each func(from, to *
 	if rec {
 		for _, k := range m.children {
 			at := k.place.Load()
-			if (k.unbind && !all) || !isAncestor(root, at.point) {
+			if (k.unbind && !all) || all && k.root.holds() != nil || !isAncestor(root, at.point) {
 				continue
 			}
 			k.copyTreeLocked(k.root, true, all, each).attachLocked(c, at.point)

@@ -71,7 +71,8 @@ func (e nsEntries) Find(_ vfs.Context, name string) (vfs.Inode, error) {
 		})
 		l.Jump = func(vfs.Context) (vfs.Path, error) {
 			obj, ino := n.get(e.s.t)
-			if obj == nil {
+			m, ok := obj.(*vfs.MountNamespace)
+			if obj == nil || ok && !m.TryIncRef() {
 				return vfs.Path{}, unix.ENOENT
 			}
 			return e.s.f.nsPath(obj, n.flag, n.typ, ino), nil
@@ -83,7 +84,7 @@ func (e nsEntries) Find(_ vfs.Context, name string) (vfs.Inode, error) {
 	return nil, unix.ENOENT
 }
 
-// nsPath is the file of a namespace in nsfs.
+// nsPath is the file of a namespace in nsfs, which has the reference to one of mounts.
 func (f *FS) nsPath(obj any, flag uint32, typ string, ino uint64) vfs.Path {
 	i := &nsInode{file: kernel.NSFile{Object: obj, Type: flag, Path: func(obj any, flag uint32) vfs.Path {
 		if flag == unix.CLONE_NEWUSER {
@@ -115,6 +116,19 @@ type nsInode struct {
 func (i *nsInode) Open(vfs.Context, *vfs.Dentry, uint32) (vfs.FileImpl, error) {
 	f := i.file
 	return &f, nil
+}
+
+// Holds is the mount namespace that the file keeps, or nil.
+func (i *nsInode) Holds() *vfs.MountNamespace {
+	m, _ := i.file.Object.(*vfs.MountNamespace)
+	return m
+}
+
+// Evict implements vfs.Inode.
+func (i *nsInode) Evict() {
+	if m := i.Holds(); m != nil {
+		go m.DecRef() // it unmounts
+	}
 }
 
 // genIDMap is fs/proc/base.c's uid_map and gid_map.

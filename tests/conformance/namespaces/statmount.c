@@ -199,8 +199,46 @@ static void listmounts(void) {
 	P("%lx", (long)sm->attr);
 	RN("ours, there", ({ struct req x = {24, o.fd, m, 2}; SC(statmount, &x, buf, sizeof buf, 0); }));
 	RN("theirs, here", stat_id(o.id, 2, sizeof buf));
+	// And by its number.
+	struct req x = {24, o.fd, o.id, 0x40};
+	RN("its number", SC(statmount, &x, buf, sizeof buf, 0));
+	uint64_t ns = sm->nsid;
+	struct req by = {32, 0, o.id, 2, ns}, all = {32, 0, ~0UL, 0, ns};
+	RN("theirs, by number", SC(statmount, &by, buf, sizeof buf, 0));
+	P("as many by number: %d", SC(listmount, &all, ids, 4096, 0) == theirs);
+	by.id = m;
+	RN("ours, there, by number", SC(statmount, &by, buf, sizeof buf, 0));
+	// An open descriptor keeps it, which its number finds when no process is in it any more.
 	write(q2[1], "", 1);
 	waitpid(c, 0, 0);
+	P("without processes: %d", SC(listmount, &all, ids, 4096, 0) == theirs);
+	P("%s", conf_status(({
+		fflush(stdout);
+		pid_t in = fork();
+		if (!in) {
+			R(setns(o.fd, CLONE_NEWNS));
+			P("%s", EN(access("/mnt/m/d", F_OK)));
+			fflush(stdout);
+			_exit(0);
+		}
+		int st;
+		waitpid(in, &st, 0);
+		st;
+	})));
+	// So does a mount of it, but not in itself.
+	R(close(open("m/ns", O_CREAT | O_RDWR, 0600)));
+	sprintf(name, "/proc/self/fd/%d", o.fd);
+	R(mount(name, "m/ns", 0, MS_BIND, 0));
+	R(mount("/proc/self/ns/mnt", "m/ns", 0, MS_BIND, 0));
+	close(o.fd);
+	P("mounted: %d", SC(listmount, &all, ids, 4096, 0) == theirs);
+	int again = open("m/ns", O_RDONLY);
+	R(umount2("m/ns", MNT_DETACH));
+	P("open: %d", SC(listmount, &all, ids, 4096, 0) == theirs);
+	close(again);
+	for (int i = 0; i < 200 && SC(listmount, &all, ids, 4096, 0) >= 0; i++)
+		sleep_ms(10);
+	RN("gone", SC(listmount, &all, ids, 4096, 0));
 }
 
 static void trees(void) {
@@ -238,6 +276,11 @@ static void trees(void) {
 
 static void all(void) {
 	int u = getuid(), g = getgid();
+	// Linux numbers namespaces by CPU, and where they can be mounted goes by the order.
+	cpu_set_t one;
+	CPU_ZERO(&one);
+	CPU_SET(0, &one);
+	sched_setaffinity(0, sizeof one, &one);
 	if (unshare(u ? CLONE_NEWUSER | CLONE_NEWNS : CLONE_NEWNS)) {
 		P("no namespace: %s", conf_errno(errno));
 		return;
