@@ -28,14 +28,14 @@ import (
 
 func init() {
 	register(
-		partial(206, "io_setup", "uint ptr", "a context is not found any more where mremap(2) moved its ring", sysIOSetup),
+		full(206, "io_setup", "uint ptr", sysIOSetup),
 		full(207, "io_destroy", "ptr", func(t *kernel.Task, a kernel.Args) (uintptr, error) {
 			return withAIO(t, a[0], func(s *aioTable, c *aioRing) (uintptr, error) {
-				if !s.CompareAndDelete(c.addr, c) {
+				if !s.CompareAndDelete(c.mem, c) {
 					return 0, unix.EINVAL
 				}
 				c.end()
-				return 0, t.MemoryManager().MUnmap(c.addr, c.size)
+				return 0, t.MemoryManager().MUnmap(a[0].Pointer(), c.size)
 			})
 		}),
 		full(208, "io_getevents", "ptr int int ptr timespec", ioGetevents),
@@ -80,13 +80,12 @@ func init() {
 
 const aioHeader, aioEvent = 32, 32 // sizes of struct aio_ring without its events, and of struct io_event
 
-// aioTable has the contexts of an address space, by where their rings are mapped. It is an mm.Releaser.
+// aioTable has the contexts of an address space, by what is mapped where their rings are, which mremap(2) may move. It is an mm.Releaser.
 type aioTable struct{ sync.Map }
 
 // aioRing is a context: completions in memory that its process maps, too, and its C library reads by itself.
 type aioRing struct {
 	k        *kernel.Kernel
-	addr     hostarch.Addr
 	size     uint64
 	mem      *memory.Shared
 	pages    []uint64 // where they are in the memory file
@@ -127,24 +126,23 @@ func sysIOSetup(t *kernel.Task, a kernel.Args) (uintptr, error) {
 	c := &aioRing{k: k, requests: n, mem: memory.NewShared(k.Memory().AccountOf(t), aioHeader+(events+2)*aioEvent, "/[aio] (deleted)", 1, 0)}
 	c.size = c.mem.Size()
 	c.room = uint32((c.size - aioHeader) / aioEvent)
+	var addr hostarch.Addr
 	if c.pages, err = c.mem.Pages(); err == nil {
 		for i, v := range []uint32{0, c.room, 0, 0, 0xa10a10a1, 1, 0, aioHeader} {
 			c.word(uint64(4 * i)).Store(v)
 		}
-		c.addr, err = m.MMap(t.MMCaller(), memmap.MMapOpts{Length: c.size, Perms: hostarch.ReadWrite, MaxPerms: hostarch.AnyAccess, Mappable: c.mem, Identity: c.mem})
+		addr, err = m.MMap(t.MMCaller(), memmap.MMapOpts{Length: c.size, NoExpand: true, Perms: hostarch.ReadWrite, MaxPerms: hostarch.AnyAccess, Mappable: c.mem, Identity: c.mem})
 	}
 	if err == nil {
-		if err = t.CopyOutUint64(a[1].Pointer(), uint64(c.addr)); err != nil {
-			_ = m.MUnmap(c.addr, c.size)
+		if err = t.CopyOutUint64(a[1].Pointer(), uint64(addr)); err != nil {
+			_ = m.MUnmap(addr, c.size)
 		}
 	}
 	if err != nil {
 		c.end()
 		return 0, err
 	}
-	if old, ok := m.Attached(func() mm.Releaser { return &aioTable{} }).(*aioTable).Swap(c.addr, c); ok { // its ring was unmapped
-		old.(*aioRing).end()
-	}
+	m.Attached(func() mm.Releaser { return &aioTable{} }).(*aioTable).Store(c.mem, c)
 	return 0, nil
 }
 
@@ -176,11 +174,11 @@ func (c *aioRing) bytes(i uint32) []byte {
 
 const aioHead, aioTail = 8, 12
 
-// withAIO runs fn on the context at addr: EINVAL.
+// withAIO runs fn on the context whose ring is mapped at addr: EINVAL.
 func withAIO(t *kernel.Task, addr kernel.Arg, fn func(*aioTable, *aioRing) (uintptr, error)) (uintptr, error) {
-	_, err := t.CopyInUint32(addr.Pointer())
-	if s, ok := t.MemoryManager().Attached(nil).(*aioTable); ok && err == nil {
-		if c, ok := s.Load(addr.Pointer()); ok {
+	at, err := t.MemoryManager().FutexKey(addr.Pointer(), false)
+	if s, ok := t.MemoryManager().Attached(nil).(*aioTable); ok && err == nil && at.Offset == 0 {
+		if c, ok := s.Load(at.Object); ok {
 			return fn(s, c.(*aioRing))
 		}
 	}

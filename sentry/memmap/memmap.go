@@ -93,6 +93,8 @@ type MMapOpts struct {
 	// Program says that the file is code, which nobody changes while it runs (MAP_DENYWRITE): private copies may be made of more pages than are
 	// written. Pages of other files show later changes of the file until they are written themselves.
 	Program bool
+	// NoExpand says that mremap(2) may only move the whole (VM_DONTEXPAND).
+	NoExpand bool
 	// Ahead says that what is mapped is about to be used.
 	Ahead bool
 	// Mappable is nil for anonymous private memory.

@@ -68,6 +68,9 @@ func newVMA(opts *memmap.MMapOpts) vma {
 	if opts.WipeOnFork {
 		v.flags |= vmWipeOnFork
 	}
+	if opts.NoExpand {
+		v.flags |= vmNoGrow
+	}
 	if opts.Program {
 		v.flags |= vmProgram
 	}

@@ -76,11 +76,11 @@ func (mm *MemoryManager) mremapLocked(c Caller, old, oldLen, newLen, to uint64, 
 			return 0, unix.EINVAL
 		}
 	}
-	if v.flags&vmSpecial != 0 && (dontUnmap || oldLen != newLen) {
-		return 0, unix.EFAULT
-	}
-	if dontUnmap && !(v.private() && v.anonymous()) && v.flags&vmSpecial != 0 {
+	if dontUnmap && v.flags&vmNoGrow != 0 {
 		return 0, unix.EINVAL
+	}
+	if v.flags&(vmSpecial|vmNoGrow) != 0 && (dontUnmap || oldLen != newLen) {
+		return 0, unix.EFAULT
 	}
 	if fixed && newLen < oldLen {
 		mm.removeVMAs(old+newLen, old+oldLen, true)

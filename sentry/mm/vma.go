@@ -27,6 +27,7 @@ const (
 	vmProgram // MMapOpts.Program
 	vmSealed  // mseal(2)
 	vmSpecial // vDSO and vvar: may not be moved in part or written
+	vmNoGrow  // MMapOpts.NoExpand
 	vmGuard   // MADV_GUARD_INSTALL: nobody may touch it
 )
 

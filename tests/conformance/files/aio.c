@@ -92,6 +92,41 @@ static void setup(void) {
 	R(GET(c, 0, 1, BAD, &zero));
 }
 
+// A ring that mremap(2) moves is a context by its new address.
+static void moved(void) {
+	H("moved");
+	struct iocb i = {.aio_lio_opcode = IOCB_CMD_PREAD}, *ip = &i;
+	char *to = mmap(0, 65536, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	aio_context_t c = 0, d;
+	R(SETUP(1, &c));
+	struct ring *r = (void *)c;
+	size_t n = (32 + r->nr * 32 + 4095) & ~4095UL;
+	P("longer: %s", EN((long)mremap((void *)c, n, n + 4096, MREMAP_MAYMOVE) == -1 ? -1 : 0));
+	P("left: %s", EN((long)mremap((void *)c, n, n, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 0) == -1 ? -1 : 0));
+	d = (aio_context_t)mremap((void *)c, n, n, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+	P("there: %d", d == (aio_context_t)to);
+	R(GET(c, 0, 1, buf, &zero));
+	R(GET(d, 0, 1, buf, &zero));
+	R(GET(d + 8, 0, 1, buf, &zero));
+	R(SUBMIT(c, 0, &ip));
+	R(SUBMIT(d, 0, &ip));
+	i.aio_fildes = open("f", O_CREAT | O_RDWR, 0600), i.aio_buf = (uint64_t)buf;
+	R(SUBMIT(d, 1, &ip));
+	R(GET(d, 1, 1, buf, &zero));
+	// Another is made where it was.
+	aio_context_t e = 0;
+	R(SETUP(1, &e));
+	R(SC(io_destroy, d));
+	R(SC(io_destroy, d));
+	P("unmapped: %s", EN(msync(to, 4096, MS_ASYNC)));
+	R(GET(e, 0, 1, buf, &zero));
+	R(mprotect((void *)e, 4096, PROT_NONE));
+	R(GET(e, 0, 1, buf, &zero));
+	R(mprotect((void *)e, 4096, PROT_READ));
+	R(GET(e, 0, 1, buf, &zero));
+	R(SC(io_destroy, e));
+}
+
 static void rw(void) {
 	int fd = open("f", O_CREAT | O_TRUNC | O_RDWR, 0600), ro = open("f", O_RDONLY), wo = open("f", O_WRONLY), ap = open("f", O_WRONLY | O_APPEND), dir = open(".", O_RDONLY);
 	int path = open("f", O_PATH);
@@ -533,6 +568,7 @@ static void spaces(void) {
 
 int main(void) {
 	P("%s", conf_status(forked(setup)));
+	P("%s", conf_status(forked(moved)));
 	P("%s", conf_status(forked(rw)));
 	P("%s", conf_status(forked(many)));
 	P("%s", conf_status(forked(polls)));
