@@ -33,7 +33,22 @@ func (s *Stack) RemoveBridge(n *NIC) error {
 	if n.Kind != bridgeKind {
 		return unix.EOPNOTSUPP
 	}
-	return errno(s.tcpip().RemoveNIC(n.ID))
+	err := errno(s.tcpip().RemoveNIC(n.ID))
+	if f := s.OnLink.Load(); f != nil && err == nil {
+		(*f)(n, true)
+	}
+	return err
+}
+
+// linkChanged tells of the interface with a name what an ioctl(2) without err did to it.
+func (s *Stack) linkChanged(name string, err error) error {
+	f := s.OnLink.Load()
+	for _, n := range s.NICs() {
+		if n.Name == name && f != nil && err == nil {
+			(*f)(&n, false)
+		}
+	}
+	return err
 }
 
 // bridgeIoctl is SIOCBRADDBR and SIOCBRDELBR, with a name.
@@ -45,7 +60,7 @@ func (s *Stack) bridgeIoctl(io usermem.IO, req uint32, arg hostarch.Addr) error 
 	b[unix.IFNAMSIZ-1] = 0
 	name, _, _ := bytes.Cut(b[:], []byte{0})
 	if req == unix.SIOCBRADDBR {
-		return s.AddBridge(string(name))
+		return s.linkChanged(string(name), s.AddBridge(string(name)))
 	}
 	for _, n := range s.NICs() {
 		switch {

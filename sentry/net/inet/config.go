@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
@@ -33,6 +34,9 @@ func (s *Stack) SetUp(id tcpip.NICID, up bool) error {
 func (s *Stack) SetMTU(id tcpip.NICID, mtu uint32) error {
 	if mtu < 68 || mtu > 65536 {
 		return unix.EINVAL
+	}
+	if n, ok := s.tcpip().SingleNICInfo(id); ok && n.Kind == bridgeKind {
+		mtu += header.EthernetMinimumSize // which a BridgeEndpoint's has in it
 	}
 	return errno(s.tcpip().SetNICMTU(id, mtu))
 }

@@ -61,10 +61,10 @@ func (s *Stack) change(ctx vfs.Context, ns *kernel.NetNamespace, req uint32, r [
 	}
 	v := binary.LittleEndian.Uint32(r[16:])
 	if req == unix.SIOCSIFMTU {
-		return s.SetMTU(n.ID, v)
+		return s.linkChanged(n.Name, s.SetMTU(n.ID, v))
 	}
 	if up := v&unix.IFF_UP != 0; up != n.Flags.Running {
-		return s.SetUp(n.ID, up)
+		return s.linkChanged(n.Name, s.SetUp(n.ID, up))
 	}
 	return nil
 }

@@ -67,6 +67,8 @@ type Stack struct {
 	lag, unresolved atomic.Int64
 	// attender waits for the links' frames, if there is one.
 	attender platform.Attender
+	// OnLink is called of an interface that was changed by ioctl(2), or that is gone.
+	OnLink atomic.Pointer[func(n *NIC, gone bool)]
 	// firstPort is the first that everybody may bind to.
 	firstPort atomic.Int32
 

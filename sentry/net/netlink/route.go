@@ -78,7 +78,7 @@ func (r *request) getLink() error {
 	h, a := r.header(sizeIfinfo)
 	if r.dump() {
 		for _, n := range r.s.st.NICs() {
-			r.link(&n)
+			r.link(&n, false)
 		}
 		return nil
 	}
@@ -86,14 +86,17 @@ func (r *request) getLink() error {
 	if err != nil {
 		return err
 	}
-	r.link(n)
+	r.link(n, false)
 	return nil
 }
 
-func (r *request) link(n *inet.NIC) {
-	flags := n.LinuxFlags()
+func (r *request) link(n *inet.NIC, gone bool) {
+	typ, flags, change := uint16(unix.RTM_NEWLINK), n.LinuxFlags(), uint32(0)
+	if gone {
+		typ, change = unix.RTM_DELLINK, ^uint32(0)
+	}
 	h := append([]byte{unix.AF_UNSPEC, 0}, le.AppendUint16(nil, n.HardwareType())...)
-	r.item(unix.RTM_NEWLINK, append(h, le32(uint32(n.ID), flags, 0)...))
+	r.item(typ, append(h, le32(uint32(n.ID), flags, change)...))
 	p := &r.reply
 	p.text(unix.IFLA_IFNAME, n.Name)
 	p.u32(unix.IFLA_TXQLEN, 1000)
@@ -181,7 +184,7 @@ func (r *request) setLink() error {
 		}
 	}
 	if n, err = r.nic(int32(n.ID), ""); err == nil {
-		r.tell(groupLink, func(o *request) { o.link(n) })
+		r.tell(groupLink, func(o *request) { o.link(n, false) })
 	}
 	return nil
 }

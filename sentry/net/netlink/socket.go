@@ -97,6 +97,13 @@ func init() {
 		}
 		s := &sock{Waitable: vfs.Waitable{Waiters: &waiter.Queue{}}, ns: t.Net(), st: st}
 		s.base.Init(unix.AF_NETLINK, typ, protocol)
+		if st.OnLink.Load() == nil {
+			of := &request{s: &sock{ns: s.ns, st: st}}
+			f := func(n *inet.NIC, gone bool) {
+				of.tell(groupLink, func(o *request) { o.link(n, gone) })
+			}
+			st.OnLink.Store(&f)
+		}
 		return s, nil
 	})
 }

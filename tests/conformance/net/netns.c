@@ -1,5 +1,6 @@
 // What belongs to a network namespace: the values below /proc/sys/net, who may write them, and what they do; and where connections over lo come from.
 #include "net.h"
+#include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 #include <net/if.h>
 
@@ -61,6 +62,32 @@ static void from(int type, const char *to, const char *own) {
 	close(l), close(s);
 }
 
+// heard tells of the links that notifications say are gone.
+static void heard(int s) {
+	char b[16384];
+	for (int n; (n = recv(s, b, sizeof b, MSG_DONTWAIT)) > 0;)
+		for (struct nlmsghdr *h = (void *)b; NLMSG_OK(h, n); h = NLMSG_NEXT(h, n)) {
+			struct ifinfomsg *i = NLMSG_DATA(h);
+			const char *name = "?";
+			int left = IFLA_PAYLOAD(h);
+			for (struct rtattr *a = IFLA_RTA(i); RTA_OK(a, left); a = RTA_NEXT(a, left))
+				if (a->rta_type == IFLA_IFNAME)
+					name = RTA_DATA(a);
+			if (h->nlmsg_type == RTM_DELLINK)
+				P("gone: %s, family %d, type %d, flags %x, change %x, of the message %x", name, i->ifi_family, i->ifi_type, i->ifi_flags, i->ifi_change, h->nlmsg_flags);
+		}
+}
+
+// del removes a link by netlink.
+static int del(int s, const char *name) {
+	struct { struct nlmsghdr h; struct ifinfomsg i; } q = {{sizeof q, RTM_DELLINK, NLM_F_REQUEST | NLM_F_ACK, 1, 0}, {.ifi_index = if_nametoindex(name)}};
+	struct { struct nlmsghdr h; struct nlmsgerr e; } r = {0};
+	send(s, &q, sizeof q, 0);
+	recv(s, &r, sizeof r, 0);
+	errno = -r.e.error;
+	return errno ? -1 : 0;
+}
+
 // A bridge is made, named, and removed.
 static void bridges(int s) {
 	static const struct { int how; const char *name; } c[] = {{SIOCBRADDBR, "br0"}, {SIOCBRADDBR, "br0"}, {SIOCBRADDBR, ""}, {SIOCBRADDBR, "."}, {SIOCBRADDBR, "a/b"}, {SIOCBRADDBR, "a b"},
@@ -82,6 +109,21 @@ static void bridges(int s) {
 	V(ioctl(s, SIOCSIFFLAGS, &r));
 	V(ioctl(s, SIOCBRDELBR, "br0\0           "));
 	V(ioctl(s, SIOCBRADDBR, (char *)8));
+	V(ioctl(s, SIOCBRADDBR, "br4\0           "));
+	V(ioctl(s, SIOCBRADDBR, "br5\0           "));
+	r = (struct ifreq){.ifr_name = "br4", .ifr_mtu = 900};
+	V(ioctl(s, SIOCSIFMTU, &r));
+	r.ifr_mtu = 0;
+	V(ioctl(s, SIOCGIFMTU, &r));
+	P("MTU %d", r.ifr_mtu);
+	int all = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE), ask = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+	struct sockaddr_nl nl = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
+	V(bind(all, SA(nl)));
+	V(del(ask, "br4"));
+	heard(all);
+	V(del(ask, "lo"));
+	V(ioctl(s, SIOCBRDELBR, "br5\0           "));
+	heard(all);
 	V(ioctl(s, SIOCBRADDBR, "br2\0           "));
 	V(setuid(1000));
 	V(ioctl(s, SIOCBRADDBR, "br3\0           "));
