@@ -129,12 +129,12 @@ func (t *Task) Exec(a *ExecArgs) error {
 	t.mu.Lock()
 	t.ns.enterTime()
 	t.mu.Unlock()
-	t.fdt.CloseOnExec(t)
 	t.k.keys.Exec(&t.rings)
 	t.k.tasksMu.Lock()
 	t.tg.execed = true
 	t.tg.exitSignal = linux.SIGCHLD
 	t.k.tasksMu.Unlock()
+	t.fdt.CloseOnExec(t) // who sees that knows that setpgid(2) is EACCES
 	if t.tg.Timers != nil {
 		t.tg.Timers.Exec()
 	}
