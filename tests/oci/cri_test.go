@@ -34,6 +34,10 @@ const criConfig = `
     default_runtime_name = "%[2]s"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.moat-host]
+    runtime_type = "io.containerd.moat.v1"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.moat-host.options]
+      ConfigPath = "%[1]s/moat-host.toml"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "%[1]s/cni"
@@ -55,6 +59,9 @@ func newCRI(t *testing.T) *containerd {
 	d := newContainerd(t, "k8s.io", func(dir string) string {
 		os.Mkdir(filepath.Join(dir, "cni"), 0o755)
 		os.WriteFile(filepath.Join(dir, "cni/10-test.conflist"), fmt.Appendf(nil, cniConfig, dir), 0o644)
+		script := filepath.Join(dir, "moat-host")
+		os.WriteFile(script, []byte("#!/bin/sh\nexec "+moat+` --network=host "$@"`), 0o755)
+		os.WriteFile(script+".toml", fmt.Appendf(nil, "BinaryName = %q\n", script), 0o644)
 		return fmt.Sprintf(criConfig, dir, cmp.Or(os.Getenv("MOAT_CRITEST_RUNTIME"), "moat"))
 	})
 	d.importImage("localhost/pause:latest", "busybox", "tail", "-f", "/dev/null")
@@ -369,7 +376,7 @@ func imageConfig(name string) object {
 var critestKnown string
 
 // critest runs the Kubernetes project's tests of CRI runtimes, but those of images, which are containerd's affair; or only those that MOAT_CRITEST, a regular
-// expression, matches. MOAT_CRITEST_RUNTIME=runc has them run on that one, to compare.
+// expression, matches. MOAT_CRITEST_RUNTIME=runc has them run on that one, to compare, and moat-host on moat whose pods on the host's network have it.
 func critest(t *testing.T, d *containerd) {
 	d.serveImages()
 	c := d.inside(criTool("critest"), "-runtime-endpoint", "unix://"+d.at("s"), "-image-endpoint", "unix://"+d.at("s"), "-ginkgo.junit-report", d.at("report.xml"), "-ginkgo.skip", "Image Manager", "-ginkgo.no-color",
