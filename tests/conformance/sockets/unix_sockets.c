@@ -228,7 +228,12 @@ static void names(void) {
 	R(read(c, buf, 1));
 	close(c), close(s), close(d), close(e);
 
-	a = name("abstract-test", 1, &len);
+	// The static and the dynamic program run at once in one network namespace.
+	struct timespec now;
+	char unique[64];
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	sprintf(unique, "abstract-%09ld-%p", now.tv_nsec, (void *)&now);
+	a = name(unique, 1, &len);
 	l = socket(AF_UNIX, SOCK_DGRAM, 0);
 	c = socket(AF_UNIX, SOCK_DGRAM, 0);
 	R(bind(l, (void *)&a, len));
