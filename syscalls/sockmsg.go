@@ -398,6 +398,9 @@ func controlOut(t *kernel.Task, s socket.Socket, h *msghdr, m *socket.Message) i
 	if len(m.Rights) > 0 {
 		w.rights(m.Flags&unix.MSG_CMSG_CLOEXEC != 0)
 	}
+	if s.Base().PassPIDFD.Load() && !m.NoCred {
+		w.pidfd(m.Cred)
+	}
 	return w.used
 }
 
@@ -456,6 +459,26 @@ func (w *controlWriter) rights(cloexec bool) {
 		w.m.OutFlags |= unix.MSG_CTRUNC
 	}
 }
+
+// pidfd installs a descriptor of who sent the message, if that is known (net/core/scm.c scm_pidfd_recv).
+func (w *controlWriter) pidfd(c *socket.Cred) {
+	if w.left <= cmsgLen {
+		w.m.OutFlags |= unix.MSG_CTRUNC
+		return
+	}
+	if c == nil || c.PID == nil {
+		return
+	}
+	f := kernel.NewPIDFD(w.t, c.PID, 0)
+	defer f.DecRef()
+	fd, err := w.t.NewFD(f, true)
+	if e, ok := err.(unix.Errno); ok {
+		fd = -int32(e)
+	}
+	w.put(linux.SOL_SOCKET, scmPIDFD, binary.LittleEndian.AppendUint32(nil, uint32(fd)))
+}
+
+const scmPIDFD = 4 // SCM_PIDFD
 
 // messages runs one on each of the struct mmsghdr at addr and stores its count, until it fails or there are to be no more. It returns how many
 // were done; an error only if none.

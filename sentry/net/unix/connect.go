@@ -106,7 +106,7 @@ func (s *sock) Connect(t *kernel.Task, addr []byte) error {
 
 // bindFor gives a socket that tells of its sender a name before it looks for who is bound to addr.
 func (s *sock) bindFor(addr []byte) error {
-	if err := checkAddr(addr); err != nil || !s.base.PassCred.Load() && !s.base.PassPIDFD.Load() {
+	if err := checkAddr(addr); err != nil || !s.wantsCred() {
 		return err
 	}
 	return s.autobind()

@@ -175,11 +175,14 @@ func (s *sock) credFor(ctx vfs.Context, m *socket.Message, peer *sock) *socket.C
 		return m.Cred
 	}
 	t, ok := ctx.(*kernel.Task)
-	if !ok || !s.base.PassCred.Load() && !peer.base.PassCred.Load() {
+	if !ok || !s.wantsCred() && !peer.wantsCred() {
 		return nil
 	}
 	return socket.RealCredOf(t)
 }
+
+// wantsCred reports whether who receives wants to know from whom (unix_may_passcred).
+func (s *sock) wantsCred() bool { return s.base.PassCred.Load() || s.base.PassPIDFD.Load() }
 
 func (s *sock) sendPacket(ctx vfs.Context, m *socket.Message, st state, peer *sock, shut bool) (int64, error) {
 	var to *kernel.Task
@@ -199,7 +202,7 @@ func (s *sock) sendPacket(ctx vfs.Context, m *socket.Message, st state, peer *so
 	if s.base.Type == unix.SOCK_SEQPACKET && peer == nil {
 		return 0, unix.ENOTCONN
 	}
-	if s.base.PassCred.Load() || s.base.PassPIDFD.Load() {
+	if s.wantsCred() {
 		if err := s.autobind(); err != nil {
 			return 0, err
 		}
@@ -324,7 +327,7 @@ func (s *sock) recvStream(m *socket.Message, woken *[]*sock) (int64, error) {
 		skip = max(0, int(s.base.PeekOff.Load()))
 	}
 	done := int64(0)
-	wantCred := s.base.PassCred.Load()
+	wantCred := s.wantsCred()
 	for i := s.msgs.head; i < len(s.msgs.q) && (done < want || i == s.msgs.head && done == 0); i++ {
 		msg := s.msgs.q[i]
 		if skip >= len(msg.data) && len(msg.data) > 0 && peek && skip > 0 {

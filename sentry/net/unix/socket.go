@@ -309,9 +309,19 @@ func (s *sock) GetOption(t *kernel.Task, level, name int32, size int) ([]byte, e
 		return binary.LittleEndian.AppendUint32(nil, uint32(s.base.PeekOff.Load())), nil
 	case linux.SO_PEERGROUPS:
 		return nil, unix.ENODATA
+	case soPeerPIDFD:
+		if s.peerCred == nil || s.peerCred.PID == nil {
+			return nil, unix.ENODATA
+		}
+		f := kernel.NewPIDFD(t, s.peerCred.PID, 0)
+		defer f.DecRef()
+		fd, err := t.NewFD(f, true)
+		return binary.LittleEndian.AppendUint32(nil, uint32(fd)), err
 	}
 	return nil, unix.ENOPROTOOPT
 }
+
+const soPeerPIDFD = 77 // SO_PEERPIDFD
 
 // SetOption implements socket.Socket.
 func (s *sock) SetOption(_ *kernel.Task, level, _ int32, _ []byte) error {

@@ -13,7 +13,7 @@ import (
 // Bound is how many lines of trusted code, without comments and blank lines, there may be. The design asked for 45,000, which the kernel, the
 // files and the platforms fill by themselves; the network with its three kinds, the OCI verbs, pods
 // and the rest of the table (the mount calls by descriptor, key rings, leases, control groups) come on top.
-const Bound = 69424
+const Bound = 69454
 
 // Package is one directory.
 type Package struct {
