@@ -181,15 +181,14 @@ func (c *Session) Create(a *Config, r *StartReply) error {
 		}
 	}
 	b, err := c.s.create(a)
-	if err != nil {
+	if r.set(err); err != nil {
 		closeFDs(counts)
+		return nil
 	}
-	if r.set(err); err == nil {
-		if a.HostMemory {
-			b.first.cg.Host = func() (used, inactive, active uint64) { return hostMemory(counts) }
-		}
-		r.PID = b.first.init.pid
+	if a.HostMemory {
+		b.first.cg.Host = func() (used, inactive, active uint64) { return hostMemory(counts) }
 	}
+	r.PID = b.first.init.pid
 	return nil
 }
 

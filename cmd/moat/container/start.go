@@ -256,7 +256,7 @@ func roomFor(n int) int {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil {
 		return 0
 	}
-	return max(int(min(lim.Cur, 2*tableRoom))/2-n-3, 0)
+	return max(int(min(lim.Cur/2, tableRoom))-n-3, 0)
 }
 
 // nobody is the host user that the sentry is when root starts it, where the host has given it no other meaning.

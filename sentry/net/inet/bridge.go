@@ -33,19 +33,22 @@ func (s *Stack) RemoveBridge(n *NIC) error {
 	if n.Kind != bridgeKind {
 		return unix.EOPNOTSUPP
 	}
-	err := errno(s.tcpip().RemoveNIC(n.ID))
+	return s.tellLink(n, true, errno(s.tcpip().RemoveNIC(n.ID)))
+}
+
+// tellLink calls OnLink, if it is set and there was no err, which it returns.
+func (s *Stack) tellLink(n *NIC, gone bool, err error) error {
 	if f := s.OnLink.Load(); f != nil && err == nil {
-		(*f)(n, true)
+		(*f)(n, gone)
 	}
 	return err
 }
 
 // linkChanged tells of the interface with a name what an ioctl(2) without err did to it.
 func (s *Stack) linkChanged(name string, err error) error {
-	f := s.OnLink.Load()
 	for _, n := range s.NICs() {
-		if n.Name == name && f != nil && err == nil {
-			(*f)(&n, false)
+		if n.Name == name {
+			return s.tellLink(&n, false, err)
 		}
 	}
 	return err

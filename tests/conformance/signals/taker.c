@@ -168,6 +168,16 @@ static void orphaned(void) {
 	reap();
 }
 
+// attached has thread i trace c, which is then killed.
+static void attached(const char *what, int i, pid_t c) {
+	tell(i, 'a', c);
+	P("%s: %s", what, wait_got());
+	tell(i, 'c', c);
+	kill(c, SIGKILL);
+	P("and is killed: %s", wait_got());
+	reap();
+}
+
 static void traced(void) {
 	H("SIGCHLD: the thread that traces");
 	begin(4);
@@ -182,12 +192,7 @@ static void traced(void) {
 	if (!c)
 		for (;;)
 			pause();
-	tell(2, 'a', c);
-	P("the leader's child stops for the second: %s", wait_got());
-	tell(2, 'c', c);
-	kill(c, SIGKILL);
-	P("and is killed: %s", wait_got());
-	reap();
+	attached("the leader's child stops for the second", 2, c);
 	// A process of somebody else's.
 	int p[2];
 	pipe(p);
@@ -201,12 +206,7 @@ static void traced(void) {
 	wait_got();
 	reap();
 	read(p[0], &c, sizeof c);
-	tell(3, 'a', c);
-	P("a stranger stops for the third: %s", wait_got());
-	tell(3, 'c', c);
-	kill(c, SIGKILL);
-	P("and is killed: %s", wait_got());
-	reap();
+	attached("a stranger stops for the third", 3, c);
 }
 
 static void search(void) {
